@@ -1,0 +1,101 @@
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/lookup.h"
+#include "common/base/str.h"
+
+struct listing {
+	const char *state; /* or "all" */
+	bool json;
+};
+
+static int print_input_json(const struct kx_input *input)
+{
+	KX_CLEANUP(kx_cleanup_free) char *source = kx_utf8_valid(input->source, strlen(input->source))
+							   ? kx_strdup(input->source)
+							   : kx_strdup("");
+	json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:f, s:I, s:s}", "id", input->video_id, "source",
+				source != NULL ? source : "", "state", kx_input_state_name(input->state), "reason",
+				kx_reason_name(input->reason), "message", input->message, "duration_s",
+				(double)input->duration_us / 1e6, "covered_s", (double)input->covered_us / 1e6, "bytes",
+				(json_int_t)input->content_bytes, "copy_of", input->copy_of);
+	int failed = out == NULL || json_dumpf(out, stdout, JSON_COMPACT) != 0;
+	putchar('\n');
+	json_decref(out);
+	return failed;
+}
+
+static kx_status list_input(void *ctx, const struct kx_input *input, struct kx_error *error)
+{
+	const struct listing *listing = ctx;
+	const char *state = kx_input_state_name(input->state);
+	if (strcmp(listing->state, "all") != 0 && strcmp(listing->state, state) != 0)
+		return KX_OK;
+	if (listing->json)
+		return print_input_json(input) == 0 ? KX_OK
+						    : kx_error_set(error, KX_EIO, KX_ERROR_FATAL, "can't write JSON of %s",
+								   input->video_id);
+	printf("%-12s %8.1f s  %s%s%s\n", state, (double)input->covered_us / 1e6, input->video_id,
+	       input->reason != KX_REASON_NONE ? "  " : "",
+	       input->reason != KX_REASON_NONE ? kx_reason_name(input->reason) : "");
+	return KX_OK;
+}
+
+static kx_status count_input(void *ctx, const struct kx_input *input, struct kx_error *error)
+{
+	uint64_t *counts = ctx;
+	(void)error;
+	counts[input->state]++;
+	return KX_OK;
+}
+
+static int print_summary(const struct kx_config *config, struct kx_lookup *lookup)
+{
+	struct kx_error error = {0};
+	uint64_t counts[KX_INPUT_DELETED + 1] = {0};
+	struct kx_query_request request = {.kind = KX_QUERY_STATS, .video_id = (char *)""};
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
+	if (kx_ledger_each(kx_lookup_ledger(lookup), count_input, counts, &error) != KX_OK ||
+	    kx_lookup_ask(lookup, &request, &reply, &error) != KX_OK)
+		return kx_fail(&error);
+	const struct kx_shard_stats *stats = &reply->stats;
+	char disk[32], media[32];
+	kx_format_bytes(stats->disk_bytes, disk, sizeof(disk));
+	kx_format_duration(stats->media_us / 1000, media, sizeof(media));
+	if (kx_config_flag(config, "json")) {
+		json_t *out = json_object();
+		for (int i = KX_INPUT_PLANNED; i <= KX_INPUT_DELETED; i++)
+			json_object_set_new(out, kx_input_state_name((enum kx_input_state)i), json_integer((json_int_t)counts[i]));
+		json_object_set_new(out, "videos", json_integer((json_int_t)stats->videos));
+		json_object_set_new(out, "moments", json_integer((json_int_t)stats->moments));
+		json_object_set_new(out, "media_s", json_real((double)stats->media_us / 1e6));
+		json_object_set_new(out, "store_bytes", json_integer((json_int_t)stats->disk_bytes));
+		json_dumpf(out, stdout, JSON_COMPACT);
+		putchar('\n');
+		json_decref(out);
+		return KX_EXIT_DONE;
+	}
+	printf("%s\n  store        %" PRIu64 " videos, %s, %" PRIu64 " moments, %s\n", kx_lookup_data(lookup)->dir,
+	       stats->videos, media, stats->moments, disk);
+	for (int i = KX_INPUT_PLANNED; i <= KX_INPUT_DELETED; i++)
+		if (counts[i] > 0)
+			printf("  %-12s %" PRIu64 "\n", kx_input_state_name((enum kx_input_state)i), counts[i]);
+	return KX_EXIT_DONE;
+}
+
+int kx_cmd_status(const struct kx_config *config)
+{
+	struct kx_error error = {0};
+	KX_CLEANUP(kx_lookup_cleanup) struct kx_lookup *lookup = NULL;
+	if (kx_lookup_open(kx_config_text(config, "data"), &lookup, &error) != KX_OK)
+		return kx_fail(&error);
+	struct listing listing = {.state = kx_config_text(config, "state"), .json = kx_config_flag(config, "json")};
+	if (listing.state == NULL)
+		return print_summary(config, lookup);
+	if (kx_ledger_each(kx_lookup_ledger(lookup), list_input, &listing, &error) != KX_OK)
+		return kx_fail(&error);
+	return KX_EXIT_DONE;
+}

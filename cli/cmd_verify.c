@@ -1,0 +1,68 @@
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+
+#include "cli/cli.h"
+#include "cli/data.h"
+#include "common/base/str.h"
+#include "coordinator/ledger/ledger.h"
+#include "shard/run/shard.h"
+
+struct proof {
+	struct kx_shard_verify store;
+	uint64_t counts[KX_INPUT_DELETED + 1];
+};
+
+static kx_status verify(const char *dir, struct proof *ret, struct kx_error *error)
+{
+	KX_CLEANUP(kx_data_cleanup) struct kx_data *data = NULL;
+	KX_CLEANUP(kx_ledger_cleanup) struct kx_ledger *ledger = NULL;
+	kx_status status = kx_data_open(dir, KX_DATA_READ, &data, error);
+	if (status == KX_OK)
+		status = kx_ledger_open(data->dir, true, &ledger, error);
+	if (status == KX_OK)
+		status = kx_ledger_verify(ledger, ret->counts, error);
+	if (status == KX_OK)
+		status = kx_shard_verify(data->dir, &ret->store, error);
+	if (status != KX_OK)
+		return status;
+	/* The shard commits first and the ledger follows, so that only the ledger may lag, and only while a run goes on. */
+	uint64_t ended = ret->counts[KX_INPUT_DONE] + ret->counts[KX_INPUT_PARTIAL];
+	if (ended > ret->store.videos)
+		return kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL,
+				    "the ledger says that %" PRIu64 " videos are indexed, the store holds %" PRIu64
+				    ". Index the sources again",
+				    ended, ret->store.videos);
+	return KX_OK;
+}
+
+static void print_proof(const struct kx_config *config, const struct proof *proof)
+{
+	char digest[2 * KX_SHA_LEN + 1];
+	kx_hex_encode(proof->store.digest, KX_SHA_LEN, digest);
+	if (kx_config_flag(config, "json")) {
+		json_t *out = json_pack("{s:b, s:I, s:I, s:I, s:I, s:s}", "good", 1, "videos", (json_int_t)proof->store.videos,
+					"moments", (json_int_t)proof->store.moments, "rows", (json_int_t)proof->store.rows,
+					"pending", (json_int_t)proof->store.pending, "digest", digest);
+		json_dumpf(out, stdout, JSON_COMPACT);
+		putchar('\n');
+		json_decref(out);
+		return;
+	}
+	printf("good: %" PRIu64 " videos, %" PRIu64 " moments, %" PRIu64 " feature rows; inputs:", proof->store.videos,
+	       proof->store.moments, proof->store.rows);
+	for (int i = KX_INPUT_PLANNED; i <= KX_INPUT_DELETED; i++)
+		if (proof->counts[i] > 0)
+			printf(" %" PRIu64 " %s", proof->counts[i], kx_input_state_name((enum kx_input_state)i));
+	printf("\ndigest %s\n", digest);
+}
+
+int kx_cmd_verify(const struct kx_config *config)
+{
+	struct proof proof = {0};
+	struct kx_error error = {0};
+	if (verify(kx_config_text(config, "data"), &proof, &error) != KX_OK)
+		return kx_fail(&error);
+	print_proof(config, &proof);
+	return KX_EXIT_DONE;
+}

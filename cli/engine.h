@@ -1,0 +1,32 @@
+/* Bundles and a pipeline, as options say. Layer: cli. */
+#ifndef KX_CLI_ENGINE_H
+#define KX_CLI_ENGINE_H
+
+#include "common/config/config.h"
+#include "worker/pipeline/pipeline.h"
+
+struct kx_engine {
+	char *program;             /* this executable */
+	struct kx_bundle *visual;
+	struct kx_bundle *audio;
+	struct kx_pipeline *pipeline; /* NULL until started */
+};
+
+/* Opens the bundles only: enough for labels. */
+kx_status kx_engine_open(const struct kx_config *config, struct kx_engine **ret, struct kx_error *error) KX_MUST_CHECK;
+/* Starts decoders and networks; takes a second or two. */
+kx_status kx_engine_start(struct kx_engine *engine, const struct kx_config *config, const char *run_dir,
+			  struct kx_error *error) KX_MUST_CHECK;
+/* The recipe of a pipeline that was started with these bundles and options, without starting one. */
+kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_config *config, double fps,
+			   enum kx_decode_mode mode, uint64_t moment_us, uint8_t ret[KX_SHA_LEN],
+			   struct kx_error *error) KX_MUST_CHECK;
+void kx_engine_free(struct kx_engine *engine);
+void kx_engine_cleanup(struct kx_engine **engine);
+
+/* Opens bundle `name` where --bundles or the usual places have it. */
+kx_status kx_engine_bundle(const struct kx_config *config, const char *name, struct kx_bundle **ret,
+			   struct kx_error *error) KX_MUST_CHECK;
+enum kx_precision kx_engine_precision(const struct kx_config *config);
+
+#endif

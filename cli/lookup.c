@@ -1,0 +1,128 @@
+#include "cli/lookup.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/base/fs.h"
+#include "common/base/hash.h"
+#include "common/base/str.h"
+#include "shard/run/shard.h"
+
+#define ANSWER_TIMEOUT_MS 10000
+
+struct kx_lookup {
+	struct kx_data *data;
+	struct kx_ledger *ledger;
+	struct kx_wire *wire;   /* another process answers, or: */
+	struct kx_shard *shard; /* this one does */
+};
+
+static kx_status open_in(struct kx_lookup *lookup, const char *dir, struct kx_error *error)
+{
+	kx_status status = kx_data_open(dir, KX_DATA_READ, &lookup->data, error);
+	if (status == KX_OK)
+		status = kx_ledger_open(lookup->data->dir, true, &lookup->ledger, error);
+	/* A shard alone has no ledger. */
+	if (status != KX_OK && status != KX_ENOTFOUND)
+		return status;
+	if (kx_data_busy(lookup->data))
+		return kx_wire_new(&lookup->wire, error);
+	struct kx_shard_options options = {.data_dir = lookup->data->dir, .read_only = true};
+	return kx_shard_start(&options, &lookup->shard, error);
+}
+
+kx_status kx_lookup_open(const char *dir, struct kx_lookup **ret, struct kx_error *error)
+{
+	KX_CLEANUP(kx_lookup_cleanup) struct kx_lookup *lookup = calloc(1, sizeof(*lookup));
+	if (lookup == NULL)
+		return kx_error_nomem(error);
+	kx_status status = open_in(lookup, dir, error);
+	if (status == KX_OK)
+		*ret = KX_STEAL(lookup);
+	return status;
+}
+
+void kx_lookup_free(struct kx_lookup *lookup)
+{
+	if (lookup == NULL)
+		return;
+	kx_shard_stop(lookup->shard);
+	kx_wire_free(lookup->wire);
+	kx_ledger_close(lookup->ledger);
+	kx_data_free(lookup->data);
+	free(lookup);
+}
+
+void kx_lookup_cleanup(struct kx_lookup **lookup)
+{
+	kx_lookup_free(*lookup);
+}
+
+const struct kx_data *kx_lookup_data(const struct kx_lookup *lookup)
+{
+	return lookup->data;
+}
+
+struct kx_ledger *kx_lookup_ledger(struct kx_lookup *lookup)
+{
+	return lookup->ledger;
+}
+
+kx_status kx_lookup_ask(struct kx_lookup *lookup, const struct kx_query_request *request, struct kx_query_reply **ret,
+			struct kx_error *error)
+{
+	struct kx_query_reply *reply = NULL;
+	kx_status status = lookup->shard != NULL ? kx_shard_answer(lookup->shard, request, &reply, error)
+						 : kx_shard_ask(lookup->wire, lookup->data->endpoint, request,
+								ANSWER_TIMEOUT_MS, &reply, error);
+	if (status != KX_OK)
+		return status;
+	if (reply->status != KX_OK) {
+		status = kx_error_set(error, reply->status, KX_ERROR_POISON, "%s", reply->message);
+		kx_query_reply_free(reply);
+		return status;
+	}
+	*ret = reply;
+	return KX_OK;
+}
+
+static kx_status resolve_file(struct kx_lookup *lookup, const char *path, char **ret_id, struct kx_error *error)
+{
+	uint8_t sha[KX_SHA256_LEN];
+	KX_CLEANUP(kx_cleanup_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return kx_error_set(error, KX_ENOTFOUND, KX_ERROR_POISON,
+				    "%s is neither an indexed id nor a file that can be read. kinodex status --state all "
+				    "--data %s lists ids",
+				    path, lookup->data->dir);
+	kx_status status = kx_sha256_fd(fd, sha, error);
+	if (status != KX_OK)
+		return kx_error_prefix(error, status, "%s: ", path);
+	status = kx_ledger_by_content(lookup->ledger, sha, ret_id, error);
+	if (status == KX_ENOTFOUND) {
+		*ret_id = NULL;
+		return KX_OK;
+	}
+	return status;
+}
+
+kx_status kx_lookup_resolve(struct kx_lookup *lookup, const char *name, char **ret_id, struct kx_error *error)
+{
+	struct kx_input *input = NULL;
+	kx_status status = kx_ledger_get(lookup->ledger, name, &input, error);
+	if (status == KX_ENOTFOUND)
+		return resolve_file(lookup, name, ret_id, error);
+	if (status != KX_OK)
+		return status;
+	if (input->state == KX_INPUT_DONE || input->state == KX_INPUT_PARTIAL) {
+		*ret_id = kx_strdup(name);
+		status = *ret_id != NULL ? KX_OK : kx_error_nomem(error);
+	} else {
+		status = kx_error_set(error, KX_ENOTFOUND, KX_ERROR_POISON, "%s is not indexed: it is %s%s%s", name,
+				      kx_input_state_name(input->state), input->message[0] != '\0' ? ", " : "",
+				      input->message);
+	}
+	kx_input_free(input);
+	return status;
+}

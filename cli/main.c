@@ -1,0 +1,195 @@
+/* kinodex: one executable, each role and each question a subcommand. */
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "common/base/log.h"
+#include "common/base/str.h"
+#include "common/learn/learn.h"
+#include "worker/pipeline/pipeline.h"
+
+#define KX_VERSION_TEXT "kinodex " KX_VERSION
+
+struct kx_stop kx_interrupted;
+
+static const struct kx_command commands[] = {
+	{"index", KX_CMD_INDEX, "SOURCE...", "index folders, files or manifests, all roles in this process",
+	 "SOURCE is a folder (searched to its bottom), a file, or a manifest: .jsonl or .csv with the fields id and path "
+	 "(or url: file:// only), optional title, labels and duration_ms. Only what is new, changed or was unfinished is "
+	 "decoded. Ctrl-C stops and keeps what is done; the same command goes on. Exit status 3: some inputs were "
+	 "quarantined; kinodex dead list says why.",
+	 kx_cmd_index},
+	{"similar", KX_CMD_SIMILAR, "ID|FILE", "the nearest videos, and the moments that match",
+	 "ID as kinodex status --state all lists it. A FILE that is not indexed is embedded on the spot. The score is the "
+	 "weighted mean of the cosines of picture and sound over what both videos have.",
+	 kx_cmd_similar},
+	{"classify", KX_CMD_CLASSIFY, "ID|FILE", "what a video shows and sounds like, whole and moment by moment",
+	 "ImageNet classes for the picture, AudioSet classes for the sound, and with --actions Kinetics classes.",
+	 kx_cmd_classify},
+	{"status", KX_CMD_STATUS, "", "what the data directory holds and how each input ended", "", kx_cmd_status},
+	{"dead", KX_CMD_DEAD, "list | show ID | replay ID...", "the dead letters: inputs that were quarantined, and why",
+	 "replay tries them again, whether or not they changed.", kx_cmd_dead},
+	{"verify", KX_CMD_VERIFY, "", "read everything back and prove it",
+	 "Checks every checksum, the ledger's sum, and that each video has the moments it says and comes out of them again "
+	 "bit by bit. The digest is the same for the same catalogue and settings however it was indexed.",
+	 kx_cmd_verify},
+	{"export", KX_CMD_EXPORT, "", "embeddings, classes and metadata for other programs", "", kx_cmd_export},
+	{"bundle", KX_CMD_BUNDLE, "check DIR", "check a model bundle: hashes and golden pairs", "", kx_cmd_bundle},
+	{"coordinator", KX_CMD_COORDINATOR, "SOURCE...", "the coordinator alone, over Kafka (--brokers)",
+	 "Scans, probes and plans the sources, publishes jobs, and ends when every input has ended.", kx_cmd_coordinator},
+	{"worker", KX_CMD_WORKER, "", "a worker alone, over Kafka (--brokers), until it is stopped", "", kx_cmd_worker},
+	{"shard", KX_CMD_SHARD, "", "a shard alone, over Kafka (--brokers), until it is stopped", "", kx_cmd_shard},
+};
+
+static void on_signal(int number)
+{
+	(void)number;
+	kx_stop_ask(&kx_interrupted);
+}
+
+static void catch_signals(void)
+{
+	struct sigaction ask = {.sa_handler = on_signal};
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
+	sigemptyset(&ask.sa_mask);
+	sigemptyset(&ignore.sa_mask);
+	sigaction(SIGINT, &ask, NULL);
+	sigaction(SIGTERM, &ask, NULL);
+	sigaction(SIGPIPE, &ignore, NULL);
+}
+
+static size_t terminal_width(void)
+{
+	struct winsize size;
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 40)
+		return size.ws_col;
+	return 100;
+}
+
+static void print_overview(FILE *to)
+{
+	fprintf(to, "%s: index video catalogues and ask what is alike.\n\nUsage: kinodex COMMAND [OPTIONS] [ARGUMENTS]\n\n",
+		KX_VERSION_TEXT);
+	for (size_t i = 0; i < KX_ARRAY_LEN(commands); i++)
+		fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].summary);
+	fprintf(to,
+		"\nkinodex COMMAND --help shows a command's options. Each can also stand in a file (--config) as\n"
+		"`key = value`, or in the environment: KINODEX_DATA for --data.\n");
+}
+
+static int print_command_help(const struct kx_command *command)
+{
+	struct kx_buf text = {.max = 1 << 20};
+	size_t len;
+	const struct kx_option *options = kx_options(&len);
+	kx_status status = kx_config_help(options, len, command->bit, terminal_width(), &text);
+	if (status == KX_OK)
+		printf("Usage: kinodex %s [OPTIONS] %s\n\n%s.\n%s%s\nOptions:\n%s", command->name, command->arguments,
+		       command->summary, command->about, *command->about ? "\n" : "", (const char *)text.data);
+	kx_buf_done(&text);
+	return status == KX_OK ? KX_EXIT_DONE : KX_EXIT_FAILED;
+}
+
+static const struct kx_command *find_command(const char *name)
+{
+	for (size_t i = 0; i < KX_ARRAY_LEN(commands); i++)
+		if (strcmp(commands[i].name, name) == 0)
+			return &commands[i];
+	return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+	const struct kx_command *nearest = &commands[0];
+	for (size_t i = 1; i < KX_ARRAY_LEN(commands); i++)
+		if (kx_edit_distance(name, commands[i].name) < kx_edit_distance(name, nearest->name))
+			nearest = &commands[i];
+	return kx_usage("unknown command %s: did you mean %s? kinodex --help lists all", name, nearest->name);
+}
+
+int kx_fail(const struct kx_error *error)
+{
+	fprintf(stderr, "kinodex: %s\n", error->message);
+	return error->status == KX_ECANCELED ? KX_EXIT_STOPPED : KX_EXIT_FAILED;
+}
+
+int kx_usage(const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	fputs("kinodex: ", stderr);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+	va_end(args);
+	return KX_EXIT_USAGE;
+}
+
+/* --config decides which file is read, so it is looked for before the rest is parsed. */
+static const char *config_file(int argc, char **argv)
+{
+	for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		if (kx_str_starts(argv[i], "--config="))
+			return argv[i] + strlen("--config=");
+		if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
+			return argv[i + 1];
+	}
+	return getenv("KINODEX_CONFIG");
+}
+
+static bool wants_help(int argc, char **argv)
+{
+	for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+			return true;
+	return false;
+}
+
+static int run_command(const struct kx_command *command, int argc, char **argv)
+{
+	if (wants_help(argc, argv))
+		return print_command_help(command);
+	size_t len;
+	const struct kx_option *options = kx_options(&len);
+	KX_CLEANUP(kx_config_cleanup) struct kx_config *config = NULL;
+	struct kx_error error = {0};
+	if (kx_config_parse(options, len, command->bit, config_file(argc, argv), argc, argv, &config, &error) != KX_OK)
+		return kx_usage("%s", error.message);
+	if (kx_config_flag(config, "verbose"))
+		kx_log_set_level(KX_LOG_INFO);
+	if (kx_stop_init(&kx_interrupted, &error) != KX_OK)
+		return kx_fail(&error);
+	catch_signals();
+	kx_learn_init();
+	int status = command->run(config);
+	kx_stop_done(&kx_interrupted);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		print_overview(stderr);
+		return KX_EXIT_USAGE;
+	}
+	const char *name = argv[1];
+	if (strcmp(name, "decoder-host") == 0)
+		return kx_decoder_host_main();
+	if (strcmp(name, "--version") == 0) {
+		puts(KX_VERSION_TEXT);
+		return KX_EXIT_DONE;
+	}
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+		const struct kx_command *about = argc > 2 ? find_command(argv[2]) : NULL;
+		if (about != NULL)
+			return print_command_help(about);
+		print_overview(stdout);
+		return KX_EXIT_DONE;
+	}
+	const struct kx_command *command = find_command(name);
+	return command != NULL ? run_command(command, argc - 2, argv + 2) : unknown_command(name);
+}

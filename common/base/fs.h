@@ -1,0 +1,37 @@
+/* Files and folders. Layer: base. */
+#ifndef KX_BASE_FS_H
+#define KX_BASE_FS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/buf.h"
+#include "common/base/error.h"
+
+/* All of these block on disk and may be called from any thread. Fault points: fs.read, fs.write, fs.fsync, fs.rename. */
+
+/* Reads a whole file of at most max bytes (KX_ETOOBIG, poison). ret is overwritten, its max becomes `max`; the caller
+ * ends it with kx_buf_done(). */
+kx_status kx_fs_read(const char *path, size_t max, struct kx_buf *ret, struct kx_error *error) KX_MUST_CHECK;
+
+/* Writes by a temporary file beside it, fsync, rename, fsync of the folder: whole or not at all. */
+kx_status kx_fs_write(const char *path, const void *bytes, size_t len, struct kx_error *error) KX_MUST_CHECK;
+
+kx_status kx_fs_mkdirs(const char *path, struct kx_error *error) KX_MUST_CHECK; /* like mkdir -p */
+bool kx_fs_exists(const char *path);
+char *kx_fs_join(const char *folder, const char *name); /* NULL when out of memory */
+
+/* Like rm -rf: a path that isn't there is no error, and links are removed, not followed. */
+kx_status kx_fs_remove_tree(const char *path, struct kx_error *error) KX_MUST_CHECK;
+
+/* Space that the files under path take on disk; a file with several names counts once for each. What vanishes
+ * meanwhile or can't be read counts as nothing. */
+uint64_t kx_fs_tree_bytes(const char *path);
+
+/* Takes an exclusive advisory lock (flock) on path, created when missing, without waiting. KX_EBUSY, fatal, when
+ * another process holds it; the error names its pid, which the file holds. The lock ends when the descriptor and
+ * its copies in forked children are closed; exec closes it. */
+kx_status kx_fs_lock(const char *path, int *ret_fd, struct kx_error *error) KX_MUST_CHECK;
+
+#endif

@@ -1,0 +1,488 @@
+#include "coordinator/run/scan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/hash.h"
+#include "common/base/str.h"
+#include "coordinator/source/source.h"
+
+#define QUEUE_MAX 32
+
+struct kx_scan {
+	const struct kx_coordinator_options *options;
+	struct kx_ledger *ledger;
+	void (*wake)(void *ctx);
+	void *wake_ctx;
+	struct kx_source **sources;
+	size_t source_count;
+	struct kx_seen seen; /* the thread's until it has ended */
+
+	pthread_t thread;
+	bool started;
+	pthread_mutex_t mutex;
+	pthread_cond_t room;
+	struct kx_find *queue[QUEUE_MAX];
+	size_t head, count;
+	bool stopping;
+	bool ended;
+	struct kx_error failure;
+	atomic_ullong found;
+};
+
+/* What is known of one item while it is looked at. */
+struct look {
+	struct kx_scan *scan;
+	struct kx_find *find;
+	struct kx_input *prior; /* what the ledger says of this id, or NULL */
+	int fd;
+	bool hashed;
+};
+
+void kx_find_free(struct kx_find *find)
+{
+	if (find == NULL)
+		return;
+	kx_input_free(find->input);
+	kx_probe_info_done(&find->info);
+	free(find);
+}
+
+/* --- One item ------------------------------------------------------------------------------------------------- */
+
+static kx_status set_text(char **at, const char *text)
+{
+	free(*at);
+	*at = kx_strdup(text);
+	return *at != NULL ? KX_OK : KX_ENOMEM;
+}
+
+static kx_status refuse(struct look *look, enum kx_reason reason, const char *message)
+{
+	look->find->kind = KX_FIND_REFUSED;
+	look->find->input->reason = reason;
+	return set_text(&look->find->input->message, message);
+}
+
+static kx_status refuse_error(struct look *look, enum kx_reason reason, const struct kx_error *error)
+{
+	return refuse(look, reason, error->message[0] != '\0' ? error->message : kx_reason_help(reason));
+}
+
+static bool is_indexed(const struct kx_input *input)
+{
+	return input != NULL && (input->state == KX_INPUT_DONE || input->state == KX_INPUT_PARTIAL);
+}
+
+static bool same_recipe(const struct look *look, const struct kx_input *input)
+{
+	return memcmp(input->recipe_sha256, look->scan->options->recipe_sha256, KX_SHA_LEN) == 0;
+}
+
+static kx_status open_item(struct look *look)
+{
+	struct kx_input *input = look->find->input;
+	struct stat st;
+	look->fd = open(input->source, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (look->fd < 0 || fstat(look->fd, &st) != 0) {
+		enum kx_reason reason = errno == ENOENT || errno == ELOOP ? KX_REASON_NOT_FOUND
+					: errno == EACCES || errno == EPERM ? KX_REASON_NO_PERMISSION
+									    : KX_REASON_READ_FAILED;
+		return refuse(look, reason, strerror(errno));
+	}
+	if (!S_ISREG(st.st_mode))
+		return refuse(look, KX_REASON_UNSUPPORTED, "not a regular file");
+	input->content_bytes = (uint64_t)st.st_size;
+	input->modified_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+	if (st.st_size == 0)
+		return refuse(look, KX_REASON_EMPTY_FILE, "the file is empty");
+	return KX_OK;
+}
+
+static kx_status hash_item(struct look *look)
+{
+	struct kx_error error = {0};
+	if (look->hashed)
+		return KX_OK;
+	if (kx_sha256_fd(look->fd, look->find->input->content_sha256, &error) != KX_OK)
+		return refuse_error(look, KX_REASON_READ_FAILED, &error);
+	look->hashed = true;
+	return KX_OK;
+}
+
+/* Takes over what the ledger knows and this run does not change. */
+static void inherit(struct look *look)
+{
+	struct kx_input *input = look->find->input;
+	const struct kx_input *prior = look->prior;
+	input->state = prior->state;
+	input->reason = prior->reason;
+	input->generation = prior->generation;
+	input->duration_us = prior->duration_us;
+	input->covered_us = prior->covered_us;
+	input->attempts = prior->attempts;
+	memcpy(input->recipe_sha256, prior->recipe_sha256, KX_SHA_LEN);
+}
+
+static bool same_stat(const struct kx_input *a, const struct kx_input *b)
+{
+	return a->content_bytes == b->content_bytes && a->modified_ns == b->modified_ns &&
+	       strcmp(a->source, b->source) == 0 && strcmp(a->root, b->root) == 0;
+}
+
+/* Is the item what the ledger says, by its time stamp or at least by its content? */
+static kx_status compare_with_prior(struct look *look)
+{
+	struct kx_input *input = look->find->input;
+	if (!is_indexed(look->prior) || !same_recipe(look, look->prior))
+		return KX_OK;
+	if (same_stat(input, look->prior)) {
+		inherit(look);
+		look->find->kind = KX_FIND_UNCHANGED;
+		return KX_OK;
+	}
+	if (input->content_bytes != look->prior->content_bytes)
+		return KX_OK;
+	kx_status status = hash_item(look);
+	if (status == KX_OK && look->hashed &&
+	    memcmp(input->content_sha256, look->prior->content_sha256, KX_SHA_LEN) == 0) {
+		inherit(look);
+		look->find->kind = KX_FIND_TOUCHED;
+	}
+	return status;
+}
+
+static kx_status find_copy(struct look *look)
+{
+	struct kx_input *input = look->find->input;
+	KX_CLEANUP(kx_cleanup_free) char *id = NULL;
+	KX_CLEANUP(kx_input_cleanup) struct kx_input *original = NULL;
+	struct kx_error error = {0};
+	kx_status status = kx_ledger_by_content(look->scan->ledger, input->content_sha256, &id, &error);
+	if (status == KX_OK && strcmp(id, input->video_id) != 0)
+		status = kx_ledger_get(look->scan->ledger, id, &original, &error);
+	if (status == KX_ENOTFOUND)
+		return KX_OK;
+	if (status != KX_OK || !is_indexed(original) || !same_recipe(look, original))
+		return status;
+	look->find->kind = KX_FIND_COPY;
+	return set_text(&input->copy_of, id);
+}
+
+static kx_status probe_item(struct look *look)
+{
+	const struct kx_probe *probe = &look->scan->options->probe;
+	enum kx_reason reason = KX_REASON_INTERNAL;
+	struct kx_error error = {0};
+	kx_status status = probe->probe(probe->ctx, look->fd, look->find->input->video_id, &look->find->info, &reason,
+					&error);
+	if (status == KX_ENOMEM)
+		return status;
+	if (status != KX_OK)
+		return refuse_error(look, reason, &error);
+	look->find->input->duration_us = look->find->info.duration_us;
+	return KX_OK;
+}
+
+/* An id that another file holds can't be this one's too: the input goes down under an id that says which file it is. */
+static kx_status refuse_duplicate(struct look *look, const char *holder)
+{
+	struct kx_input *input = look->find->input;
+	char *id = kx_strf("%s@%s", input->video_id, input->source);
+	char *message = kx_strf("the id %s belongs to %s. Give ids in a manifest, or index a folder above both",
+				input->video_id, holder);
+	kx_status status = id != NULL && message != NULL ? refuse(look, KX_REASON_DUPLICATE_ID, message) : KX_ENOMEM;
+	if (status == KX_OK && strlen(id) <= KX_ID_MAX && kx_utf8_valid(id, strlen(id)))
+		status = set_text(&input->video_id, id);
+	free(message);
+	free(id);
+	return status;
+}
+
+static bool held_by_other(const struct look *look)
+{
+	return is_indexed(look->prior) && strcmp(look->prior->source, look->find->input->source) != 0 &&
+	       strcmp(look->prior->root, look->find->input->root) != 0 && access(look->prior->source, F_OK) == 0;
+}
+
+static kx_status examine_content(struct look *look)
+{
+	kx_status status = hash_item(look);
+	if (status == KX_OK && look->find->kind == KX_FIND_NEW)
+		status = find_copy(look);
+	if (status == KX_OK && (look->find->kind == KX_FIND_NEW || look->find->kind == KX_FIND_COPY))
+		status = probe_item(look);
+	return status;
+}
+
+static kx_status examine(struct look *look, const struct kx_source_item *item)
+{
+	struct kx_input *input = look->find->input;
+	bool is_new;
+	struct kx_error error = {0};
+	kx_status status = kx_seen_add(&look->scan->seen, input->video_id, &is_new);
+	if (status != KX_OK)
+		return status;
+	if (!is_new)
+		return refuse_duplicate(look, "another input of this run");
+	status = kx_ledger_get(look->scan->ledger, input->video_id, &look->prior, &error);
+	if (status != KX_OK && status != KX_ENOTFOUND)
+		return status;
+	if (look->prior != NULL)
+		input->generation = look->prior->generation;
+	if (item->reason != KX_REASON_NONE)
+		return refuse(look, item->reason, item->message);
+	status = open_item(look);
+	if (status != KX_OK || look->find->kind != KX_FIND_NEW)
+		return status;
+	status = compare_with_prior(look);
+	if (status != KX_OK || look->find->kind != KX_FIND_NEW)
+		return status;
+	if (held_by_other(look))
+		return refuse_duplicate(look, look->prior->source);
+	return examine_content(look);
+}
+
+static kx_status copy_labels(const struct kx_source_item *item, struct kx_input *input)
+{
+	if (item->label_count == 0)
+		return KX_OK;
+	input->labels = calloc(item->label_count, sizeof(char *));
+	if (input->labels == NULL)
+		return KX_ENOMEM;
+	for (; input->label_count < item->label_count; input->label_count++)
+		if ((input->labels[input->label_count] = kx_strdup(item->labels[input->label_count])) == NULL)
+			return KX_ENOMEM;
+	return KX_OK;
+}
+
+static struct kx_find *new_find(const struct kx_source_item *item, const char *root)
+{
+	struct kx_find *find = calloc(1, sizeof(*find));
+	struct kx_input *input = calloc(1, sizeof(*input));
+	if (find == NULL || input == NULL) {
+		free(find);
+		free(input);
+		return NULL;
+	}
+	find->kind = KX_FIND_NEW;
+	find->input = input;
+	input->state = KX_INPUT_PLANNED;
+	input->reason = KX_REASON_NONE;
+	if (set_text(&input->video_id, item->video_id) != KX_OK || set_text(&input->root, root) != KX_OK ||
+	    set_text(&input->source, item->path) != KX_OK || set_text(&input->title, item->title) != KX_OK ||
+	    set_text(&input->message, "") != KX_OK || set_text(&input->copy_of, "") != KX_OK ||
+	    copy_labels(item, input) != KX_OK) {
+		kx_find_free(find);
+		return NULL;
+	}
+	return find;
+}
+
+/* --- The thread ----------------------------------------------------------------------------------------------- */
+
+/* Waits for room. KX_ECANCELED when the scan is to end; takes the find over in any case. */
+static kx_status push(struct kx_scan *scan, struct kx_find *find)
+{
+	pthread_mutex_lock(&scan->mutex);
+	while (scan->count == QUEUE_MAX && !scan->stopping)
+		pthread_cond_wait(&scan->room, &scan->mutex);
+	bool stopping = scan->stopping;
+	if (!stopping)
+		scan->queue[(scan->head + scan->count++) % QUEUE_MAX] = find;
+	pthread_mutex_unlock(&scan->mutex);
+	if (stopping) {
+		kx_find_free(find);
+		return KX_ECANCELED;
+	}
+	scan->wake(scan->wake_ctx);
+	return KX_OK;
+}
+
+static kx_status scan_item(struct kx_scan *scan, const struct kx_source_item *item, const char *root,
+			   struct kx_error *error)
+{
+	struct kx_find *find = new_find(item, root);
+	if (find == NULL)
+		return kx_error_nomem(error);
+	struct look look = {.scan = scan, .find = find, .fd = -1};
+	kx_status status = examine(&look, item);
+	kx_input_free(look.prior);
+	if (look.fd >= 0)
+		close(look.fd);
+	if (status != KX_OK) {
+		kx_find_free(find);
+		return kx_error_set(error, status, KX_ERROR_FATAL, "looking at %s: %s", item->path, kx_status_name(status));
+	}
+	atomic_fetch_add(&scan->found, 1);
+	return push(scan, find);
+}
+
+static bool is_over(struct kx_scan *scan)
+{
+	pthread_mutex_lock(&scan->mutex);
+	bool over = scan->stopping;
+	pthread_mutex_unlock(&scan->mutex);
+	return over || kx_stop_asked(scan->options->stop);
+}
+
+static kx_status scan_source(struct kx_scan *scan, struct kx_source *source, struct kx_error *error)
+{
+	while (!is_over(scan)) {
+		KX_CLEANUP(kx_source_item_cleanup) struct kx_source_item *item = NULL;
+		kx_status status = kx_source_next(source, &item, error);
+		if (status == KX_ENOTFOUND)
+			return KX_OK;
+		if (status == KX_OK)
+			status = scan_item(scan, item, kx_source_root(source), error);
+		if (status != KX_OK)
+			return status;
+	}
+	return KX_ECANCELED;
+}
+
+static kx_status scan_replay(struct kx_scan *scan, const char *id, struct kx_error *error)
+{
+	KX_CLEANUP(kx_input_cleanup) struct kx_input *input = NULL;
+	kx_status status = kx_ledger_get(scan->ledger, id, &input, error);
+	if (status == KX_ENOTFOUND)
+		return kx_error_set(error, KX_ENOTFOUND, KX_ERROR_FATAL, "the ledger has no input %s", id);
+	if (status != KX_OK)
+		return status;
+	struct kx_source_item item = {
+		.video_id = input->video_id,
+		.path = input->source,
+		.title = input->title,
+		.label_count = input->label_count,
+		.labels = input->labels,
+		.reason = KX_REASON_NONE,
+	};
+	return scan_item(scan, &item, input->root, error);
+}
+
+static kx_status scan_all(struct kx_scan *scan, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+	for (size_t i = 0; i < scan->options->replay_count && status == KX_OK; i++)
+		status = scan_replay(scan, scan->options->replay_ids[i], error);
+	for (size_t i = 0; i < scan->source_count && status == KX_OK; i++)
+		status = scan_source(scan, scan->sources[i], error);
+	return status;
+}
+
+static void *scan_main(void *arg)
+{
+	struct kx_scan *scan = arg;
+	struct kx_error error = {0};
+	kx_status status = scan_all(scan, &error);
+	pthread_mutex_lock(&scan->mutex);
+	scan->ended = true;
+	if (status != KX_OK) {
+		error.status = status;
+		scan->failure = error;
+	}
+	pthread_mutex_unlock(&scan->mutex);
+	scan->wake(scan->wake_ctx);
+	return NULL;
+}
+
+static kx_status open_sources(struct kx_scan *scan, struct kx_error *error)
+{
+	const struct kx_coordinator_options *options = scan->options;
+	scan->sources = calloc(options->source_count + 1, sizeof(*scan->sources));
+	if (scan->sources == NULL)
+		return kx_error_nomem(error);
+	for (size_t i = 0; i < options->source_count; i++) {
+		kx_status status = kx_source_open(options->sources[i], &scan->sources[i], error);
+		if (status != KX_OK)
+			return status;
+		scan->source_count++;
+	}
+	return KX_OK;
+}
+
+kx_status kx_scan_start(const struct kx_coordinator_options *options, struct kx_ledger *ledger, void (*wake)(void *ctx),
+			void *wake_ctx, struct kx_scan **ret, struct kx_error *error)
+{
+	struct kx_scan *scan = calloc(1, sizeof(*scan));
+	if (scan == NULL)
+		return kx_error_nomem(error);
+	scan->options = options;
+	scan->ledger = ledger;
+	scan->wake = wake;
+	scan->wake_ctx = wake_ctx;
+	pthread_mutex_init(&scan->mutex, NULL);
+	pthread_cond_init(&scan->room, NULL);
+	kx_status status = open_sources(scan, error);
+	if (status == KX_OK)
+		status = kx_thread_start(&scan->thread, "kx-scan", scan_main, scan, error);
+	scan->started = status == KX_OK;
+	if (status == KX_OK)
+		*ret = scan;
+	else
+		kx_scan_free(scan);
+	return status;
+}
+
+void kx_scan_free(struct kx_scan *scan)
+{
+	if (scan == NULL)
+		return;
+	if (scan->started) {
+		pthread_mutex_lock(&scan->mutex);
+		scan->stopping = true;
+		pthread_cond_signal(&scan->room);
+		pthread_mutex_unlock(&scan->mutex);
+		pthread_join(scan->thread, NULL);
+	}
+	for (; scan->count > 0; scan->count--, scan->head++)
+		kx_find_free(scan->queue[scan->head % QUEUE_MAX]);
+	for (size_t i = 0; i < scan->source_count; i++)
+		kx_source_free(scan->sources[i]);
+	free(scan->sources);
+	kx_seen_done(&scan->seen);
+	pthread_cond_destroy(&scan->room);
+	pthread_mutex_destroy(&scan->mutex);
+	free(scan);
+}
+
+kx_status kx_scan_take(struct kx_scan *scan, struct kx_find **ret, struct kx_error *error)
+{
+	kx_status status = KX_EAGAIN;
+	pthread_mutex_lock(&scan->mutex);
+	if (scan->count > 0) {
+		*ret = scan->queue[scan->head];
+		scan->head = (scan->head + 1) % QUEUE_MAX;
+		scan->count--;
+		pthread_cond_signal(&scan->room);
+		status = KX_OK;
+	} else if (scan->ended && scan->failure.status != KX_OK) {
+		status = scan->failure.status;
+		if (error != NULL)
+			*error = scan->failure;
+	} else if (scan->ended) {
+		status = KX_ENOTFOUND;
+	}
+	pthread_mutex_unlock(&scan->mutex);
+	return status;
+}
+
+uint64_t kx_scan_found(const struct kx_scan *scan)
+{
+	return atomic_load(&scan->found);
+}
+
+bool kx_scan_lost(const struct kx_scan *scan, const struct kx_input *input)
+{
+	if (input->state == KX_INPUT_DELETED || kx_seen_has(&scan->seen, input->video_id))
+		return false;
+	for (size_t i = 0; i < scan->source_count; i++)
+		if (kx_source_is_complete(scan->sources[i]) && strcmp(kx_source_root(scan->sources[i]), input->root) == 0)
+			return true;
+	return false;
+}

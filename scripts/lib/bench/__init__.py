@@ -1,0 +1,1 @@
+"""Benchmarks of Kinodex against what else there is, and against itself. Used by scripts/bench only."""

@@ -1,0 +1,395 @@
+#include "shard/query/mirror.h"
+
+#include <pthread.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/str.h"
+
+#define SUGGEST_SCAN_MAX 200000u /* ids looked at for a misspelt one */
+#define SUGGEST_LENGTH_MAX 256u  /* edit distance is quadratic */
+
+struct mirror_row {
+	char *id; /* NULL: the row is free */
+	char *title;
+	uint64_t duration_us;
+	uint64_t media_us;
+	uint64_t moments;
+	uint32_t number;
+};
+
+struct kx_mirror {
+	pthread_rwlock_t lock;
+	struct kx_ann *ann;
+	void *by_id;              /* tree of struct mirror_row, see tsearch(3) */
+	struct mirror_row **rows; /* by number; each stays where it is */
+	uint32_t count;           /* rows that were ever made */
+	uint32_t cap;
+	uint32_t *free_rows;      /* [cap] numbers to use again */
+	uint32_t free_count;
+	struct kx_shard_stats stats;
+};
+
+static int compare_ids(const void *a, const void *b)
+{
+	const struct mirror_row *one = a, *two = b;
+
+	return strcmp(one->id, two->id);
+}
+
+static int order_rows(const void *ctx, uint32_t a, uint32_t b)
+{
+	const struct kx_mirror *mirror = ctx;
+
+	return strcmp(mirror->rows[a]->id, mirror->rows[b]->id);
+}
+
+kx_status kx_mirror_new(struct kx_mirror **ret)
+{
+	struct kx_mirror *mirror = calloc(1, sizeof(*mirror));
+
+	if (!mirror)
+		return KX_ENOMEM;
+	if (kx_ann_exact_new(order_rows, mirror, &mirror->ann)) {
+		free(mirror);
+		return KX_ENOMEM;
+	}
+	if (pthread_rwlock_init(&mirror->lock, NULL)) {
+		kx_ann_free(mirror->ann);
+		free(mirror);
+		return KX_ENOMEM;
+	}
+	*ret = mirror;
+	return KX_OK;
+}
+
+static void keep_node(void *node)
+{
+	(void)node; /* rows are freed through the array */
+}
+
+static void row_clear(struct mirror_row *row)
+{
+	free(row->id);
+	free(row->title);
+	row->id = row->title = NULL;
+}
+
+void kx_mirror_free(struct kx_mirror *mirror)
+{
+	if (!mirror)
+		return;
+	tdestroy(mirror->by_id, keep_node);
+	for (uint32_t i = 0; i < mirror->count; i++) {
+		row_clear(mirror->rows[i]);
+		free(mirror->rows[i]);
+	}
+	kx_ann_free(mirror->ann);
+	free(mirror->rows);
+	free(mirror->free_rows);
+	pthread_rwlock_destroy(&mirror->lock);
+	free(mirror);
+}
+
+void kx_mirror_cleanup(struct kx_mirror **mirror)
+{
+	kx_mirror_free(*mirror);
+	*mirror = NULL;
+}
+
+static struct mirror_row *find_row(const struct kx_mirror *mirror, const char *id)
+{
+	struct mirror_row key = {.id = (char *)(uintptr_t)id};
+	struct mirror_row **node = tfind(&key, &mirror->by_id, compare_ids);
+
+	return node ? *node : NULL;
+}
+
+static kx_status rows_reserve(struct kx_mirror *mirror)
+{
+	uint32_t cap = mirror->cap ? mirror->cap * 2 : 64;
+	struct mirror_row **rows;
+	uint32_t *free_rows;
+
+	if (mirror->count < mirror->cap)
+		return KX_OK;
+	rows = realloc(mirror->rows, cap * sizeof(struct mirror_row *));
+	if (!rows)
+		return KX_ENOMEM;
+	mirror->rows = rows;
+	free_rows = realloc(mirror->free_rows, cap * sizeof(*free_rows));
+	if (!free_rows)
+		return KX_ENOMEM;
+	mirror->free_rows = free_rows;
+	mirror->cap = cap;
+	return KX_OK;
+}
+
+/* A row without an id, which goes back by being put on the free list. */
+static struct mirror_row *take_row(struct kx_mirror *mirror)
+{
+	struct mirror_row *row;
+
+	if (mirror->free_count)
+		return mirror->rows[mirror->free_rows[--mirror->free_count]];
+	if (rows_reserve(mirror))
+		return NULL;
+	row = calloc(1, sizeof(*row));
+	if (!row)
+		return NULL;
+	row->number = mirror->count;
+	mirror->rows[mirror->count++] = row;
+	return row;
+}
+
+static void release_row(struct kx_mirror *mirror, struct mirror_row *row)
+{
+	row_clear(row);
+	mirror->free_rows[mirror->free_count++] = row->number;
+}
+
+static void count_row(struct kx_mirror *mirror, const struct mirror_row *row, bool add)
+{
+	uint64_t sign = add ? 1 : UINT64_MAX; /* adding UINT64_MAX takes one away */
+
+	mirror->stats.videos += sign;
+	mirror->stats.moments += sign * row->moments;
+	mirror->stats.media_us += sign * row->media_us;
+}
+
+static struct mirror_row *add_row(struct kx_mirror *mirror, const char *id)
+{
+	struct mirror_row *row = take_row(mirror);
+
+	if (!row)
+		return NULL;
+	row->id = kx_strdup(id);
+	if (!row->id || !tsearch(row, &mirror->by_id, compare_ids)) {
+		release_row(mirror, row);
+		return NULL;
+	}
+	row->duration_us = row->media_us = row->moments = 0;
+	count_row(mirror, row, true);
+	return row;
+}
+
+static void drop_row(struct kx_mirror *mirror, struct mirror_row *row)
+{
+	count_row(mirror, row, false);
+	kx_ann_remove(mirror->ann, row->number);
+	(void)tdelete(row, &mirror->by_id, compare_ids);
+	release_row(mirror, row);
+}
+
+static bool is_zero(const float *values, uint32_t dim)
+{
+	for (uint32_t i = 0; i < dim; i++)
+		if (values[i] != 0.0f)
+			return false;
+	return true;
+}
+
+/* A zero embedding points nowhere: the row is then found by its other modality only. */
+static size_t record_vectors(const struct kx_video_result *result, struct kx_ann_vector ret[KX_ANN_MODALITIES])
+{
+	size_t count = 0;
+
+	for (uint32_t i = 0; i < result->modality_count; i++) {
+		const struct kx_modality_result *from = &result->modalities[i];
+
+		if (!is_zero(from->embedding, from->dim))
+			ret[count++] = (struct kx_ann_vector){from->modality, from->space, from->dim, from->embedding};
+	}
+	return count;
+}
+
+static kx_status fill_row(struct kx_mirror *mirror, struct mirror_row *row, const struct kx_video_record *video,
+			  struct kx_error *error)
+{
+	const struct kx_video_result *result = &video->result;
+	struct kx_ann_vector vectors[KX_ANN_MODALITIES];
+	size_t count = record_vectors(result, vectors);
+	char *title = kx_strdup(video->info.title ? video->info.title : "");
+	kx_status status = title ? kx_ann_put(mirror->ann, row->number, vectors, count, error) : kx_error_nomem(error);
+
+	if (status) {
+		free(title);
+		return status;
+	}
+	free(row->title);
+	row->title = title;
+	count_row(mirror, row, false);
+	row->duration_us = result->duration_us;
+	row->media_us = result->visual_us > result->audio_us ? result->visual_us : result->audio_us;
+	row->moments = 0;
+	for (uint32_t i = 0; i < result->modality_count; i++)
+		row->moments += result->modalities[i].moments;
+	count_row(mirror, row, true);
+	return KX_OK;
+}
+
+kx_status kx_mirror_put(struct kx_mirror *mirror, const struct kx_video_record *video, struct kx_error *error)
+{
+	const char *id = video->result.video_id;
+	struct mirror_row *row;
+	bool added;
+	kx_status status;
+
+	pthread_rwlock_wrlock(&mirror->lock);
+	row = find_row(mirror, id);
+	added = !row;
+	if (added)
+		row = add_row(mirror, id);
+	status = row ? fill_row(mirror, row, video, error) : kx_error_nomem(error);
+	if (status && row && added)
+		drop_row(mirror, row);
+	pthread_rwlock_unlock(&mirror->lock);
+	return status ? kx_error_prefix(error, status, "video %s: ", id) : KX_OK;
+}
+
+void kx_mirror_remove(struct kx_mirror *mirror, const char *id)
+{
+	struct mirror_row *row;
+
+	pthread_rwlock_wrlock(&mirror->lock);
+	row = find_row(mirror, id);
+	if (row)
+		drop_row(mirror, row);
+	pthread_rwlock_unlock(&mirror->lock);
+}
+
+static kx_status load_one(void *ctx, const struct kx_video_record *video, struct kx_error *error)
+{
+	return kx_mirror_put(ctx, video, error);
+}
+
+kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struct kx_error *error)
+{
+	return kx_store_each_video(store, load_one, mirror, error);
+}
+
+void kx_mirror_hits_free(struct kx_similar_hit *hits, uint32_t count)
+{
+	for (uint32_t i = 0; hits && i < count; i++) {
+		free(hits[i].video_id);
+		free(hits[i].title);
+		free(hits[i].matches);
+	}
+	free(hits);
+}
+
+/* Called with the lock held. */
+static kx_status copy_hits(const struct kx_mirror *mirror, const struct kx_ann_hit *found, size_t count,
+			   struct kx_similar_hit **ret)
+{
+	struct kx_similar_hit *hits = calloc(count ? count : 1, sizeof(*hits));
+	bool whole = hits != NULL;
+
+	for (size_t i = 0; whole && i < count; i++) {
+		const struct mirror_row *row = mirror->rows[found[i].row];
+
+		hits[i] = (struct kx_similar_hit){
+			.video_id = kx_strdup(row->id),
+			.title = kx_strdup(row->title),
+			.score = found[i].score,
+			.visual = found[i].share[0],
+			.audio = found[i].share[1],
+			.has_visual = found[i].has[0],
+			.has_audio = found[i].has[1],
+			.duration_us = row->duration_us,
+		};
+		whole = hits[i].video_id && hits[i].title;
+	}
+	if (!whole) {
+		kx_mirror_hits_free(hits, (uint32_t)count);
+		return KX_ENOMEM;
+	}
+	*ret = hits;
+	return KX_OK;
+}
+
+kx_status kx_mirror_search(struct kx_mirror *mirror, const struct kx_mirror_query *query,
+			   struct kx_similar_hit **ret, uint32_t *ret_count, struct kx_error *error)
+{
+	KX_CLEANUP(kx_cleanup_free) struct kx_ann_hit *found = calloc(query->k, sizeof(*found));
+	struct kx_ann_query ann = {.vectors = query->vectors,
+				   .count = query->count,
+				   .weight = {query->weight[0], query->weight[1]},
+				   .exclude = KX_ANN_NO_ROW,
+				   .k = query->k};
+	const struct mirror_row *self;
+	size_t count = 0;
+	kx_status status;
+
+	if (!found)
+		return kx_error_nomem(error);
+	pthread_rwlock_rdlock(&mirror->lock);
+	self = query->exclude ? find_row(mirror, query->exclude) : NULL;
+	if (self)
+		ann.exclude = self->number;
+	status = kx_ann_search(mirror->ann, &ann, found, &count, error);
+	if (!status && copy_hits(mirror, found, count, ret))
+		status = kx_error_nomem(error);
+	pthread_rwlock_unlock(&mirror->lock);
+	if (!status)
+		*ret_count = (uint32_t)count;
+	return status;
+}
+
+void kx_mirror_stats(struct kx_mirror *mirror, struct kx_shard_stats *ret)
+{
+	pthread_rwlock_rdlock(&mirror->lock);
+	ret->videos = mirror->stats.videos;
+	ret->moments = mirror->stats.moments;
+	ret->media_us = mirror->stats.media_us;
+	pthread_rwlock_unlock(&mirror->lock);
+}
+
+/* How far an id is from what was typed; SIZE_MAX: not at all alike. A part of the path that was typed exactly is
+ * nearer than any misspelling. */
+static size_t unlikeness(const char *typed, const char *id)
+{
+	size_t typed_len = strlen(typed), len = strlen(id), distance;
+
+	if (typed_len && strstr(id, typed))
+		return 1;
+	if (typed_len > SUGGEST_LENGTH_MAX || len > SUGGEST_LENGTH_MAX)
+		return SIZE_MAX;
+	distance = kx_edit_distance(typed, id);
+	return distance <= 2 + typed_len / 4 ? 1 + distance : SIZE_MAX;
+}
+
+size_t kx_mirror_suggest(struct kx_mirror *mirror, const char *id, char *ret[KX_MIRROR_SUGGESTIONS])
+{
+	size_t distances[KX_MIRROR_SUGGESTIONS], count = 0, kept = 0;
+	const char *ids[KX_MIRROR_SUGGESTIONS];
+
+	pthread_rwlock_rdlock(&mirror->lock);
+	for (uint32_t i = 0; i < mirror->count && i < SUGGEST_SCAN_MAX; i++) {
+		const char *candidate = mirror->rows[i]->id;
+		size_t distance = candidate ? unlikeness(id, candidate) : SIZE_MAX;
+		size_t at = count;
+
+		if (distance == SIZE_MAX)
+			continue;
+		while (at > 0 && distance < distances[at - 1])
+			at--;
+		if (at == KX_MIRROR_SUGGESTIONS)
+			continue;
+		if (count < KX_MIRROR_SUGGESTIONS)
+			count++;
+		for (size_t j = count - 1; j > at; j--) {
+			ids[j] = ids[j - 1];
+			distances[j] = distances[j - 1];
+		}
+		ids[at] = candidate;
+		distances[at] = distance;
+	}
+	for (size_t i = 0; i < count; i++) {
+		ret[kept] = kx_strdup(ids[i]);
+		kept += ret[kept] != NULL;
+	}
+	pthread_rwlock_unlock(&mirror->lock);
+	return kept;
+}

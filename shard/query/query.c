@@ -1,0 +1,158 @@
+#include "shard/query/query.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/str.h"
+#include "shard/query/similar.h"
+
+struct kx_query_reply *kx_query_failure(uint64_t request_id, const struct kx_error *why)
+{
+	struct kx_query_reply *reply = calloc(1, sizeof(*reply));
+
+	if (!reply)
+		return NULL;
+	reply->request_id = request_id;
+	reply->status = why->status;
+	reply->message = kx_strdup(why->message);
+	if (!reply->message) {
+		free(reply);
+		return NULL;
+	}
+	return reply;
+}
+
+kx_status kx_query_not_found(const struct kx_query_context *context, const char *id, struct kx_error *error)
+{
+	char *near[KX_MIRROR_SUGGESTIONS];
+	size_t count = kx_mirror_suggest(context->mirror, id, near);
+
+	if (count)
+		(void)kx_error_set(error, KX_ENOTFOUND, KX_ERROR_POISON, "no video \"%s\" is indexed; did you mean", id);
+	else
+		(void)kx_error_set(error, KX_ENOTFOUND, KX_ERROR_POISON,
+				   "no video \"%s\" is indexed; \"kinodex status\" says what is", id);
+	for (size_t i = 0; i < count; i++) {
+		char said[sizeof(error->message)];
+
+		if (error) {
+			memcpy(said, error->message, sizeof(said));
+			(void)kx_error_set(error, KX_ENOTFOUND, KX_ERROR_POISON, "%s%s \"%s\"", said,
+					   i == 0 ? "" : i + 1 < count ? "," : " or", near[i]);
+		}
+		free(near[i]);
+	}
+	if (count && error && strlen(error->message) + 1 < sizeof(error->message))
+		strcat(error->message, "?");
+	return KX_ENOTFOUND;
+}
+
+struct class_list {
+	struct kx_query_reply *reply;
+	uint32_t cap;
+};
+
+static kx_status list_reserve(struct class_list *list, struct kx_error *error)
+{
+	uint32_t cap = list->cap ? list->cap * 2 : 64;
+	struct kx_moment_classes *moments;
+
+	if (list->reply->moment_count < list->cap)
+		return KX_OK;
+	if (list->reply->moment_count >= 2 * KX_QUERY_MOMENTS_MAX)
+		return kx_error_set(error, KX_ETOOBIG, KX_ERROR_POISON,
+				    "the video has more than %u moments; ask for it without them",
+				    2 * KX_QUERY_MOMENTS_MAX);
+	moments = realloc(list->reply->moments, cap * sizeof(*moments));
+	if (!moments)
+		return kx_error_nomem(error);
+	list->reply->moments = moments;
+	list->cap = cap;
+	return KX_OK;
+}
+
+static kx_status add_classes(void *ctx, const struct kx_summary *summary, struct kx_error *error)
+{
+	struct class_list *list = ctx;
+	struct kx_moment_classes classes = {
+		.modality = summary->modality, .index = summary->index, .class_count = summary->class_count};
+	size_t count = summary->class_count ? summary->class_count : 1;
+	kx_status status = list_reserve(list, error);
+
+	if (status)
+		return status;
+	classes.class_ids = malloc(count * sizeof(*classes.class_ids));
+	classes.class_scores = malloc(count * sizeof(*classes.class_scores));
+	if (!classes.class_ids || !classes.class_scores) {
+		free(classes.class_ids);
+		free(classes.class_scores);
+		return kx_error_nomem(error);
+	}
+	memcpy(classes.class_ids, summary->class_ids, summary->class_count * sizeof(*classes.class_ids));
+	memcpy(classes.class_scores, summary->class_scores, summary->class_count * sizeof(*classes.class_scores));
+	list->reply->moments[list->reply->moment_count++] = classes;
+	return KX_OK;
+}
+
+static kx_status answer_video(const struct kx_query_context *context, const struct kx_query_request *request,
+			      struct kx_query_reply *reply, struct kx_error *error)
+{
+	struct class_list list = {.reply = reply};
+	const char *id = request->video_id ? request->video_id : "";
+	kx_status status = kx_store_video(context->store, id, &reply->video, error);
+
+	if (status == KX_ENOTFOUND)
+		return kx_query_not_found(context, id, error);
+	if (status || !request->with_moments)
+		return status;
+	return kx_store_each_summary(context->store, id, reply->video->generation, add_classes, &list, error);
+}
+
+static kx_status answer_stats(const struct kx_query_context *context, struct kx_query_reply *reply,
+			      struct kx_error *error)
+{
+	kx_mirror_stats(context->mirror, &reply->stats);
+	reply->stats.disk_bytes = kx_store_disk_bytes(context->store);
+	return kx_store_pending_count(context->store, &reply->stats.pending, error);
+}
+
+static kx_status answer(const struct kx_query_context *context, const struct kx_query_request *request,
+			struct kx_query_reply *reply, struct kx_error *error)
+{
+	switch (request->kind) {
+	case KX_QUERY_SIMILAR:
+		return kx_query_similar(context, request, reply, error);
+	case KX_QUERY_VIDEO:
+		return answer_video(context, request, reply, error);
+	case KX_QUERY_STATS:
+		return answer_stats(context, reply, error);
+	}
+	return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "a kind of query that this shard does not know: %d",
+			    (int)request->kind);
+}
+
+kx_status kx_query_answer(const struct kx_query_context *context, const struct kx_query_request *request,
+			  struct kx_query_reply **ret, struct kx_error *error)
+{
+	struct kx_query_reply *reply = calloc(1, sizeof(*reply));
+	struct kx_error why = {0};
+	kx_status status;
+
+	if (!reply)
+		return kx_error_nomem(error);
+	reply->request_id = request->request_id;
+	reply->message = kx_strdup("");
+	status = reply->message ? answer(context, request, reply, &why) : kx_error_nomem(&why);
+	if (!status) {
+		*ret = reply;
+		return KX_OK;
+	}
+	kx_query_reply_free(reply);
+	why.status = status;
+	reply = kx_query_failure(request->request_id, &why);
+	if (!reply)
+		return kx_error_nomem(error);
+	*ret = reply;
+	return KX_OK;
+}

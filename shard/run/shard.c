@@ -1,0 +1,140 @@
+#include "shard/run/shard.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/log.h"
+#include "shard/run/internal.h"
+
+#define SERVER_QUEUE 64
+
+_Static_assert(KX_SHARD_MOMENT_US == KX_STORE_MOMENT_US, "one default");
+
+void kx_shard_fail(struct kx_shard *shard, kx_status status, const struct kx_error *error)
+{
+	pthread_mutex_lock(&shard->lock);
+	if (!shard->failure.status) {
+		shard->failure = *error;
+		shard->failure.status = status;
+	}
+	pthread_mutex_unlock(&shard->lock);
+}
+
+kx_status kx_shard_health(struct kx_shard *shard, struct kx_error *error)
+{
+	kx_status status;
+
+	pthread_mutex_lock(&shard->lock);
+	status = shard->failure.status;
+	if (status && error)
+		*error = shard->failure;
+	pthread_mutex_unlock(&shard->lock);
+	return status;
+}
+
+uint64_t kx_shard_skipped(struct kx_shard *shard)
+{
+	return atomic_load(&shard->skipped);
+}
+
+void kx_shard_stop(struct kx_shard *shard)
+{
+	if (!shard)
+		return;
+	if (shard->stop_ready)
+		kx_stop_ask(&shard->stop);
+	if (shard->consuming)
+		pthread_join(shard->consumer_thread, NULL);
+	if (shard->serving)
+		pthread_join(shard->server_thread, NULL);
+	/* The threads have closed these, unless they were never started. */
+	kx_bus_consumer_close(shard->consumer);
+	if (shard->socket)
+		kx_wire_socket_close(shard->socket, 0);
+	kx_outbox_free(shard->outbox);
+	kx_mirror_free(shard->mirror);
+	kx_store_close(shard->store);
+	if (shard->stop_ready)
+		kx_stop_done(&shard->stop);
+	pthread_mutex_destroy(&shard->lock);
+	free(shard);
+}
+
+static void shard_cleanup(struct kx_shard **shard)
+{
+	kx_shard_stop(*shard);
+}
+
+static kx_status open_store(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
+{
+	struct kx_store_options store = {
+		.data_dir = options->data_dir, .read_only = options->read_only, .moment_us = options->moment_us};
+	kx_status status = kx_store_open(&store, &shard->store, error);
+
+	if (status)
+		return status;
+	if (kx_mirror_new(&shard->mirror))
+		return kx_error_nomem(error);
+	return kx_mirror_load(shard->mirror, shard->store, error);
+}
+
+static kx_status start_consumer(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
+{
+	kx_status status;
+
+	shard->bus = options->bus;
+	kx_topics_init(&shard->topics, options->ns);
+	if (kx_outbox_new(shard->bus, shard->topics.name[KX_TOPIC_RUNS], &shard->outbox))
+		return kx_error_nomem(error);
+	status = kx_shard_subscribe(shard, options->ns, error);
+	if (!status)
+		status = kx_thread_start(&shard->consumer_thread, "kx-shard-take", kx_shard_consume, shard, error);
+	shard->consuming = !status;
+	return status;
+}
+
+static kx_status start_server(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
+{
+	kx_status status = kx_wire_server(options->wire, options->endpoint, SERVER_QUEUE, &shard->socket, error);
+
+	if (!status)
+		status = kx_thread_start(&shard->server_thread, "kx-shard-answer", kx_shard_serve, shard, error);
+	shard->serving = !status;
+	return status;
+}
+
+kx_status kx_shard_start(const struct kx_shard_options *options, struct kx_shard **ret, struct kx_error *error)
+{
+	KX_CLEANUP(shard_cleanup) struct kx_shard *shard = NULL;
+	kx_status status;
+
+	if (!options->read_only && (!options->bus || !options->ns))
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "a shard that writes needs a bus and its namespace");
+	shard = calloc(1, sizeof(*shard));
+	if (!shard)
+		return kx_error_nomem(error);
+	if (pthread_mutex_init(&shard->lock, NULL)) {
+		free(KX_STEAL(shard));
+		return kx_error_nomem(error);
+	}
+	status = kx_stop_init(&shard->stop, error);
+	shard->stop_ready = !status;
+	if (!status)
+		status = open_store(shard, options, error);
+	if (!status && options->wire)
+		status = start_server(shard, options, error);
+	if (!status && !options->read_only)
+		status = start_consumer(shard, options, error);
+	if (status)
+		return status;
+	*ret = KX_STEAL(shard);
+	return KX_OK;
+}
+
+kx_status kx_shard_answer(struct kx_shard *shard, const struct kx_query_request *request, struct kx_query_reply **ret,
+			  struct kx_error *error)
+{
+	struct kx_query_context context = {.store = shard->store, .mirror = shard->mirror, .stop = &shard->stop};
+
+	return kx_query_answer(&context, request, ret, error);
+}

@@ -1,0 +1,61 @@
+/* The shard role: materialises results in RocksDB and answers queries. Layer: shard/run.
+ *
+ * Threads it owns: one that consumes results (several messages and their offset a WriteBatch, synced, then the event
+ * "stored"), one that answers queries on a ZeroMQ endpoint. Read-only it has only the second, or none.
+ */
+#ifndef KX_SHARD_RUN_SHARD_H
+#define KX_SHARD_RUN_SHARD_H
+
+#include "common/base/error.h"
+#include "common/bus/bus.h"
+#include "common/record/query.h"
+#include "common/wire/wire.h"
+
+#define KX_SHARD_MOMENT_US 10000000u
+
+struct kx_shard;
+
+struct kx_shard_options {
+	const char *data_dir;  /* the store is data_dir/shard-0 */
+	bool read_only;        /* beside a process that writes */
+	struct kx_bus *bus;    /* NULL when read-only */
+	const char *ns;
+	struct kx_wire *wire;  /* NULL: no query thread, use kx_shard_answer() */
+	const char *endpoint;  /* where it answers, e.g. ipc://<data_dir>/shard.sock */
+	uint64_t moment_us;    /* the coordinator's grid, for the videos that are merged; 0: KX_SHARD_MOMENT_US */
+};
+
+/* The topics of the namespace must be there. Fails as the store does: KX_EVERSION, KX_EBUSY, KX_EFULL; read-only
+ * KX_ENOTFOUND when nothing is indexed yet. Blocks while the embeddings of all videos are read. */
+kx_status kx_shard_start(const struct kx_shard_options *options, struct kx_shard **ret, struct kx_error *error) KX_MUST_CHECK;
+void kx_shard_stop(struct kx_shard *shard); /* finishes the batch in hand */
+kx_status kx_shard_health(struct kx_shard *shard, struct kx_error *error); /* thread-safe */
+uint64_t kx_shard_skipped(struct kx_shard *shard); /* messages that could not be taken in; each was logged. Thread-safe */
+
+/* The same answer as over the wire. Thread-safe. A failed query is a reply with its status, not an error. */
+kx_status kx_shard_answer(struct kx_shard *shard, const struct kx_query_request *request, struct kx_query_reply **ret,
+			  struct kx_error *error) KX_MUST_CHECK;
+
+/* Asks a shard that listens at endpoint. KX_ETIMEDOUT when nobody answers. */
+kx_status kx_shard_ask(struct kx_wire *wire, const char *endpoint, const struct kx_query_request *request,
+		       int timeout_ms, struct kx_query_reply **ret, struct kx_error *error) KX_MUST_CHECK;
+
+/* Reads the whole store back: block checksums, every record unpacks, every video has the moments it says, and its
+ * embedding and classes come out of them again bit by bit. digest: SHA-256 over all VideoResult and Moment records in
+ * order, the same for the same catalogue and recipe however it was indexed. */
+struct kx_shard_verify {
+	uint64_t videos, moments, rows, pending;
+	uint8_t digest[KX_SHA_LEN];
+};
+kx_status kx_shard_verify(const char *data_dir, struct kx_shard_verify *ret, struct kx_error *error) KX_MUST_CHECK;
+
+/* Visits every stored video and its moments, for export. moments come in order after their video. */
+struct kx_shard_visitor {
+	void *ctx;
+	kx_status (*video)(void *ctx, const struct kx_video_record *video, struct kx_error *error);
+	kx_status (*moment)(void *ctx, const struct kx_video_record *video, const struct kx_moment *moment,
+			    struct kx_error *error); /* NULL: moments are not read */
+};
+kx_status kx_shard_each(const char *data_dir, const struct kx_shard_visitor *visitor, struct kx_error *error) KX_MUST_CHECK;
+
+#endif

@@ -1,0 +1,373 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/clock.h"
+#include "common/base/fault.h"
+#include "common/base/str.h"
+#include "common/bus/topics.h"
+#include "common/learn/learn.h"
+#include "common/record/event.h"
+#include "shard/run/shard.h"
+#include "shard/store/testkit.h"
+
+#define NS "test"
+#define WAIT_US 20000000u /* for what should come soon */
+#define QUIET_MS 300      /* for what should not come */
+
+struct fixture {
+	char *folder;
+	char *endpoint;
+	struct kx_bus *bus;
+	struct kx_wire *wire;
+	struct kx_shard *shard;
+	struct kx_bus_consumer *events;
+	struct kx_topics topics;
+};
+
+static void start(struct fixture *fixture)
+{
+	struct kx_shard_options options = {.data_dir = fixture->folder,
+					   .bus = fixture->bus,
+					   .ns = NS,
+					   .wire = fixture->wire,
+					   .endpoint = fixture->endpoint};
+	struct kx_error error = {0};
+
+	if (kx_shard_start(&options, &fixture->shard, &error))
+		fail_msg("%s", error.message);
+}
+
+static void stop(struct fixture *fixture)
+{
+	kx_shard_stop(fixture->shard);
+	fixture->shard = NULL;
+}
+
+static int set_up(void **state)
+{
+	struct fixture *fixture = calloc(1, sizeof(*fixture));
+	struct kx_bus_local_options options = {.topic_bytes_max = 64u << 20};
+	struct kx_bus_subscription events = {.group = "watcher"};
+
+	assert_non_null(fixture);
+	fixture->folder = kx_kit_folder();
+	fixture->endpoint = kx_strf("ipc://%s/shard.sock", fixture->folder);
+	kx_topics_init(&fixture->topics, NS);
+	assert_int_equal(kx_bus_local_new(&options, &fixture->bus, NULL), KX_OK);
+	assert_int_equal(kx_bus_topic(fixture->bus, fixture->topics.name[KX_TOPIC_RESULTS], 3, 0, NULL, NULL), KX_OK);
+	assert_int_equal(kx_bus_topic(fixture->bus, fixture->topics.name[KX_TOPIC_RUNS], 1, 0, NULL, NULL), KX_OK);
+	events.topic = fixture->topics.name[KX_TOPIC_RUNS];
+	assert_int_equal(kx_bus_subscribe(fixture->bus, &events, &fixture->events, NULL), KX_OK);
+	assert_int_equal(kx_wire_new(&fixture->wire, NULL), KX_OK);
+	*state = fixture;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *fixture = *state;
+
+	kx_fault_clear();
+	kx_shard_stop(fixture->shard);
+	kx_bus_consumer_close(fixture->events);
+	kx_wire_free(fixture->wire);
+	kx_bus_free(fixture->bus);
+	free(fixture->endpoint);
+	kx_kit_folder_done(fixture->folder);
+	free(fixture);
+	return 0;
+}
+
+static void publish(struct fixture *fixture, const char *id, const void *bytes, size_t len)
+{
+	struct kx_error error = {0};
+
+	if (kx_bus_publish(fixture->bus, fixture->topics.name[KX_TOPIC_RESULTS], KX_BUS_KEYED, id, strlen(id), bytes,
+			   len, NULL, NULL, &error))
+		fail_msg("%s", error.message);
+}
+
+static void publish_stream(struct fixture *fixture, const char *id, struct kx_kit_stream *stream)
+{
+	for (size_t i = 0; i < stream->count; i++)
+		publish(fixture, id, stream->messages[i].data, stream->messages[i].len);
+	kx_kit_stream_done(stream);
+}
+
+static void publish_video(struct fixture *fixture, const char *id, uint64_t generation, uint64_t content)
+{
+	struct kx_kit_stream stream = {0};
+
+	kx_kit_stream_add(&stream, &(struct kx_kit_video){.id = id, .generation = generation, .parts = 2,
+							  .visual_moments = 6, .audio_moments = 3, .content = content});
+	publish_stream(fixture, id, &stream);
+}
+
+/* The next event, or NULL when none comes within the time. */
+static struct kx_event *next_event(struct fixture *fixture, uint64_t wait_us)
+{
+	uint64_t until = kx_clock_mono_us() + wait_us;
+	struct kx_bus_message message = {0};
+	struct kx_event *event = NULL;
+
+	while (kx_bus_receive(fixture->events, 50, &message, NULL))
+		if (kx_clock_mono_us() > until)
+			return NULL;
+	assert_int_equal(kx_event_unpack(message.payload, message.len, &event, NULL), KX_OK);
+	assert_int_equal(kx_bus_ack(fixture->events, message.partition, message.offset, message.epoch), KX_OK);
+	kx_bus_message_done(&message);
+	return event;
+}
+
+static void await_stored(struct fixture *fixture, const char *id)
+{
+	KX_CLEANUP(kx_event_cleanup) struct kx_event *event = next_event(fixture, WAIT_US);
+
+	assert_non_null(event);
+	assert_int_equal(event->kind, KX_EVENT_STORED);
+	assert_false(event->missing_source);
+	assert_string_equal(event->video_id, id);
+}
+
+static void await_silence(struct fixture *fixture)
+{
+	assert_null(next_event(fixture, QUIET_MS * 1000u));
+}
+
+static struct kx_query_reply *ask(struct fixture *fixture, const struct kx_query_request *request)
+{
+	struct kx_query_reply *reply = NULL;
+	struct kx_error error = {0};
+
+	if (kx_shard_ask(fixture->wire, fixture->endpoint, request, 10000, &reply, &error))
+		fail_msg("%s", error.message);
+	return reply;
+}
+
+static struct kx_query_reply *ask_similar(struct fixture *fixture, const char *id, uint32_t k)
+{
+	struct kx_query_request request = {.kind = KX_QUERY_SIMILAR,
+					   .video_id = (char *)(uintptr_t)id,
+					   .k = k,
+					   .weight_visual = 0.6,
+					   .weight_audio = 0.4,
+					   .with_moments = true};
+
+	return ask(fixture, &request);
+}
+
+static void verify(struct fixture *fixture, struct kx_shard_verify *ret)
+{
+	struct kx_error error = {0};
+
+	if (kx_shard_verify(fixture->folder, ret, &error))
+		fail_msg("%s", error.message);
+}
+
+static kx_status count_video(void *ctx, const struct kx_video_record *video, struct kx_error *error)
+{
+	(void)video, (void)error;
+	((uint32_t *)ctx)[0]++;
+	return KX_OK;
+}
+
+static kx_status count_moment(void *ctx, const struct kx_video_record *video, const struct kx_moment *moment,
+			      struct kx_error *error)
+{
+	(void)video, (void)error;
+	((uint32_t *)ctx)[1] += moment->count;
+	return KX_OK;
+}
+
+static void test_from_bus_to_answer(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_shard_verify first, second;
+	uint32_t counts[2] = {0};
+	struct kx_shard_visitor visitor = {counts, count_video, count_moment};
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL, *again = NULL, *unknown = NULL;
+
+	start(fixture);
+	publish_video(fixture, "a", 1, 1);
+	await_stored(fixture, "a");
+	publish_video(fixture, "b", 1, 2);
+	await_stored(fixture, "b");
+	publish_video(fixture, "c", 1, 1);
+	await_stored(fixture, "c");
+	/* The event comes after the mirror: who heard it finds the video. */
+	reply = ask_similar(fixture, "a", 5);
+	assert_int_equal(reply->status, KX_OK);
+	assert_int_equal(reply->hit_count, 2);
+	assert_string_equal(reply->hits[0].video_id, "c");
+	assert_int_equal(reply->hits[0].match_count, 5);
+	verify(fixture, &first); /* beside the writer */
+	assert_int_equal(first.videos, 3);
+	assert_int_equal(kx_shard_each(fixture->folder, &visitor, NULL), KX_OK);
+	assert_int_equal(counts[0], 3);
+	assert_int_equal(counts[1], 3 * 9 * KX_KIT_ROWS);
+	stop(fixture);
+	start(fixture);
+	again = ask_similar(fixture, "a", 5);
+	assert_int_equal(again->hit_count, 2);
+	assert_string_equal(again->hits[0].video_id, "c");
+	await_silence(fixture); /* nothing is consumed or told twice after an orderly stop */
+	verify(fixture, &second);
+	assert_memory_equal(first.digest, second.digest, sizeof(first.digest));
+	unknown = ask_similar(fixture, "z", 5);
+	assert_int_equal(unknown->status, KX_ENOTFOUND);
+	assert_int_equal(kx_shard_health(fixture->shard, NULL), KX_OK);
+}
+
+static void test_deleted_videos_are_not_found(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_kit_stream stream = {0};
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
+
+	start(fixture);
+	publish_video(fixture, "a", 1, 1);
+	await_stored(fixture, "a");
+	publish_video(fixture, "b", 1, 1);
+	await_stored(fixture, "b");
+	kx_kit_stream_delete(&stream, "b", 1);
+	kx_kit_stream_add(&stream, &(struct kx_kit_video){.id = "b", .generation = 1, .parts = 1, .visual_moments = 1});
+	publish_stream(fixture, "b", &stream);
+	/* In the same partition behind it, so the deletion is done when this is. */
+	kx_kit_stream_copy(&stream, &(struct kx_kit_video){.id = "b", .generation = 2, .content = 9}, "nobody");
+	publish_stream(fixture, "b", &stream);
+	KX_CLEANUP(kx_event_cleanup) struct kx_event *event = next_event(fixture, WAIT_US);
+	assert_non_null(event);
+	assert_true(event->missing_source);
+	reply = ask_similar(fixture, "a", 5);
+	assert_int_equal(reply->hit_count, 0);
+}
+
+static void test_bad_messages_are_skipped(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_kit_stream stream = {0};
+	struct kx_shard_verify report;
+
+	start(fixture);
+	publish(fixture, "a", "\xff\xff\xff no message", 14);
+	publish(fixture, "a", "", 0);
+	kx_kit_stream_add(&stream, &(struct kx_kit_video){.id = "a", .generation = 1, .parts = 5, .visual_moments = 0,
+							  .recipe = 3});
+	/* Part ends of another recipe before the plan: the plan is refused, and so is nothing else. */
+	kx_buf_done(&stream.messages[0]);
+	memmove(&stream.messages[0], &stream.messages[1], --stream.count * sizeof(stream.messages[0]));
+	publish_stream(fixture, "a", &stream);
+	publish_video(fixture, "a", 1, 1); /* a plan and two part ends, of 2 parts: three refused */
+	publish_video(fixture, "a", 2, 1);
+	await_stored(fixture, "a");
+	assert_int_equal(kx_shard_skipped(fixture->shard), 5);
+	assert_int_equal(kx_shard_health(fixture->shard, NULL), KX_OK);
+	verify(fixture, &report);
+	assert_int_equal(report.videos, 1);
+	assert_int_equal(report.pending, 0);
+}
+
+static void test_a_full_disk_stops_it_and_loses_nothing(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_shard_verify report;
+	uint64_t until = kx_clock_mono_us() + WAIT_US;
+	struct kx_error error = {0};
+
+	start(fixture);
+	kx_fault_arm("kv.write", 1);
+	publish_video(fixture, "a", 1, 1);
+	while (!kx_shard_health(fixture->shard, &error))
+		assert_true(kx_clock_mono_us() < until);
+	assert_int_equal(error.status, KX_EFULL);
+	assert_non_null(strstr(error.message, "disk is full"));
+	await_silence(fixture);
+	stop(fixture);
+	kx_fault_clear();
+	start(fixture);
+	await_stored(fixture, "a");
+	verify(fixture, &report);
+	assert_int_equal(report.videos, 1);
+}
+
+static void test_an_event_that_was_committed_is_told(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_store_options options = {.data_dir = fixture->folder};
+	struct kx_kit_stream stream = {0};
+	struct kx_store *store = NULL;
+
+	/* As a shard leaves it that dies between commit and publish. */
+	assert_int_equal(kx_store_open(&options, &store, NULL), KX_OK);
+	kx_kit_stream_add(&stream, &(struct kx_kit_video){.id = "a", .generation = 1, .parts = 1, .visual_moments = 2});
+	assert_int_equal(kx_kit_apply(store, &stream, NULL), KX_OK);
+	kx_kit_stream_done(&stream);
+	kx_store_close(store);
+	start(fixture);
+	await_stored(fixture, "a");
+	stop(fixture);
+	start(fixture);
+	await_silence(fixture);
+}
+
+static void test_readers_and_a_second_writer(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_shard_options options = {.data_dir = fixture->folder, .read_only = true};
+	struct kx_query_request request = {.kind = KX_QUERY_STATS};
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
+	struct kx_shard *other = NULL;
+
+	assert_int_equal(kx_shard_start(&options, &other, NULL), KX_ENOTFOUND);
+	start(fixture);
+	publish_video(fixture, "a", 1, 1);
+	await_stored(fixture, "a");
+	assert_int_equal(kx_shard_start(&options, &other, NULL), KX_OK);
+	assert_int_equal(kx_shard_answer(other, &request, &reply, NULL), KX_OK);
+	assert_int_equal(reply->stats.videos, 1);
+	kx_shard_stop(other);
+	options.read_only = false;
+	assert_int_equal(kx_shard_start(&options, &other, NULL), KX_EINVAL); /* without a bus */
+	options.bus = fixture->bus;
+	options.ns = NS;
+	assert_int_equal(kx_shard_start(&options, &other, NULL), KX_EBUSY);
+}
+
+static void test_queries_that_nobody_can_answer(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_query_request request = {.kind = KX_QUERY_STATS};
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL, *refused = NULL;
+	struct kx_error error = {0};
+
+	assert_int_equal(kx_shard_ask(fixture->wire, fixture->endpoint, &request, 100, &reply, &error), KX_ETIMEDOUT);
+	assert_non_null(strstr(error.message, fixture->endpoint));
+	start(fixture);
+	refused = ask_similar(fixture, "a", 0);
+	assert_int_equal(refused->status, KX_EINVAL);
+	assert_true(strlen(refused->message) > 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_from_bus_to_answer),
+		TEST(test_deleted_videos_are_not_found),
+		TEST(test_bad_messages_are_skipped),
+		TEST(test_a_full_disk_stops_it_and_loses_nothing),
+		TEST(test_an_event_that_was_committed_is_told),
+		TEST(test_readers_and_a_second_writer),
+		TEST(test_queries_that_nobody_can_answer),
+	};
+
+	kx_learn_init();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

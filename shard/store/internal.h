@@ -1,0 +1,42 @@
+/* What the files of shard/store share; nobody else includes it. Layer: shard/store. */
+#ifndef KX_SHARD_STORE_INTERNAL_H
+#define KX_SHARD_STORE_INTERNAL_H
+
+#include "shard/store/store.h"
+
+struct kx_store {
+	struct kx_kv *kv;
+	bool read_only;
+	uint64_t moment_us;
+};
+
+char *kx_store_offset_key(const char *bus, const char *topic, int partition); /* the caller frees; NULL: no memory */
+
+/* What a batch knows of one video: as stored, and changed by the messages of the batch. */
+struct kx_entity {
+	char *id;
+	uint64_t deleted_upto;            /* 0: never deleted, or indexed again since */
+	uint64_t stored;                  /* generation of the complete record; 0: none */
+	struct kx_pending_video *pending; /* or NULL */
+	bool pending_dirty;
+};
+
+/* Videos touched by one batch. They are few: a batch holds messages, and a video has many. */
+struct kx_entities {
+	struct kx_entity *list;
+	size_t count, cap;
+};
+
+kx_status kx_entity_get(struct kx_store *store, struct kx_entities *all, const char *id, struct kx_entity **ret,
+			struct kx_error *error) KX_MUST_CHECK;
+/* Replaces what is pending by a copy of `pending`; NULL: nothing is. */
+kx_status kx_entity_set_pending(struct kx_entity *entity, const struct kx_pending_video *pending,
+				struct kx_error *error) KX_MUST_CHECK;
+/* Puts what changed into the write. Nothing is dirty afterwards. */
+kx_status kx_entities_write(struct kx_entities *all, struct kx_kv_batch *write, struct kx_error *error) KX_MUST_CHECK;
+void kx_entities_done(struct kx_entities *all);
+
+/* The key of a tombstone. The caller frees; NULL: no memory. */
+char *kx_store_tombstone_key(const char *id);
+
+#endif

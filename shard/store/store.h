@@ -1,0 +1,126 @@
+/* The typed store of a shard over kx_kv: videos, their moments, what is still arriving, consumed offsets.
+ * Layer: shard/store.
+ *
+ * A handle may be read by many threads; batches are made by one. Every batch is one state of the world after some
+ * messages together with their offsets: after a crash the store stands as after a prefix of the messages, and those
+ * behind the stored offset come again. Applying is idempotent, so it does not matter how often, and the order of a
+ * video's messages does not matter either.
+ */
+#ifndef KX_SHARD_STORE_STORE_H
+#define KX_SHARD_STORE_STORE_H
+
+#include "common/base/buf.h"
+#include "common/kv/kv.h"
+#include "common/record/event.h"
+#include "common/record/video.h"
+#include "shard/store/keys.h"
+#include "shard/store/summary.h"
+
+#define KX_STORE_FORMAT 1u
+#define KX_STORE_MOMENT_US 10000000u /* the grid of moments when nothing else is said */
+
+/* Families, in the order that kx_kv knows them by. */
+enum kx_store_family {
+	KX_STORE_META,     /* format version, offsets, tombstones of deleted videos */
+	KX_STORE_PENDING,  /* kx_pending_video */
+	KX_STORE_VIDEOS,   /* kx_video_record */
+	KX_STORE_MOMENTS,  /* kx_summary */
+	KX_STORE_FEATURES, /* kx_moment, whole, as it travelled */
+	KX_STORE_OUTBOX,   /* kx_event: committed and not yet known to be delivered */
+	KX_STORE_FAMILIES,
+};
+
+struct kx_store;
+
+struct kx_store_options {
+	const char *data_dir; /* the store is data_dir/shard-0 */
+	bool read_only;
+	uint64_t moment_us;   /* written to the videos that are merged; 0: KX_STORE_MOMENT_US */
+};
+
+/* Makes the store when it is missing, unless read-only: KX_ENOTFOUND. KX_EVERSION for another format, KX_EBUSY when
+ * another process writes. */
+kx_status kx_store_open(const struct kx_store_options *options, struct kx_store **ret, struct kx_error *error)
+	KX_MUST_CHECK;
+void kx_store_close(struct kx_store *store); /* NULL is nothing */
+void kx_store_cleanup(struct kx_store **store);
+struct kx_kv *kx_store_kv(struct kx_store *store); /* borrowed; for the audit and for tests that do damage */
+
+/* Reads. KX_ENOTFOUND comes without a message. Thread-safe; block on disk. */
+kx_status kx_store_video(struct kx_store *store, const char *id, struct kx_video_record **ret, struct kx_error *error)
+	KX_MUST_CHECK;
+/* Visits in the order of ids until visit returns other than KX_OK, which is then returned. */
+kx_status kx_store_each_video(struct kx_store *store,
+			      kx_status (*visit)(void *ctx, const struct kx_video_record *video, struct kx_error *error),
+			      void *ctx, struct kx_error *error) KX_MUST_CHECK;
+/* The moments of one generation: visual first, then by time. summary is valid during the call. */
+kx_status kx_store_each_summary(struct kx_store *store, const char *id, uint64_t generation,
+				kx_status (*visit)(void *ctx, const struct kx_summary *summary, struct kx_error *error),
+				void *ctx, struct kx_error *error) KX_MUST_CHECK;
+/* The same, whole. bytes: its packed form. */
+kx_status kx_store_each_moment(struct kx_store *store, const char *id, uint64_t generation,
+			       kx_status (*visit)(void *ctx, const struct kx_moment *moment, const void *bytes,
+						  size_t len, struct kx_error *error),
+			       void *ctx, struct kx_error *error) KX_MUST_CHECK;
+kx_status kx_store_pending_count(struct kx_store *store, uint64_t *ret, struct kx_error *error) KX_MUST_CHECK;
+uint64_t kx_store_disk_bytes(struct kx_store *store);
+
+/* The next offset to read, or -1 when none is stored. An offset means something only with its bus. */
+kx_status kx_store_offset(struct kx_store *store, const char *bus, const char *topic, int partition, int64_t *ret,
+			  struct kx_error *error) KX_MUST_CHECK;
+
+/* Committed events whose delivery was not confirmed: to be published again at start. */
+kx_status kx_store_each_outbox(struct kx_store *store,
+			       kx_status (*visit)(void *ctx, const char *id, uint64_t generation, const void *event,
+						  size_t len, struct kx_error *error),
+			       void *ctx, struct kx_error *error) KX_MUST_CHECK;
+
+/* --- Writing ------------------------------------------------------------------------------------------------ */
+
+enum kx_store_change_kind {
+	KX_STORE_STORED = 1, /* a video is complete; said again when its plan or a part end comes again */
+	KX_STORE_REMOVED,
+	KX_STORE_MISSING,    /* a copy was asked for of what this store does not have */
+};
+
+struct kx_store_change {
+	enum kx_store_change_kind kind;
+	char *id;
+	uint64_t generation;
+	struct kx_video_record *record; /* stored; else NULL */
+	struct kx_buf event;            /* packed kx_event, in the outbox too; empty for removed */
+};
+
+struct kx_store_batch;
+
+/* now_ms goes into the records of videos that this batch completes. */
+kx_status kx_store_batch_new(struct kx_store *store, uint64_t now_ms, struct kx_store_batch **ret,
+			     struct kx_error *error) KX_MUST_CHECK;
+void kx_store_batch_free(struct kx_store_batch *batch); /* what was not committed is dropped. NULL is nothing */
+void kx_store_batch_cleanup(struct kx_store_batch **batch);
+
+/* Takes one message in. Class POISON: this message can't be, and the batch is as if it had never come. Any other
+ * failure: free the batch. A video whose parts have all ended but whose moments do not fit them stays pending, and
+ * that is logged. */
+kx_status kx_store_apply(struct kx_store_batch *batch, const struct kx_result *result, struct kx_error *error)
+	KX_MUST_CHECK;
+/* All messages below next of this partition are applied, or skipped for good. */
+void kx_store_batch_offset(struct kx_store_batch *batch, const char *bus, const char *topic, int partition,
+			   int64_t next);
+/* The event of this generation arrived where it should. */
+void kx_store_batch_delivered(struct kx_store_batch *batch, const char *id, uint64_t generation);
+
+/* One synced write. Afterwards the changes are true; they are the batch's and valid until it is freed. */
+kx_status kx_store_commit(struct kx_store_batch *batch, struct kx_error *error) KX_MUST_CHECK;
+const struct kx_store_change *kx_store_changes(const struct kx_store_batch *batch, size_t *ret_count);
+
+/* --- Audit -------------------------------------------------------------------------------------------------- */
+
+/* Reads everything back: see kx_shard_verify. KX_ECORRUPT names the record. */
+struct kx_store_audit {
+	uint64_t videos, moments, rows, pending;
+	uint8_t digest[KX_SHA_LEN];
+};
+kx_status kx_store_audit(struct kx_store *store, struct kx_store_audit *ret, struct kx_error *error) KX_MUST_CHECK;
+
+#endif

@@ -1,0 +1,342 @@
+#include "worker/media/gop.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define GROUP_BYTES_MAX (32u << 20)
+#define MISSES_MAX 3u
+
+struct group {
+	AVPacket *packets[KX_GROUP_PACKETS_MAX]; /* allocated once, filled by reference */
+	struct kx_select_group select;           /* select.count is the number of packets */
+	size_t bytes;
+	bool known;  /* every picture was understood */
+	bool sent;   /* over the cap: its packets went to the decoder as they came */
+	bool filled; /* there is such a group */
+};
+
+struct kx_gop {
+	struct kx_video *video;
+	struct kx_picker *picker;
+	struct group *current; /* complete, to be decoded */
+	struct group *next;    /* being collected */
+	struct kx_select_plan plan;
+	AVFrame *frame;
+	bool selective;
+	unsigned misses;    /* groups that did not come out as planned */
+	int64_t before_us;  /* the latest time of the groups before `next` */
+	int64_t latest_us;  /* the latest of all packets so far */
+	int64_t end_us;     /* and when its frame ends */
+	int64_t decoded_end_us; /* for streams whose packets do not say */
+};
+
+static struct group *group_new(void)
+{
+	struct group *group = calloc(1, sizeof(*group));
+	if (!group)
+		return NULL;
+	for (size_t i = 0; i < KX_GROUP_PACKETS_MAX; i++)
+		if (!(group->packets[i] = av_packet_alloc()))
+			return group; /* kx_gop_new() looks at the last one */
+	return group;
+}
+
+static void group_free(struct group *group)
+{
+	if (!group)
+		return;
+	for (size_t i = 0; i < KX_GROUP_PACKETS_MAX; i++)
+		av_packet_free(&group->packets[i]);
+	free(group);
+}
+
+static void group_clear(struct group *group)
+{
+	for (size_t i = 0; i < group->select.count; i++)
+		av_packet_unref(group->packets[i]);
+	group->select.count = 0;
+	group->select.time_count = 0;
+	group->select.usable = false;
+	group->select.independent = false;
+	group->bytes = 0;
+	group->known = true;
+	group->sent = false;
+	group->filled = false;
+}
+
+kx_status kx_gop_new(struct kx_video *video, struct kx_picker *picker, bool selective, struct kx_gop **ret_gop,
+		     struct kx_error *error)
+{
+	struct kx_gop *gop = calloc(1, sizeof(*gop));
+	if (!gop)
+		return kx_error_nomem(error);
+	*gop = (struct kx_gop){
+		.video = video,
+		.picker = picker,
+		.current = group_new(),
+		.next = group_new(),
+		.frame = av_frame_alloc(),
+		.selective = selective && video->clock->has_pts && video->clock->parser.codec != KX_PICTURE_NONE,
+		.before_us = KX_NO_TIME,
+		.latest_us = KX_NO_TIME,
+		.end_us = KX_NO_TIME,
+		.decoded_end_us = KX_NO_TIME,
+	};
+	if (!gop->current || !gop->next || !gop->frame || !gop->current->packets[KX_GROUP_PACKETS_MAX - 1] ||
+	    !gop->next->packets[KX_GROUP_PACKETS_MAX - 1]) {
+		kx_gop_free(gop);
+		return kx_error_nomem(error);
+	}
+	group_clear(gop->current);
+	group_clear(gop->next);
+	*ret_gop = gop;
+	return KX_OK;
+}
+
+void kx_gop_free(struct kx_gop *gop)
+{
+	if (!gop)
+		return;
+	group_free(gop->current);
+	group_free(gop->next);
+	av_frame_free(&gop->frame);
+	free(gop);
+}
+
+static int64_t frame_span(const struct kx_gop *gop, int64_t ticks)
+{
+	int64_t us = ticks > 0 ? av_rescale_q(ticks, gop->video->base, (AVRational){1, 1000000}) : 0;
+	return us > 0 ? us : gop->video->frame_us;
+}
+
+/* Hands everything that the decoder has ready to the picker. */
+static kx_status receive_all(struct kx_gop *gop, struct kx_error *error)
+{
+	for (;;) {
+		int64_t pts = 0;
+		kx_status status = kx_video_receive(gop->video, gop->frame, &pts, error);
+		if (status == KX_ENOTFOUND)
+			return KX_OK;
+		if (status)
+			return status;
+		int64_t end = pts + frame_span(gop, gop->frame->pkt_duration);
+		if (end > gop->decoded_end_us)
+			gop->decoded_end_us = end;
+		status = kx_picker_push(gop->picker, gop->frame, pts);
+		if (status)
+			return status;
+	}
+}
+
+static kx_status send_packet(struct kx_gop *gop, const AVPacket *packet, struct kx_error *error)
+{
+	/* Without times in the packets only decoding tells how far the video goes. */
+	if (kx_picker_satisfied(gop->picker) && gop->video->clock->has_pts)
+		return KX_OK;
+	kx_status status = kx_video_send(gop->video, packet, error);
+	return status ? status : receive_all(gop, error);
+}
+
+static kx_status drain(struct kx_gop *gop, struct kx_error *error)
+{
+	if (!gop->video->dirty)
+		return KX_OK;
+	kx_status status = send_packet(gop, NULL, error);
+	kx_video_flush(gop->video);
+	return status;
+}
+
+/* keep NULL: all of them. */
+static kx_status send_group(struct kx_gop *gop, const struct group *group, const bool *keep, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+	for (size_t i = 0; i < group->select.count && !status; i++)
+		if (!keep || keep[i])
+			status = send_packet(gop, group->packets[i], error);
+	return status;
+}
+
+/* What ends a group: the frames it still has inside the decoder come out, unless the next one follows on. */
+static kx_status end_group(struct kx_gop *gop, const struct group *next, bool follows_on, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+	if (!follows_on)
+		status = drain(gop, error);
+	if (status)
+		return status;
+	if (!next)
+		return kx_picker_finish(gop->picker);
+	return !follows_on && next->select.usable ? kx_picker_advance(gop->picker, next->select.times[0]) : KX_OK;
+}
+
+/* A planned frame did not come out: the packets do not mean what they say. Decodes the group again, all of it. Grid
+ * points that have their frame keep it. One such group is the start of a cut recording; several are a stream whose
+ * plans can't be trusted. */
+static kx_status decode_again(struct kx_gop *gop, const struct group *next, bool next_needs, struct kx_error *error)
+{
+	if (++gop->misses > MISSES_MAX)
+		gop->selective = false;
+	gop->picker->expected = NULL;
+	gop->picker->missed = false;
+	kx_picker_forget(gop->picker);
+	kx_video_flush(gop->video);
+	kx_status status = send_group(gop, gop->current, NULL, error);
+	return status ? status : end_group(gop, next, next && (!gop->selective || next_needs), error);
+}
+
+static kx_status decode_planned(struct kx_gop *gop, const struct group *next, bool next_needs, struct kx_error *error)
+{
+	kx_select_plan(&gop->current->select, next ? &next->select : NULL, &gop->picker->grid, gop->picker->next,
+		       next_needs, &gop->plan);
+	gop->picker->expected = &gop->current->select;
+	kx_status status = send_group(gop, gop->current, gop->plan.keep, error);
+	if (!status)
+		status = end_group(gop, next, next_needs, error);
+	gop->picker->expected = NULL;
+	return gop->picker->missed ? decode_again(gop, next, next_needs, error) : status;
+}
+
+/* Decodes the current group, given the one after it (NULL at the end). */
+static kx_status decode_group(struct kx_gop *gop, const struct group *next, struct kx_error *error)
+{
+	struct group *current = gop->current;
+	if (!current->filled || kx_picker_satisfied(gop->picker))
+		return KX_OK;
+	bool next_usable = !next || (next->select.usable && !next->sent);
+	bool next_needs = next && (!next_usable ? !next->select.independent
+						: kx_select_needs(&next->select, &gop->picker->grid, gop->picker->next));
+	if (gop->selective && current->select.usable && next_usable && !current->sent)
+		return decode_planned(gop, next, next_needs, error);
+	kx_status status = current->sent ? KX_OK : send_group(gop, current, NULL, error);
+	if (status)
+		return status;
+	/* All of it went in, so the next may follow on; it must start anew only if it may be left out itself. */
+	bool follows_on = next && (!gop->selective || !next_usable || next_needs);
+	return end_group(gop, next, follows_on, error);
+}
+
+static void note_time(struct kx_gop *gop, int64_t pts_us, int64_t duration_ticks)
+{
+	if (pts_us == KX_NO_TIME || pts_us < gop->latest_us)
+		return;
+	gop->latest_us = pts_us;
+	gop->end_us = pts_us + frame_span(gop, duration_ticks);
+}
+
+/* `next` is complete: decodes the group before it and makes it the current one. */
+static kx_status turn_over(struct kx_gop *gop, bool known, struct kx_error *error)
+{
+	struct group *next = gop->next;
+	kx_select_check(&next->select, gop->before_us, known && next->known);
+	kx_status status = decode_group(gop, next, error);
+	group_clear(gop->current);
+	gop->next = gop->current;
+	gop->current = next;
+	gop->before_us = gop->latest_us;
+	return status;
+}
+
+/* A group over the cap goes to the decoder as it comes, and so does the rest of it. */
+static kx_status spill(struct kx_gop *gop, struct kx_error *error)
+{
+	kx_status status = turn_over(gop, false, error);
+	if (!status)
+		status = send_group(gop, gop->current, NULL, error);
+	bool independent = gop->current->select.independent;
+	group_clear(gop->current);
+	gop->current->filled = true;
+	gop->current->sent = true;
+	gop->current->select.independent = independent;
+	return status;
+}
+
+static void add_packet(struct kx_gop *gop, AVPacket *packet, const struct kx_picture *picture, int64_t pts_us)
+{
+	struct group *group = gop->next;
+	if (!group->filled) {
+		group->filled = true;
+		group->select.independent = picture->independent;
+		group->known = picture->starts;
+	}
+	if (!picture->known || av_packet_get_side_data(packet, AV_PKT_DATA_NEW_EXTRADATA, NULL))
+		group->known = false;
+	group->select.packets[group->select.count] = (struct kx_select_packet){
+		.pts_us = pts_us,
+		.shown = !(packet->flags & AV_PKT_FLAG_DISCARD),
+		.droppable = picture->droppable,
+		.params = picture->params,
+		.layer = picture->layer,
+	};
+	group->bytes += (size_t)packet->size;
+	av_packet_move_ref(group->packets[group->select.count++], packet);
+}
+
+/* No plan is to be made any more: what was collected goes in, and from here on each packet as it comes. */
+static kx_status push_direct(struct kx_gop *gop, AVPacket *packet, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+	if (gop->current->filled && !gop->current->sent)
+		status = send_group(gop, gop->current, NULL, error);
+	if (!status && gop->next->filled)
+		status = send_group(gop, gop->next, NULL, error);
+	group_clear(gop->current);
+	group_clear(gop->next);
+	if (!status)
+		status = send_packet(gop, packet, error);
+	return status;
+}
+
+static kx_status push_grouped(struct kx_gop *gop, AVPacket *packet, int64_t pts_us, struct kx_error *error)
+{
+	struct kx_picture picture = kx_picture_parse(&gop->video->clock->parser, packet->data, (size_t)packet->size,
+						     packet->flags & AV_PKT_FLAG_KEY);
+	kx_status status = KX_OK;
+	if (picture.starts && gop->next->filled)
+		status = turn_over(gop, true, error);
+	else if (!picture.starts && gop->current->sent && !gop->next->filled)
+		return send_packet(gop, packet, error);
+	if (status)
+		return status;
+	add_packet(gop, packet, &picture, pts_us);
+	if (gop->next->select.count == KX_GROUP_PACKETS_MAX || gop->next->bytes > GROUP_BYTES_MAX)
+		status = spill(gop, error);
+	return status;
+}
+
+kx_status kx_gop_push(struct kx_gop *gop, AVPacket *packet, struct kx_error *error)
+{
+	int64_t pts = kx_packets_time(gop->video->clock, packet->pts, gop->video->base);
+	int64_t duration = packet->duration;
+	bool shown = !(packet->flags & AV_PKT_FLAG_DISCARD);
+	kx_status status = gop->selective ? push_grouped(gop, packet, pts, error) : push_direct(gop, packet, error);
+	av_packet_unref(packet);
+	if (shown)
+		note_time(gop, pts, duration);
+	return status;
+}
+
+kx_status kx_gop_finish(struct kx_gop *gop, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+	if (gop->next->filled)
+		status = turn_over(gop, true, error);
+	if (status || kx_picker_satisfied(gop->picker))
+		return status;
+	return gop->current->filled ? decode_group(gop, NULL, error) : end_group(gop, NULL, false, error);
+}
+
+int64_t kx_gop_end_us(const struct kx_gop *gop)
+{
+	if (!gop->video->clock->has_pts)
+		return gop->decoded_end_us;
+	/* After damage the packets' word is not enough; frames are decoded at least once between grid points. */
+	int64_t slack = 2000000 + (int64_t)(2e6 / gop->picker->grid.fps);
+	if (gop->video->errors && gop->end_us - gop->decoded_end_us > slack)
+		return gop->decoded_end_us;
+	return gop->end_us;
+}
+
+bool kx_gop_satisfied(const struct kx_gop *gop)
+{
+	return kx_picker_satisfied(gop->picker) && kx_gop_end_us(gop) >= gop->picker->grid.end_us;
+}

@@ -1,0 +1,348 @@
+#include "worker/media/input.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <libavcodec/avcodec.h>
+#include <libavutil/avstring.h>
+#include <libavutil/opt.h>
+
+#include "common/base/fault.h"
+
+#define IO_BUFFER_BYTES (64 * 1024)
+#define PROBE_BYTES (5 * 1000 * 1000)
+#define PROBE_US "5000000"
+/* What libav itself asks for before it stops reading more to make up its mind. Noise scores 1. */
+#define PROBE_SCORE_MIN AVPROBE_SCORE_RETRY
+
+/* Nothing that refers to other files or addresses (hls, dash, concat, image2, sdp). */
+static const char demuxers[] = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,"
+			       "ogg,asf,wav,w64,mp3,flac,aac,ac3,eac3,aiff,au,caf,yuv4mpegpipe,ivf,mxf,dv,obu";
+
+static const char codecs[] =
+	"h264,hevc,mpeg1video,mpeg2video,mpeg4,msmpeg4v1,msmpeg4v2,msmpeg4,vp8,vp9,libdav1d,theora,wmv1,wmv2,wmv3,"
+	"vc1,flv,h263,mjpeg,prores,dnxhd,rawvideo,ffv1,huffyuv,ffvhuff,dvvideo,svq1,svq3,cinepak,qtrle,png,vp6,vp6f,"
+	"indeo3,rpza,utvideo,wrapped_avframe,"
+	"aac,aac_latm,mp1float,mp2float,mp3float,mp1,mp2,mp3,ac3,eac3,dca,opus,vorbis,flac,alac,wmav1,wmav2,wmapro,"
+	"pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_u8,pcm_s8,pcm_f32le,pcm_f32be,pcm_f64le,"
+	"pcm_alaw,pcm_mulaw,pcm_bluray,pcm_dvd,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,adpcm_swf,amrnb,amrwb,speex";
+
+/* Kinds of source that are lists of other sources: known, and not read on purpose. */
+static const char lists[] = "hls,dash,concat,sdp,rtsp,imf,webvtt";
+
+static int io_read(void *opaque, uint8_t *bytes, int len)
+{
+	struct kx_input *input = opaque;
+	if (kx_fault("media.read")) {
+		input->read_errno = EIO;
+		return AVERROR(EIO);
+	}
+	for (;;) {
+		ssize_t got = pread(input->fd, bytes, (size_t)len, input->pos);
+		if (got > 0) {
+			input->pos += got;
+			return (int)got;
+		}
+		if (got == 0)
+			return AVERROR_EOF;
+		if (errno != EINTR) {
+			input->read_errno = errno;
+			return AVERROR(errno);
+		}
+	}
+}
+
+static int64_t io_seek(void *opaque, int64_t offset, int whence)
+{
+	struct kx_input *input = opaque;
+	int64_t base = 0;
+	switch (whence & ~AVSEEK_FORCE) {
+	case AVSEEK_SIZE:
+		return input->size;
+	case SEEK_SET:
+		break;
+	case SEEK_CUR:
+		base = input->pos;
+		break;
+	case SEEK_END:
+		base = input->size;
+		break;
+	default:
+		return AVERROR(EINVAL);
+	}
+	if (offset < -base || offset > INT64_MAX - base)
+		return AVERROR(EINVAL);
+	return input->pos = base + offset;
+}
+
+static int refuse_open(AVFormatContext *format, AVIOContext **io, const char *url, int flags, AVDictionary **options)
+{
+	(void)format;
+	(void)url;
+	(void)flags;
+	(void)options;
+	*io = NULL;
+	return AVERROR(EPERM);
+}
+
+static kx_status fail(enum kx_reason *ret_reason, enum kx_reason reason, struct kx_error *error, kx_status status,
+		      const char *name, const char *what)
+{
+	*ret_reason = reason;
+	enum kx_error_class class = reason == KX_REASON_READ_FAILED || status == KX_ENOMEM ? KX_ERROR_RETRY
+											   : KX_ERROR_POISON;
+	return kx_error_set(error, status, class, "%s: %s", name, what);
+}
+
+static kx_status open_io(struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
+{
+	struct stat st;
+	if (fstat(input->fd, &st) < 0) {
+		*ret_reason = KX_REASON_READ_FAILED;
+		return kx_error_from_errno(error, errno, "%s", input->name);
+	}
+	if (!S_ISREG(st.st_mode))
+		return fail(ret_reason, KX_REASON_NOT_MEDIA, error, KX_EUNSUPPORTED, input->name, "not a regular file");
+	if (st.st_size == 0)
+		return fail(ret_reason, KX_REASON_EMPTY_FILE, error, KX_ECORRUPT, input->name, "the file is empty");
+	input->size = st.st_size;
+	uint8_t *buffer = av_malloc(IO_BUFFER_BYTES);
+	if (buffer)
+		input->io = avio_alloc_context(buffer, IO_BUFFER_BYTES, 0, input, io_read, NULL, io_seek);
+	if (!input->io) {
+		av_free(buffer);
+		*ret_reason = KX_REASON_MEMORY_LIMIT;
+		return kx_error_nomem(error);
+	}
+	return KX_OK;
+}
+
+/* Finds the demuxer by content alone: a name says nothing that can be trusted. */
+static kx_status detect(struct kx_input *input, const AVInputFormat **ret_demuxer, enum kx_reason *ret_reason,
+			struct kx_error *error)
+{
+	const AVInputFormat *demuxer = NULL;
+	int score = av_probe_input_buffer2(input->io, &demuxer, "", NULL, 0, PROBE_BYTES);
+	if (input->read_errno) {
+		*ret_reason = KX_REASON_READ_FAILED;
+		return kx_error_from_errno(error, input->read_errno, "%s", input->name);
+	}
+	if (score < PROBE_SCORE_MIN || !demuxer)
+		return fail(ret_reason, KX_REASON_NOT_MEDIA, error, KX_ECORRUPT, input->name,
+			    "not a video or audio file in any known format");
+	if (av_match_list(demuxer->name, demuxers, ','))  {
+		*ret_demuxer = demuxer;
+		return KX_OK;
+	}
+	if (av_match_list(demuxer->name, lists, ','))
+		return fail(ret_reason, KX_REASON_UNSUPPORTED, error, KX_EUNSUPPORTED, input->name,
+			    "a playlist or description that refers to other files, which is not read; give the files");
+	return fail(ret_reason, KX_REASON_NOT_MEDIA, error, KX_ECORRUPT, input->name,
+		    "not a video or audio file in a format that is read");
+}
+
+static AVDictionary *open_options(void)
+{
+	AVDictionary *options = NULL;
+	int failed = av_dict_set(&options, "format_whitelist", demuxers, 0);
+	failed |= av_dict_set(&options, "codec_whitelist", codecs, 0);
+	failed |= av_dict_set(&options, "protocol_whitelist", "none", 0);
+	failed |= av_dict_set_int(&options, "max_streams", KX_STREAMS_MAX, 0);
+	failed |= av_dict_set_int(&options, "probesize", PROBE_BYTES, 0);
+	failed |= av_dict_set(&options, "analyzeduration", PROBE_US, 0);
+	if (failed < 0)
+		av_dict_free(&options);
+	return options;
+}
+
+/* Why the demuxer refused. A file that starts as MP4 and has no moov was cut: the index is written last. */
+static kx_status explain_open(struct kx_input *input, const AVInputFormat *demuxer, int code,
+			      enum kx_reason *ret_reason, struct kx_error *error)
+{
+	if (input->read_errno) {
+		*ret_reason = KX_REASON_READ_FAILED;
+		return kx_error_from_errno(error, input->read_errno, "%s", input->name);
+	}
+	if (code == AVERROR(ENOMEM))
+		return fail(ret_reason, KX_REASON_MEMORY_LIMIT, error, KX_ENOMEM, input->name,
+			    "its headers ask for more memory than is allowed");
+	if (code == AVERROR_PATCHWELCOME)
+		return fail(ret_reason, KX_REASON_UNSUPPORTED, error, KX_EUNSUPPORTED, input->name,
+			    "uses a feature of its format that is not supported");
+	if (code == AVERROR_EOF || av_match_name("mov", demuxer->name))
+		return fail(ret_reason, KX_REASON_TRUNCATED, error, KX_ECORRUPT, input->name,
+			    "cut short: the index (moov) is missing; copy or record the file again");
+	*ret_reason = KX_REASON_NOT_MEDIA;
+	return kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON, "%s: %s headers are damaged (%s)", input->name,
+			    demuxer->name, KX_AV_TEXT(code));
+}
+
+static kx_status open_format(struct kx_input *input, const AVInputFormat *demuxer, enum kx_reason *ret_reason,
+			     struct kx_error *error)
+{
+	AVDictionary *options = open_options();
+	input->format = avformat_alloc_context();
+	if (!options || !input->format) {
+		av_dict_free(&options);
+		*ret_reason = KX_REASON_MEMORY_LIMIT;
+		return kx_error_nomem(error);
+	}
+	input->format->pb = input->io;
+	input->format->io_open = refuse_open;
+	int code = avformat_open_input(&input->format, "", demuxer, &options);
+	av_dict_free(&options);
+	return code < 0 ? explain_open(input, demuxer, code, ret_reason, error) : KX_OK;
+}
+
+/* Whether the headers alone tell what a decoder has to know. */
+static bool headers_suffice(const struct kx_input *input)
+{
+	const AVFormatContext *format = input->format;
+	if (!kx_input_is(input, "mov") && !kx_input_is(input, "matroska"))
+		return false;
+	for (unsigned i = 0; i < format->nb_streams; i++) {
+		const AVStream *stream = format->streams[i];
+		const AVCodecParameters *codec = stream->codecpar;
+		if (stream->disposition & AV_DISPOSITION_ATTACHED_PIC)
+			continue;
+		if (codec->codec_type == AVMEDIA_TYPE_VIDEO &&
+		    (codec->codec_id == AV_CODEC_ID_NONE || codec->width <= 0 || codec->height <= 0 ||
+		     stream->avg_frame_rate.num <= 0))
+			return false;
+		if (codec->codec_type == AVMEDIA_TYPE_AUDIO &&
+		    (codec->codec_id == AV_CODEC_ID_NONE || codec->sample_rate <= 0 || codec->ch_layout.nb_channels <= 0))
+			return false;
+	}
+	return format->nb_streams > 0;
+}
+
+static AVStream *best_stream(AVFormatContext *format, enum AVMediaType type)
+{
+	int index = av_find_best_stream(format, type, -1, -1, NULL, 0);
+	if (index < 0)
+		return NULL;
+	if (!(format->streams[index]->disposition & AV_DISPOSITION_ATTACHED_PIC))
+		return format->streams[index];
+	for (unsigned i = 0; i < format->nb_streams; i++) {
+		AVStream *stream = format->streams[i];
+		if (stream->codecpar->codec_type == type && !(stream->disposition & AV_DISPOSITION_ATTACHED_PIC))
+			return stream;
+	}
+	return NULL;
+}
+
+static kx_status unsupported_codec(const struct kx_input *input, const AVStream *stream, enum kx_reason *ret_reason,
+				   struct kx_error *error)
+{
+	*ret_reason = KX_REASON_UNSUPPORTED;
+	return kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON, "%s: no decoder for %s; convert it to H.264",
+			    input->name, avcodec_get_name(stream->codecpar->codec_id));
+}
+
+static kx_status choose_streams(struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
+{
+	input->video = best_stream(input->format, AVMEDIA_TYPE_VIDEO);
+	input->audio = best_stream(input->format, AVMEDIA_TYPE_AUDIO);
+	if (!input->video && !input->audio)
+		return fail(ret_reason, KX_REASON_NO_STREAMS, error, KX_EUNSUPPORTED, input->name,
+			    "has neither picture nor sound");
+	if (input->video && !kx_input_decoder(input->video))
+		return unsupported_codec(input, input->video, ret_reason, error);
+	if (input->audio && !kx_input_decoder(input->audio)) {
+		if (!input->video)
+			return unsupported_codec(input, input->audio, ret_reason, error);
+		input->audio_unsupported = true;
+		input->audio = NULL;
+	}
+	return KX_OK;
+}
+
+/* Before anything is decoded, and again when decoding has told more. */
+static kx_status check_pixels(const struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
+{
+	for (unsigned i = 0; i < input->format->nb_streams; i++) {
+		const AVCodecParameters *codec = input->format->streams[i]->codecpar;
+		if (codec->codec_type != AVMEDIA_TYPE_VIDEO || (int64_t)codec->width * codec->height <= KX_PIXELS_MAX)
+			continue;
+		*ret_reason = KX_REASON_TOO_LARGE;
+		return kx_error_set(error, KX_ETOOBIG, KX_ERROR_POISON,
+				    "%s: %dx%d is over the limit of %d pixels a picture; scale it down", input->name,
+				    codec->width, codec->height, KX_PIXELS_MAX);
+	}
+	return KX_OK;
+}
+
+/* Decodes a little where the headers leave questions open. */
+static kx_status look_inside(struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
+{
+	if (headers_suffice(input))
+		return KX_OK;
+	/* What it could not find out shows up later; only the disk's failure counts here. */
+	(void)avformat_find_stream_info(input->format, NULL);
+	if (input->read_errno) {
+		*ret_reason = KX_REASON_READ_FAILED;
+		return kx_error_from_errno(error, input->read_errno, "%s", input->name);
+	}
+	return check_pixels(input, ret_reason, error);
+}
+
+static kx_status open_all(struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
+{
+	const AVInputFormat *demuxer = NULL;
+	kx_status status = open_io(input, ret_reason, error);
+	if (!status)
+		status = detect(input, &demuxer, ret_reason, error);
+	if (!status)
+		status = open_format(input, demuxer, ret_reason, error);
+	if (!status)
+		status = check_pixels(input, ret_reason, error);
+	if (!status)
+		status = look_inside(input, ret_reason, error);
+	return status ? status : choose_streams(input, ret_reason, error);
+}
+
+kx_status kx_input_open(struct kx_input *input, int fd, const char *name, enum kx_reason *ret_reason,
+			struct kx_error *error)
+{
+	*input = (struct kx_input){.fd = fd, .name = name ? name : "input"};
+	kx_status status = open_all(input, ret_reason, error);
+	if (status)
+		kx_input_done(input);
+	return status;
+}
+
+void kx_input_done(struct kx_input *input)
+{
+	avformat_close_input(&input->format);
+	if (input->io)
+		av_freep(&input->io->buffer);
+	avio_context_free(&input->io);
+	input->video = NULL;
+	input->audio = NULL;
+}
+
+const AVCodec *kx_input_decoder(const AVStream *stream)
+{
+	void *iterator = NULL;
+	const AVCodec *codec;
+	while ((codec = av_codec_iterate(&iterator)))
+		if (av_codec_is_decoder(codec) && codec->id == stream->codecpar->codec_id &&
+		    av_match_list(codec->name, codecs, ','))
+			return codec;
+	return NULL;
+}
+
+void kx_input_discard_others(struct kx_input *input, const AVStream *video, const AVStream *audio)
+{
+	for (unsigned i = 0; i < input->format->nb_streams; i++) {
+		AVStream *stream = input->format->streams[i];
+		stream->discard = stream == video || stream == audio ? AVDISCARD_DEFAULT : AVDISCARD_ALL;
+	}
+}
+
+bool kx_input_is(const struct kx_input *input, const char *demuxer)
+{
+	return av_match_name(demuxer, input->format->iformat->name) > 0;
+}

@@ -1,0 +1,67 @@
+#include "worker/media/media.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <libavcodec/avcodec.h>
+#include <libavutil/log.h>
+#include <libavutil/mem.h>
+#include <libswresample/swresample.h>
+
+#include "worker/media/probe.h"
+#include "worker/media/sample.h"
+
+/* One allocation; a 64-megapixel picture of 16 bits a component fits. */
+#define ALLOC_MAX ((size_t)512 << 20)
+
+kx_status kx_media_probe(int fd, const char *name, struct kx_probe_info *ret_info, enum kx_reason *ret_reason,
+			 struct kx_error *error)
+{
+	struct kx_input input;
+	struct kx_packets packets;
+	kx_status status = kx_input_open(&input, fd, name, ret_reason, error);
+	if (status)
+		return status;
+	status = kx_packets_open(&packets, &input, error);
+	if (!status) {
+		status = kx_probe_describe(&packets, true, ret_info, error);
+		kx_packets_done(&packets);
+	}
+	*ret_reason = KX_REASON_NONE;
+	if (status)
+		*ret_reason = input.read_errno ? KX_REASON_READ_FAILED : KX_REASON_MEMORY_LIMIT;
+	kx_input_done(&input);
+	return status;
+}
+
+kx_status kx_media_sample(int fd, const struct kx_decode_request *request, const struct kx_media_sink *sink,
+			  struct kx_decode_end *ret_end, struct kx_error *error)
+{
+	return kx_sample_run(fd, request, sink, &(struct kx_sample_options){0}, ret_end, error);
+}
+
+void kx_media_end_done(struct kx_decode_end *end)
+{
+	free(end->message);
+	end->message = NULL;
+}
+
+void kx_media_init(void)
+{
+	/* What is wrong with a file is said by our own errors; libav's lines would come by the thousand. */
+	av_log_set_level(AV_LOG_QUIET);
+	av_max_alloc(ALLOC_MAX);
+}
+
+const char *kx_media_software(void)
+{
+	static char text[160];
+	unsigned codec = avcodec_version();
+	unsigned format = avformat_version();
+	unsigned scale = swscale_version();
+	unsigned resample = swresample_version();
+	snprintf(text, sizeof(text), "libavcodec %u.%u.%u libavformat %u.%u.%u libswscale %u.%u.%u libswresample %u.%u.%u",
+		 codec >> 16, codec >> 8 & 255, codec & 255, format >> 16, format >> 8 & 255, format & 255, scale >> 16,
+		 scale >> 8 & 255, scale & 255, resample >> 16, resample >> 8 & 255, resample & 255);
+	return text;
+}

@@ -1,0 +1,70 @@
+/* The sampling grid, and which packets of a group of pictures sampling can do without. Layer: worker/media, pure.
+ *
+ * Frame k is the last frame with pts <= k/fps. Whether a frame is one of those follows from the presentation times
+ * of its neighbours alone, and these stand in the packets; so a group (the packets from one starting picture to the
+ * next) is planned before any of it is decoded. A packet is kept when its frame is picked, or when it comes before a
+ * picked one in decoding order and other pictures may need it. The sampler then runs over the frames that come out
+ * exactly as it does over all of them: the plan can only leave out frames that it would have passed over.
+ */
+#ifndef KX_MEDIA_SELECT_H
+#define KX_MEDIA_SELECT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define KX_NO_TIME INT64_MIN
+#define KX_GROUP_PACKETS_MAX 1024u
+
+struct kx_grid {
+	double fps;
+	int64_t end_us; /* the first instant that is not wanted; INT64_MAX: none */
+};
+
+/* When grid point k is, to the nearest microsecond. */
+int64_t kx_grid_time(const struct kx_grid *grid, uint64_t k);
+/* The first k at or after an instant (0 for instants before 0). */
+uint64_t kx_grid_from(const struct kx_grid *grid, int64_t from_us);
+bool kx_grid_wants(const struct kx_grid *grid, uint64_t k); /* k is before the end */
+
+struct kx_select_packet {
+	int64_t pts_us; /* KX_NO_TIME: not said */
+	bool shown;     /* false: decoded for others only (edit lists) */
+	bool droppable;
+	bool params;
+	uint8_t layer;
+};
+
+struct kx_select_group {
+	struct kx_select_packet packets[KX_GROUP_PACKETS_MAX]; /* in decoding order */
+	size_t count;
+	bool independent; /* nothing in it needs the group before */
+	bool usable;      /* set by kx_select_check() */
+	/* Also of kx_select_check(): the shown packets' times in order, which is the order of presentation. */
+	int64_t times[KX_GROUP_PACKETS_MAX];
+	size_t time_count;
+};
+
+/* Sorts the times, and tells whether planning may trust them: all there, all different, all after after_us (the
+ * latest time of the group before; KX_NO_TIME: none), and every picture understood (known). */
+void kx_select_check(struct kx_select_group *group, int64_t after_us, bool known);
+
+struct kx_select_plan {
+	bool keep[KX_GROUP_PACKETS_MAX];
+	size_t keep_count;
+	bool whole; /* all that others may need is kept up to the group's end, so that the next may follow on */
+};
+
+/* Plans `group`, whose next wanted grid point is k; next is the group after it, NULL at the end of the file. Both
+ * must be usable. next_needs: the following group needs this one's pictures (kx_select_needs()). */
+void kx_select_plan(const struct kx_select_group *group, const struct kx_select_group *next, const struct kx_grid *grid,
+		    uint64_t k, bool next_needs, struct kx_select_plan *ret_plan);
+
+/* Whether sampling needs `group` to be decoded after the group before it rather than from its own start: it has
+ * wanted pictures that are shown before its first one, or it is not understood well enough to say. */
+bool kx_select_needs(const struct kx_select_group *group, const struct kx_grid *grid, uint64_t k);
+
+/* The time among the group's that grid instant t is to get: the last one <= t. KX_NO_TIME when t is before all. */
+int64_t kx_select_expected(const struct kx_select_group *group, int64_t t);
+
+#endif

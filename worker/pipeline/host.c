@@ -1,0 +1,257 @@
+/* The decoder host: a small single-threaded process that forks one child a job. A fork of a process without threads
+ * is safe and takes about a millisecond, with libav already loaded; every limit and every account is then a job's own.
+ *
+ * It needs no parent-death signal: that one fires when the *thread* that made us ends. The end of the control socket
+ * says that the process is gone. Children have the signal, since we are one thread.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/base/macros.h"
+#include "worker/media/media.h"
+#include "worker/pipeline/child.h"
+#include "worker/pipeline/confine.h"
+#include "worker/pipeline/pipeline.h"
+#include "worker/pipeline/protocol.h"
+
+struct host {
+	int signals; /* signalfd for SIGCHLD */
+	pid_t pid;
+	size_t count;
+	struct {
+		pid_t pid;
+		uint64_t ticket;
+	} children[KX_HOST_CHILDREN_MAX];
+};
+
+struct order {
+	_Alignas(struct kx_host_header) uint8_t bytes[KX_HOST_MESSAGE_MAX];
+	size_t len;
+	int fds[KX_HOST_FDS_MAX + 1]; /* the control buffer's padding has room for one more */
+	size_t fd_count;
+};
+
+static bool tell(const void *message, size_t len)
+{
+	return send(KX_HOST_CONTROL_FD, message, len, MSG_NOSIGNAL) == (ssize_t)len;
+}
+
+static bool tell_not_started(uint64_t ticket, int error)
+{
+	const struct kx_host_exit exit = {
+		.header = {.verb = KX_HOST_EXIT, .error = (uint32_t)error, .ticket = ticket},
+	};
+
+	return tell(&exit, sizeof(exit));
+}
+
+static void close_fds(struct order *order)
+{
+	for (size_t i = 0; i < order->fd_count; i++)
+		close(order->fds[i]);
+	order->fd_count = 0;
+}
+
+static void take_fds(struct msghdr *header, struct order *order)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		order->fd_count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(order->fds, CMSG_DATA(c), order->fd_count * sizeof(int));
+	}
+}
+
+/* False at the end of the socket. */
+static bool receive(struct order *order)
+{
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(KX_HOST_FDS_MAX * sizeof(int))];
+	struct iovec io = {.iov_base = order->bytes, .iov_len = sizeof(order->bytes)};
+	struct msghdr header = {
+		.msg_iov = &io, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	ssize_t got = recvmsg(KX_HOST_CONTROL_FD, &header, MSG_CMSG_CLOEXEC);
+
+	order->fd_count = 0;
+	if (got <= 0)
+		return false;
+	order->len = (size_t)got;
+	take_fds(&header, order);
+	return order->len >= sizeof(struct kx_host_header) && !(header.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
+}
+
+static _Noreturn void child_begin(const struct host *host, const struct kx_decode_request *request,
+				  const struct order *order)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	if (sigprocmask(SIG_SETMASK, &none, NULL) != 0 ||
+	    kx_confine(host->pid, request, order->fds, order->fd_count) != KX_OK)
+		_exit(KX_CHILD_SETUP);
+	_exit((int)kx_child_main(request, order->fds));
+}
+
+static int spawn(struct host *host, const struct kx_decode_request *request, const struct order *order)
+{
+	size_t wanted = request->purpose == KX_DECODE_PROBE ? 1 : KX_HOST_FDS_MAX;
+	pid_t pid;
+
+	if (order->fd_count != wanted)
+		return EBADMSG;
+	if (host->count == KX_HOST_CHILDREN_MAX)
+		return EAGAIN;
+	pid = fork();
+	if (pid < 0)
+		return errno;
+	if (pid == 0)
+		child_begin(host, request, order);
+	host->children[host->count].pid = pid;
+	host->children[host->count].ticket = request->ticket;
+	host->count++;
+	return 0;
+}
+
+static bool start(struct host *host, struct order *order)
+{
+	const struct kx_host_header *header = (const void *)order->bytes;
+	KX_CLEANUP(kx_decode_request_cleanup) struct kx_decode_request *request = NULL;
+	int error = EBADMSG;
+
+	if (kx_decode_request_unpack(order->bytes + sizeof(*header), order->len - sizeof(*header), &request, NULL) ==
+	    KX_OK)
+		error = spawn(host, request, order);
+	close_fds(order);
+	return error == 0 || tell_not_started(header->ticket, error);
+}
+
+static void stop(struct host *host, uint64_t ticket)
+{
+	for (size_t i = 0; i < host->count; i++) {
+		if (host->children[i].ticket == ticket)
+			kill(host->children[i].pid, SIGKILL);
+	}
+}
+
+static bool obey(struct host *host)
+{
+	struct order order;
+	const struct kx_host_header *header = (const void *)order.bytes;
+
+	if (!receive(&order)) {
+		close_fds(&order);
+		return false;
+	}
+	if (header->verb == KX_HOST_START)
+		return start(host, &order);
+	close_fds(&order);
+	if (header->verb == KX_HOST_KILL)
+		stop(host, header->ticket);
+	return true;
+}
+
+static uint64_t micros(struct timeval time)
+{
+	return (uint64_t)time.tv_sec * 1000000u + (uint64_t)time.tv_usec;
+}
+
+static bool tell_exit(struct host *host, pid_t pid, int wait_status, const struct rusage *usage)
+{
+	for (size_t i = 0; i < host->count; i++) {
+		const struct kx_host_exit exit = {
+			.header = {.verb = KX_HOST_EXIT, .ticket = host->children[i].ticket},
+			.cpu_us = micros(usage->ru_utime) + micros(usage->ru_stime),
+			.max_rss_bytes = (uint64_t)usage->ru_maxrss * 1024u,
+			.wait_status = wait_status,
+		};
+
+		if (host->children[i].pid != pid)
+			continue;
+		host->children[i] = host->children[--host->count];
+		return tell(&exit, sizeof(exit));
+	}
+	return true;
+}
+
+static bool reap(struct host *host)
+{
+	struct signalfd_siginfo drop;
+	struct rusage usage;
+	int wait_status;
+	pid_t pid;
+
+	if (read(host->signals, &drop, sizeof(drop)) < 0 && errno != EAGAIN && errno != EINTR)
+		return false;
+	while ((pid = wait4(-1, &wait_status, WNOHANG, &usage)) > 0) {
+		if (!tell_exit(host, pid, wait_status, &usage))
+			return false;
+	}
+	return true;
+}
+
+static bool step(struct host *host)
+{
+	struct pollfd polls[] = {
+		{.fd = KX_HOST_CONTROL_FD, .events = POLLIN},
+		{.fd = host->signals, .events = POLLIN},
+	};
+
+	if (poll(polls, KX_ARRAY_LEN(polls), -1) < 0)
+		return errno == EINTR;
+	if (polls[1].revents && !reap(host))
+		return false;
+	return !polls[0].revents || obey(host);
+}
+
+static bool begin(struct host *host)
+{
+	const struct kx_host_header ready = {.verb = KX_HOST_READY};
+	sigset_t set;
+
+	host->pid = getpid();
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
+		return false;
+	host->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (host->signals < 0)
+		return false;
+	kx_media_init();
+	return tell(&ready, sizeof(ready));
+}
+
+static void end(struct host *host)
+{
+	for (size_t i = 0; i < host->count; i++)
+		kill(host->children[i].pid, SIGKILL);
+	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+		;
+	if (host->signals >= 0)
+		close(host->signals);
+}
+
+int kx_decoder_host_main(void)
+{
+	struct host host = {.signals = -1};
+	int type = 0;
+	socklen_t len = sizeof(type);
+
+	if (getsockopt(KX_HOST_CONTROL_FD, SOL_SOCKET, SO_TYPE, &type, &len) != 0 || type != SOCK_SEQPACKET) {
+		fprintf(stderr, "decoder-host is started by kinodex itself, not by hand\n");
+		return 2;
+	}
+	if (!begin(&host))
+		return 1;
+	while (step(&host))
+		;
+	end(&host);
+	return 0;
+}

@@ -1,0 +1,271 @@
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "common/base/clock.h"
+#include "common/wire/ring.h"
+#include "worker/pipeline/channel.h"
+#include "worker/pipeline/frames.h"
+#include "worker/pipeline/pipeline.h"
+#include "worker/pipeline/verdict.h"
+
+#define PROBE_WALL_MS 30000u
+#define PROBE_CPU_MS 20000u
+#define PROBE_MEMORY_BYTES (512ull << 20)
+#define FRAMES_WALL_MS 3600000u
+#define FRAMES_MEMORY_BYTES (2048ull << 20)
+#define FRAMES_RING_SLOTS 8u
+#define HOST_START_MS 20000
+#define GRACE_MS 2000u /* from a child's exit to its last message, and from a kill to the exit */
+
+struct kx_prober {
+	pthread_mutex_t lock; /* held for a whole probe */
+	struct kx_channel channel;
+};
+
+/* What is known of a probe, or of a reading of frames, under way. */
+struct probe {
+	struct kx_decode_request request;
+	bool opened, ended, exited, wall_killed;
+	struct kx_probe_info info;
+	struct kx_host_exit exit;
+	uint64_t deadline_us;
+	enum kx_reason reason;
+	kx_status status; /* of what was found */
+	struct kx_ring *ring; /* of a reading, as what follows */
+	kx_frames_visit *visit;
+	void *ctx;
+};
+
+kx_status kx_prober_new(const char *program, const char *run_dir, struct kx_prober **ret, struct kx_error *error)
+{
+	struct kx_prober *prober = calloc(1, sizeof(*prober));
+	kx_status status;
+
+	if (!prober)
+		return kx_error_nomem(error);
+	status = kx_channel_open(&prober->channel, program, run_dir, error);
+	if (status == KX_OK && pthread_mutex_init(&prober->lock, NULL) != 0) {
+		kx_channel_close(&prober->channel);
+		status = kx_error_nomem(error);
+	}
+	if (status != KX_OK) {
+		free(prober);
+		return status;
+	}
+	*ret = prober;
+	return KX_OK;
+}
+
+void kx_prober_free(struct kx_prober *prober)
+{
+	if (!prober)
+		return;
+	kx_channel_close(&prober->channel);
+	pthread_mutex_destroy(&prober->lock);
+	free(prober);
+}
+
+static kx_status fail(struct probe *probe, enum kx_reason reason, bool retriable, const char *message,
+		      struct kx_error *error)
+{
+	probe->ended = true;
+	probe->reason = reason;
+	probe->status = kx_error_set(error, reason == KX_REASON_READ_FAILED ? KX_EIO : KX_ECORRUPT,
+				     retriable ? KX_ERROR_RETRY : KX_ERROR_POISON, "%s", message);
+	return probe->status;
+}
+
+static void on_frame(struct probe *probe, const struct kx_sample *sample, struct kx_error *error)
+{
+	if (!probe->visit || sample->slot >= kx_ring_slots(probe->ring)) {
+		fail(probe, KX_REASON_CRASHED, true, "the decoder sent what nobody asked for", error);
+		probe->deadline_us = 0; /* it must not wait for slots that nobody gives back */
+		return;
+	}
+	probe->status = probe->visit(probe->ctx, sample, kx_ring_slot(probe->ring, sample->slot), error);
+	kx_ring_release(probe->ring, sample->slot);
+	if (probe->status != KX_OK) {
+		probe->ended = true;
+		probe->reason = KX_REASON_INTERNAL;
+		probe->deadline_us = 0; /* the child is not waited for */
+	}
+}
+
+static void on_event(struct probe *probe, const struct kx_decode_event *event, struct kx_error *error)
+{
+	if (event->ticket != probe->request.ticket || probe->ended)
+		return;
+	if (event->kind == KX_DECODE_OPENED && !probe->opened) {
+		probe->opened = kx_probe_info_copy(&event->opened, &probe->info) == KX_OK;
+	} else if (event->kind == KX_DECODE_FRAME) {
+		on_frame(probe, &event->sample, error);
+	} else if (event->kind == KX_DECODE_END) {
+		if (event->end.reason != KX_REASON_NONE)
+			fail(probe, event->end.reason, event->end.retriable, event->end.message, error);
+		else if (!probe->opened)
+			fail(probe, KX_REASON_INTERNAL, true, "the prober ended before it opened its file", error);
+		probe->ended = true;
+	}
+}
+
+static void on_exits(struct kx_prober *prober, struct probe *probe, struct kx_error *error)
+{
+	struct kx_host_exit exit;
+	kx_status status;
+
+	while ((status = kx_host_recv(&prober->channel.host, &exit)) == KX_OK) {
+		if (exit.header.ticket != probe->request.ticket)
+			continue;
+		probe->exited = true;
+		probe->exit = exit;
+		if (!probe->ended)
+			probe->deadline_us = kx_clock_mono_us() + (exit.wait_status == 0 ? GRACE_MS * 1000u : 50000u);
+	}
+	if (status != KX_EIO)
+		return;
+	kx_host_stop(&prober->channel.host);
+	probe->exited = true;
+	if (!probe->ended)
+		fail(probe, KX_REASON_CRASHED, true, "the decoder host died", error);
+}
+
+/* The deadline has passed. */
+static void on_late(struct kx_prober *prober, struct probe *probe, struct kx_error *error)
+{
+	struct kx_verdict verdict;
+
+	if (probe->exited) {
+		kx_verdict_of(&probe->exit, &probe->request, probe->wall_killed, &verdict);
+		fail(probe, verdict.reason, verdict.retriable, verdict.message, error);
+	} else if (probe->wall_killed || kx_host_kill(&prober->channel.host, probe->request.ticket) != KX_OK) {
+		kx_host_stop(&prober->channel.host); /* it does not do as it is told */
+		probe->exited = true;
+		fail(probe, KX_REASON_WALL_LIMIT, true, "the decoder host hangs", error);
+	} else {
+		probe->wall_killed = true;
+		probe->deadline_us = kx_clock_mono_us() + GRACE_MS * 1000u;
+	}
+}
+
+static void run(struct kx_prober *prober, struct probe *probe, struct kx_error *error)
+{
+	probe->deadline_us = kx_clock_mono_us() + probe->request.wall_limit_ms * 1000u;
+	while (!probe->ended || !probe->exited) {
+		struct kx_decode_event *event = NULL;
+		struct kx_wire_peer peer;
+		uint64_t now_us = kx_clock_mono_us();
+		kx_status status;
+
+		if (now_us >= probe->deadline_us) {
+			on_late(prober, probe, error);
+			continue;
+		}
+		status = kx_channel_recv(&prober->channel, (int)((probe->deadline_us - now_us) / 1000u) + 1,
+					 prober->channel.host.fd, &peer, &event, NULL);
+		if (status == KX_OK)
+			on_event(probe, event, error);
+		else if (status == KX_ECANCELED)
+			on_exits(prober, probe, error);
+		kx_decode_event_free(event);
+	}
+}
+
+static kx_status begin(struct kx_prober *prober, int fd, const char *name, struct probe *probe, struct kx_error *error)
+{
+	struct kx_channel *channel = &prober->channel;
+	int fds[KX_HOST_FDS_MAX] = {fd};
+	size_t fd_count = 1;
+	kx_status status = KX_OK;
+
+	if (probe->ring) {
+		fds[fd_count++] = kx_ring_memory_fd(probe->ring);
+		fds[fd_count++] = kx_ring_wake_fd(probe->ring);
+	}
+	probe->request.endpoint = (char *)kx_channel_endpoint(channel);
+	probe->request.name = (char *)name;
+	if (channel->host.fd < 0)
+		status = kx_host_start(&channel->host, channel->program, error);
+	if (status == KX_OK && !channel->host.ready)
+		status = kx_host_wait_ready(&channel->host, HOST_START_MS, error);
+	if (status == KX_OK)
+		status = kx_channel_ticket(&probe->request.ticket, error);
+	if (status == KX_OK)
+		status = kx_host_run(&channel->host, &probe->request, fds, fd_count, error);
+	if (status == KX_EIO)
+		kx_host_stop(&channel->host);
+	return status;
+}
+
+/* One child from its start to its exit. */
+static kx_status talk(struct kx_prober *prober, int fd, const char *name, struct probe *probe,
+		      struct kx_probe_info *ret_info, enum kx_reason *ret_reason, struct kx_error *error)
+{
+	kx_status status;
+
+	pthread_mutex_lock(&prober->lock);
+	status = begin(prober, fd, name, probe, error);
+	if (status == KX_OK)
+		run(prober, probe, error);
+	pthread_mutex_unlock(&prober->lock);
+	if (status != KX_OK) {
+		*ret_reason = KX_REASON_INTERNAL;
+		return kx_error_prefix(error, status, "%s", name);
+	}
+	if (probe->status != KX_OK) {
+		kx_probe_info_done(&probe->info);
+		*ret_reason = probe->reason;
+		return probe->status;
+	}
+	if (ret_info)
+		*ret_info = probe->info;
+	else
+		kx_probe_info_done(&probe->info);
+	return KX_OK;
+}
+
+kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, struct kx_probe_info *ret_info,
+			  enum kx_reason *ret_reason, struct kx_error *error)
+{
+	struct probe probe = {.reason = KX_REASON_NONE, .status = KX_OK};
+
+	probe.request = (struct kx_decode_request){
+		.purpose = KX_DECODE_PROBE,
+		.wall_limit_ms = PROBE_WALL_MS,
+		.cpu_limit_ms = PROBE_CPU_MS,
+		.memory_limit_bytes = PROBE_MEMORY_BYTES,
+	};
+	return talk(prober, fd, name, &probe, ret_info, ret_reason, error);
+}
+
+kx_status kx_frames_read(struct kx_prober *prober, int fd, const char *name, const struct kx_frames_request *request,
+			 kx_frames_visit *visit, void *ctx, struct kx_probe_info *ret_info, enum kx_reason *ret_reason,
+			 struct kx_error *error)
+{
+	struct probe probe = {.reason = KX_REASON_NONE, .status = KX_OK, .visit = visit, .ctx = ctx};
+	uint64_t wall_ms = request->wall_limit_ms != 0 ? request->wall_limit_ms : FRAMES_WALL_MS;
+	kx_status status;
+
+	probe.request = (struct kx_decode_request){
+		.purpose = KX_DECODE_SAMPLE,
+		.tracks = KX_TRACK_VISUAL,
+		.fps = request->fps,
+		.decode_mode = KX_DECODE_EXACT,
+		.start_us = request->start_us,
+		.end_us = request->end_us,
+		.width = request->width,
+		.height = request->height,
+		.ring_slots = FRAMES_RING_SLOTS,
+		.slot_bytes = request->width * request->height * 3,
+		.wall_limit_ms = wall_ms,
+		.cpu_limit_ms = wall_ms,
+		.memory_limit_bytes = FRAMES_MEMORY_BYTES,
+	};
+	status = kx_ring_new(FRAMES_RING_SLOTS, probe.request.slot_bytes, &probe.ring, error);
+	if (status != KX_OK) {
+		*ret_reason = KX_REASON_INTERNAL;
+		return status;
+	}
+	status = talk(prober, fd, name, &probe, ret_info, ret_reason, error);
+	kx_ring_free(probe.ring);
+	return status;
+}

@@ -1,0 +1,45 @@
+/* What a pipeline and its decoder host say to each other on the control socket (SOCK_SEQPACKET, both ends are this
+ * executable on this machine, so plain structs travel). Layer: worker/pipeline, private.
+ *
+ *   host   -> READY                          once, when it can take work
+ *   client -> START {ticket, packed kx_decode_request} + descriptors: file, and for sampling ring memory, ring wake
+ *   client -> KILL  {ticket}
+ *   host   -> EXIT  {ticket, how}            once a START
+ *
+ * The end of the socket is the end of the host: it kills its children and goes.
+ */
+#ifndef KX_WORKER_PIPELINE_PROTOCOL_H
+#define KX_WORKER_PIPELINE_PROTOCOL_H
+
+#include <stdint.h>
+
+#define KX_HOST_CONTROL_FD 3
+#define KX_HOST_MESSAGE_MAX (48u << 10) /* a request holds one path of at most KX_PATH_MAX and one endpoint */
+#define KX_HOST_FDS_MAX 3
+#define KX_HOST_CHILDREN_MAX 256
+
+enum kx_host_verb { KX_HOST_READY = 1, KX_HOST_START, KX_HOST_KILL, KX_HOST_EXIT };
+
+struct kx_host_header {
+	uint32_t verb;
+	uint32_t error; /* EXIT: errno when no child could be made, else 0 */
+	uint64_t ticket;
+};
+
+struct kx_host_exit {
+	struct kx_host_header header;
+	uint64_t cpu_us;
+	uint64_t max_rss_bytes;
+	int32_t wait_status;
+	uint32_t padding;
+};
+
+/* Exit statuses of a child. */
+enum kx_child_status {
+	KX_CHILD_DONE = 0,   /* it sent END, whatever END says */
+	KX_CHILD_SETUP = 10, /* limits, descriptors or sockets could not be set up */
+	KX_CHILD_LOST = 11,  /* the channel broke */
+	KX_CHILD_NOMEM = 12,
+};
+
+#endif
