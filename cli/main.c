@@ -52,7 +52,8 @@ static void on_signal(int number)
 	kx_stop_ask(&kx_interrupted);
 }
 
-static void catch_signals(void)
+/* A socket whose other end is gone must not end us; `kinodex export | head` should. */
+static void catch_signals(bool only_prints)
 {
 	struct sigaction ask = {.sa_handler = on_signal};
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
@@ -60,7 +61,8 @@ static void catch_signals(void)
 	sigemptyset(&ignore.sa_mask);
 	sigaction(SIGINT, &ask, NULL);
 	sigaction(SIGTERM, &ask, NULL);
-	sigaction(SIGPIPE, &ignore, NULL);
+	if (!only_prints)
+		sigaction(SIGPIPE, &ignore, NULL);
 }
 
 static size_t terminal_width(void)
@@ -163,7 +165,7 @@ static int run_command(const struct kx_command *command, int argc, char **argv)
 		kx_log_set_level(KX_LOG_INFO);
 	if (kx_stop_init(&kx_interrupted, &error) != KX_OK)
 		return kx_fail(&error);
-	catch_signals();
+	catch_signals((command->bit & (KX_CMD_STATUS | KX_CMD_EXPORT | KX_CMD_VERIFY)) != 0);
 	kx_learn_init();
 	int status = command->run(config);
 	kx_stop_done(&kx_interrupted);

@@ -40,8 +40,8 @@ static kx_status open_store(struct kx_ledger *ledger, bool read_only, struct kx_
 				    ledger->data_dir);
 	case KX_EBUSY:
 		return kx_error_set(error, status, KX_ERROR_FATAL,
-				    "%s: another kinodex is indexing into this directory; wait for it, or use another one",
-				    ledger->data_dir);
+				    "%s: another kinodex is indexing into this directory; wait for it, or use another "
+				    "one", ledger->data_dir);
 	default:
 		return status;
 	}

@@ -18,7 +18,8 @@ bool kx_ledger_content_key(const struct kx_input *input, uint8_t key[KX_LEDGER_C
 	return true;
 }
 
-static kx_status cannot_pack(const char *what, kx_status status, const struct kx_error *cause, struct kx_error *error)
+static kx_status cannot_pack(const char *what, kx_status status, const struct kx_error *cause,
+			     struct kx_error *error)
 {
 	if (status == KX_ENOMEM)
 		return kx_error_nomem(error);
@@ -50,14 +51,16 @@ static kx_status pack_letter(const struct kx_dead_letter *letter, struct kx_buf 
 	return status ? cannot_pack("a dead letter", status, &cause, error) : KX_OK;
 }
 
-static kx_status check_letter(const struct kx_input *input, const struct kx_dead_letter *letter, struct kx_error *error)
+static kx_status check_letter(const struct kx_input *input, const struct kx_dead_letter *letter,
+			      struct kx_error *error)
 {
 	if ((input->state == KX_INPUT_QUARANTINED) != (letter != NULL))
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "ledger: \"%s\" is %s and comes %s a dead letter",
 				    input->video_id, kx_input_state_name(input->state), letter ? "with" : "without");
 	if (letter && strcmp(letter->video_id, input->video_id) != 0)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "ledger: \"%s\" comes with the dead letter of \"%s\"",
-				    input->video_id, letter->video_id);
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
+				    "ledger: \"%s\" comes with the dead letter of \"%s\"", input->video_id,
+				    letter->video_id);
 	return KX_OK;
 }
 
@@ -95,7 +98,8 @@ static kx_status put(struct kx_ledger *ledger, const struct kx_input *input, con
 	if (kx_ledger_content_key(input, key, &len))
 		kx_kv_batch_put(batch, KX_LEDGER_CONTENT, key, len, "", 0);
 	if (packed_letter->len)
-		kx_kv_batch_put(batch, KX_LEDGER_DEAD, input->video_id, id_len, packed_letter->data, packed_letter->len);
+		kx_kv_batch_put(batch, KX_LEDGER_DEAD, input->video_id, id_len, packed_letter->data,
+				packed_letter->len);
 	else
 		kx_kv_batch_delete(batch, KX_LEDGER_DEAD, input->video_id, id_len);
 	return kx_kv_write(ledger->kv, batch, true, error);

@@ -110,8 +110,8 @@ static kx_status enter(struct folder *folder, int parent_fd, const char *name, s
 		return KX_OK;
 	}
 	if (folder->depth == LEVELS_MAX) {
-		snprintf(look.message, sizeof(look.message), "more than %d folders deep; name it as a source of its own",
-			 LEVELS_MAX);
+		snprintf(look.message, sizeof(look.message),
+			 "more than %d folders deep; name it as a source of its own", LEVELS_MAX);
 		return cannot_enter(folder, &look, ret, error);
 	}
 	return push(folder, &fd, &info, error);

@@ -151,7 +151,7 @@ void kx_source_look_failed(int errno_value, struct kx_source_look *ret)
 		refuse(ret, KX_REASON_NO_PERMISSION, text);
 		return;
 	case ENAMETOOLONG:
-		refuse(ret, KX_REASON_UNSUPPORTED, "its path is too long to be opened; move it up or shorten the names");
+		refuse(ret, KX_REASON_UNSUPPORTED, "its path is too long to be opened; shorten its names");
 		return;
 	default:
 		refuse(ret, KX_REASON_READ_FAILED, text);

@@ -15,7 +15,8 @@ static kx_status refill(struct kx_lines *lines, struct kx_error *error)
 	ssize_t got;
 
 	do {
-		got = kx_fault("source.read") ? -1 : pread(lines->fd, lines->chunk, sizeof(lines->chunk), lines->offset);
+		got = kx_fault("source.read") ? -1 :
+			pread(lines->fd, lines->chunk, sizeof(lines->chunk), lines->offset);
 	} while (got < 0 && errno == EINTR);
 	if (got < 0)
 		return kx_error_from_errno(error, errno, "reading");

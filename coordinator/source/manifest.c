@@ -59,8 +59,9 @@ static kx_status resolve_path(const struct manifest *manifest, struct kx_row *ro
 	free(row->item->path);
 	row->item->path = path;
 	if (strlen(path) > KX_PATH_MAX)
-		return kx_row_invalid(error, KX_FIELD_PATH, "with the manifest's folder before it, it has %zu bytes, and at "
-				      "most %u are allowed", strlen(path), KX_PATH_MAX);
+		return kx_row_invalid(error, KX_FIELD_PATH,
+				      "with the manifest's folder before it, it has %zu bytes, and at most %u are allowed",
+				      strlen(path), KX_PATH_MAX);
 	return KX_OK;
 }
 
@@ -98,12 +99,12 @@ static kx_status add_id(const struct manifest *manifest, struct kx_idset *ids, c
 		return KX_OK;
 	case KX_EEXIST:
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
-				    "%s:%" PRIu64 ": id: \"%.80s\" is that of line %" PRIu64 " already; give each input its own",
-				    manifest->name, row->line, id, first);
+				    "%s:%" PRIu64 ": id: \"%.80s\" is that of line %" PRIu64
+				    " already; give each input its own", manifest->name, row->line, id, first);
 	case KX_ETOOBIG:
 		return kx_error_set(error, KX_ETOOBIG, KX_ERROR_POISON,
-				    "%s:%" PRIu64 ": more than %zu inputs; split the manifest", manifest->name, row->line,
-				    KX_IDSET_MAX);
+				    "%s:%" PRIu64 ": more than %zu inputs; split the manifest", manifest->name,
+				    row->line, KX_IDSET_MAX);
 	default:
 		return kx_error_nomem(error);
 	}

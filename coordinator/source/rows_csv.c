@@ -98,8 +98,8 @@ static kx_status split(struct kx_csv *csv, char *text, struct kx_error *error)
 			return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "more than %d fields", COLUMNS_MAX);
 		if (!end || *end == '"')
 			return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
-					    "field %zu: a quote where none belongs; put quotes around the field and write each "
-					    "quote in it twice", csv->cell_count + 1);
+					    "field %zu: a quote where none belongs; put quotes around the field and "
+					    "write each quote in it twice", csv->cell_count + 1);
 		next = *end ? end + 1 : NULL;
 		*end = '\0';
 		csv->cells[csv->cell_count] = cell;

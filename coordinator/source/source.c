@@ -20,7 +20,8 @@ static bool is_manifest(const char *arg)
 static char *real_path_of_file(const char *arg)
 {
 	const char *slash = strrchr(arg, '/');
-	char *parent KX_CLEANUP(kx_cleanup_free) = slash ? kx_strndup(arg, (size_t)(slash - arg) + 1) : kx_strdup(".");
+	char *parent KX_CLEANUP(kx_cleanup_free) =
+		slash ? kx_strndup(arg, (size_t)(slash - arg) + 1) : kx_strdup(".");
 	char *real KX_CLEANUP(kx_cleanup_free) = parent ? realpath(parent, NULL) : NULL;
 	char *path;
 
@@ -41,7 +42,8 @@ kx_status kx_source_open(const char *arg, struct kx_source **ret, struct kx_erro
 		return kx_error_from_errno(error, errno, "%s", arg[0] ? arg : "a source with an empty name");
 	if (!S_ISDIR(info.st_mode) && !S_ISREG(info.st_mode))
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
-				    "%s: a source is a folder, a file or a manifest (.jsonl, .csv), and this is none", arg);
+				    "%s: a source is a folder, a file or a manifest (.jsonl, .csv), and this is none",
+				    arg);
 	/* Of a folder the real path, so that its root is the same however it was typed. The name of a file is kept even
 	 * when it is a link, because it becomes its id. */
 	root = S_ISDIR(info.st_mode) ? realpath(arg, NULL) : real_path_of_file(arg);

@@ -358,6 +358,7 @@ static void a_manifest_that_changes_ends_the_walk(void **state)
 	struct kx_source_item *none = NULL;
 	struct kx_error error = {0};
 
+	assert_string_equal(item->video_id, "good");
 	append_text("a.jsonl", "\n");
 	assert_int_equal(kx_source_next(source, &none, &error), KX_EIO);
 	assert_int_equal(error.class, KX_ERROR_RETRY);

@@ -39,7 +39,8 @@ static kx_status decode(const char *text, char **ret, struct kx_error *error)
 			continue;
 		memcpy(digits, in + 1, strnlen(in + 1, 2));
 		if (kx_hex_decode(digits, out, 1))
-			return invalid(error, "a '%' is followed by two hexadecimal digits; write %25 for the character itself");
+			return invalid(error, "a '%' is followed by two hexadecimal digits; write %25 for the "
+					      "character itself");
 		if (!*out)
 			return invalid(error, "%00 can't be part of a path");
 		in += 2;
@@ -64,7 +65,8 @@ kx_status kx_source_url_path(const char *url, char **ret_path, struct kx_error *
 
 		path = host + strcspn(host, "/");
 		if (path != host && strncasecmp(host, "localhost/", strlen("localhost/")) != 0)
-			return invalid(error, "it names another host; three slashes stand before a path of this one (file:///a)");
+			return invalid(error, "it names another host; three slashes stand before a path of this one "
+					      "(file:///a)");
 	}
 	if (path[0] != '/')
 		return invalid(error, "it names no absolute path, like file:///films/a.mp4");

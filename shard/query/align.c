@@ -45,14 +45,14 @@ static kx_status check_moment(const struct kx_align_track *track, enum kx_modali
 
 	for (uint32_t i = 0; i < dim; i++)
 		if (!isfinite(values[i]))
-			return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "%s moment %u holds a value that is no number",
-					    name, index);
+			return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
+					    "%s moment %u holds a value that is no number", name, index);
 	if (!track->cap)
 		return KX_OK;
 	if (strcmp(track->space, space) != 0 || track->dim != dim)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
-				    "%s moment %u is in space %s (%u dimensions), those before it in %s (%u)", name, index,
-				    space, dim, track->space, track->dim);
+				    "%s moment %u is in space %s (%u dimensions), those before it in %s (%u)", name,
+				    index, space, dim, track->space, track->dim);
 	if (track->count && index <= track->index[track->count - 1])
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "%s moment %u comes after %u", name, index,
 				    track->index[track->count - 1]);

@@ -41,8 +41,8 @@ static kx_status check_request(const struct kx_query_request *request, struct kx
 				    KX_QUERY_K_MAX);
 	if (!isfinite(visual) || !isfinite(audio) || visual < 0.0 || audio < 0.0 || visual + audio <= 0.0)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
-				    "weights visual=%g audio=%g: they must not be negative, and one must be over 0", visual,
-				    audio);
+				    "weights visual=%g audio=%g: they must not be negative, and one must be over 0",
+				    visual, audio);
 	if (request->vector_count > KX_ANN_MODALITIES ||
 	    (request->vector_count == 2 && request->vectors[0].modality == request->vectors[1].modality))
 		return invalid(error, "a query has at most one vector of each modality");
@@ -125,7 +125,8 @@ static kx_status check_weights(const struct subject *subject, const double *weig
 	if (!subject->count)
 		return invalid(error, "the query's embedding is zero in picture and sound: it points nowhere");
 	return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
-			    "the query has only the %s part and its weight is 0: nothing is left to compare; give it a weight",
+			    "the query has only the %s part and its weight is 0: nothing is left to compare; "
+			    "give it a weight",
 			    kx_modality_name(subject->vectors[0].modality));
 }
 

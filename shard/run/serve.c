@@ -102,7 +102,8 @@ static kx_status receive_reply(struct kx_wire_socket *socket, const char *endpoi
 		kx_wire_message_done(&message);
 		if (status == KX_EAGAIN)
 			return kx_error_set(error, KX_ETIMEDOUT, KX_ERROR_RETRY,
-					    "no shard answers at %s; is it running? \"kinodex shard\" starts one", endpoint);
+					    "no shard answers at %s; is it running? \"kinodex shard\" starts one",
+					    endpoint);
 		if (status)
 			return kx_error_prefix(error, status, "shard at %s: ", endpoint);
 		/* A query that could not be read has no number to answer to. */

@@ -119,8 +119,8 @@ static kx_status check_moment(const struct kx_merge *merge, const struct kx_summ
 				    moment->index, part->last_index);
 	if (strcmp(moment->space, part->space) != 0 || moment->dim != part->dim)
 		return kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON,
-				    "%s moment %" PRIu32 " is in space %s (%" PRIu32 " dimensions), those before it in %s (%" PRIu32
-				    ")",
+				    "%s moment %" PRIu32 " is in space %s (%" PRIu32 " dimensions), "
+				    "those before it in %s (%" PRIu32 ")",
 				    name, moment->index, moment->space, moment->dim, part->space, part->dim);
 	return KX_OK;
 }
@@ -241,7 +241,8 @@ static kx_status add_part_ends(const struct kx_merge_source *source, struct kx_v
 		if (memcmp(end->recipe_sha256, video->recipe_sha256, KX_SHA_LEN) != 0 ||
 		    end->decode_mode != video->decode_mode)
 			return kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON,
-					    "part %" PRIu32 " was made by another recipe than the plan asks for", end->part);
+					    "part %" PRIu32 " was made by another recipe than the plan asks for",
+					    end->part);
 		*ret_frames += end->frames;
 		*ret_patches += end->patches;
 		video->visual_us += end->visual_us;
@@ -270,7 +271,8 @@ kx_status kx_merge_video(struct kx_merge *merge, const struct kx_merge_source *s
 	if (status)
 		return status;
 	if (!video.modality_count)
-		return kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON, "its parts say that it has neither picture nor sound");
+		return kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON,
+				    "its parts say that it has neither picture nor sound");
 	/* Where the container does not say how long it is, what was presented does. */
 	video.duration_us = source->info->duration_us ? source->info->duration_us
 						      : max_u64(video.visual_us, video.audio_us);

@@ -24,13 +24,13 @@ static const char demuxers[] = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts
 static const char codecs[] =
 	"h264,hevc,mpeg1video,mpeg2video,mpeg4,msmpeg4v1,msmpeg4v2,msmpeg4,vp8,vp9,libdav1d,theora,wmv1,wmv2,wmv3,"
 	"vc1,flv,h263,mjpeg,prores,dnxhd,rawvideo,ffv1,huffyuv,ffvhuff,dvvideo,svq1,svq3,cinepak,qtrle,png,vp6,vp6f,"
-	"indeo3,rpza,utvideo,wrapped_avframe,"
+	"indeo3,rpza,utvideo,"
 	"aac,aac_latm,mp1float,mp2float,mp3float,mp1,mp2,mp3,ac3,eac3,dca,opus,vorbis,flac,alac,wmav1,wmav2,wmapro,"
 	"pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_u8,pcm_s8,pcm_f32le,pcm_f32be,pcm_f64le,"
 	"pcm_alaw,pcm_mulaw,pcm_bluray,pcm_dvd,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,adpcm_swf,amrnb,amrwb,speex";
 
 /* Kinds of source that are lists of other sources: known, and not read on purpose. */
-static const char lists[] = "hls,dash,concat,sdp,rtsp,imf,webvtt";
+static const char lists[] = "hls,dash,concat,sdp,rtsp,imf";
 
 static int io_read(void *opaque, uint8_t *bytes, int len)
 {
@@ -132,7 +132,7 @@ static kx_status detect(struct kx_input *input, const AVInputFormat **ret_demuxe
 	if (score < PROBE_SCORE_MIN || !demuxer)
 		return fail(ret_reason, KX_REASON_NOT_MEDIA, error, KX_ECORRUPT, input->name,
 			    "not a video or audio file in any known format");
-	if (av_match_list(demuxer->name, demuxers, ','))  {
+	if (av_match_list(demuxer->name, demuxers, ',')) {
 		*ret_demuxer = demuxer;
 		return KX_OK;
 	}
@@ -253,8 +253,7 @@ static kx_status choose_streams(struct kx_input *input, enum kx_reason *ret_reas
 	if (input->audio && !kx_input_decoder(input->audio)) {
 		if (!input->video)
 			return unsupported_codec(input, input->audio, ret_reason, error);
-		input->audio_unsupported = true;
-		input->audio = NULL;
+		input->audio = NULL; /* the picture can do without */
 	}
 	return KX_OK;
 }

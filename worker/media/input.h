@@ -20,8 +20,7 @@ struct kx_input {
 	int read_errno;    /* of the descriptor, 0: none */
 	const char *name;  /* borrowed, for messages */
 	AVStream *video;   /* NULL: none; borrowed from format */
-	AVStream *audio;
-	bool audio_unsupported; /* there is sound, but no decoder for it */
+	AVStream *audio;   /* also NULL beside a video when there is no decoder for it */
 };
 
 /* Opens and chooses the streams. On failure *ret_reason says why; nothing is left open. */
