@@ -46,8 +46,8 @@ kx_status kx_ledger_get_dead(struct kx_ledger *ledger, const char *video_id, str
 			     struct kx_error *error) KX_MUST_CHECK;
 
 /* Proves the sum: every byte on disk has its checksum; every record reads back and is in exactly one state; every
- * quarantined input has a dead letter and no other has; the index by content agrees. Counts by state, where ret_counts is
- * indexed by enum kx_input_state. KX_ECORRUPT names the record. Writers wait meanwhile. */
+ * quarantined input has a dead letter and no other has; the index by content agrees. Counts by state, where ret_counts
+ * is indexed by enum kx_input_state. KX_ECORRUPT names the record. Writers wait meanwhile. */
 kx_status kx_ledger_verify(struct kx_ledger *ledger, uint64_t ret_counts[KX_INPUT_DELETED + 1], struct kx_error *error)
 	KX_MUST_CHECK;
 

@@ -55,8 +55,9 @@ static kx_status check_letter(const struct kx_input *input, const struct kx_dead
 			      struct kx_error *error)
 {
 	if ((input->state == KX_INPUT_QUARANTINED) != (letter != NULL))
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "ledger: \"%s\" is %s and comes %s a dead letter",
-				    input->video_id, kx_input_state_name(input->state), letter ? "with" : "without");
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
+				    "ledger: \"%s\" is %s and comes %s a dead letter", input->video_id,
+				    kx_input_state_name(input->state), letter ? "with" : "without");
 	if (letter && strcmp(letter->video_id, input->video_id) != 0)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
 				    "ledger: \"%s\" comes with the dead letter of \"%s\"", input->video_id,

@@ -88,6 +88,8 @@ static kx_status open_item(struct look *look)
 {
 	struct kx_input *input = look->find->input;
 	struct stat st;
+	if (input->source[0] != '/')
+		return refuse(look, KX_REASON_UNSUPPORTED, "only local files are read");
 	look->fd = open(input->source, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (look->fd < 0 || fstat(look->fd, &st) != 0) {
 		enum kx_reason reason = errno == ENOENT || errno == ELOOP ? KX_REASON_NOT_FOUND

@@ -1,4 +1,4 @@
-/* The ids of a manifest and where they stand, in 20 bytes each however long they are. Internal to coordinator/source. */
+/* The ids of a manifest and their lines, in 20 bytes each however long they are. Internal to coordinator/source. */
 #ifndef KX_COORDINATOR_SOURCE_IDSET_H
 #define KX_COORDINATOR_SOURCE_IDSET_H
 

@@ -76,7 +76,8 @@ kx_status kx_lines_next(struct kx_lines *lines, struct kx_buf *out, struct kx_er
 	char *line = (char *)out->data + before;
 	size_t len = out->len - before;
 	if (memchr(line, '\0', len))
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "it has zero bytes; save the file as UTF-8 text");
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
+				    "it has zero bytes; save the file as UTF-8 text");
 	if (!kx_utf8_valid(line, len))
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
 				    "it is not UTF-8; save the file as UTF-8 (other bytes of a path can be given by a "

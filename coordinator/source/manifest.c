@@ -60,7 +60,8 @@ static kx_status resolve_path(const struct manifest *manifest, struct kx_row *ro
 	row->item->path = path;
 	if (strlen(path) > KX_PATH_MAX)
 		return kx_row_invalid(error, KX_FIELD_PATH,
-				      "with the manifest's folder before it, it has %zu bytes, and at most %u are allowed",
+				      "with the manifest's folder before it, it has %zu bytes, and at most %u are "
+				      "allowed",
 				      strlen(path), KX_PATH_MAX);
 	return KX_OK;
 }

@@ -164,7 +164,8 @@ static kx_status read_header(struct kx_rows *rows, struct kx_error *error)
 	kx_status status = csv ? read_record(rows, error) : kx_error_nomem(error);
 
 	if (status == KX_ENOTFOUND)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "no header row; the first one names the columns");
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
+				    "no header row; the first one names the columns");
 	if (!status)
 		status = split(csv, (char *)rows->text.data, error);
 	if (!status)

@@ -16,7 +16,7 @@
 #include "worker/media/media.h"
 #include "worker/pipeline/internal.h"
 
-#define LINGER_US 250000u /* throughput is what counts: a child needs this long for a batch of 1080p frames */
+#define LINGER_US 2000000u /* throughput is what counts: a slow child needs this long for a batch of its frames */
 #define RING_BATCHES 4u   /* batches that a ring has room for */
 #define RING_SLOTS_MIN 16u
 #define RING_SLOTS_MAX 128u

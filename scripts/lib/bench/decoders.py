@@ -121,7 +121,10 @@ class PyAv:
         if self._audio_start is None:
             return np.zeros(0, np.float32)
         self._wave += [out.to_ndarray()[0] for out in self._resampler.resample(None)]
-        late = self._audio_start - (self._video_start if self._video_start is not None else self._audio_start)
+        # What the stream says: where a container has no times of presentation, decoders count the first frame late.
+        video = self._video
+        zero = self._audio_start if video is None else float((video.start_time or 0) * video.time_base)
+        late = self._audio_start - zero
         return features.place(np.concatenate(self._wave).astype(np.float32) / 32768, late)
 
     def patches(self):
