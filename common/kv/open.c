@@ -83,6 +83,9 @@ static rocksdb_options_t *make_options(const struct plan *plan, rocksdb_cache_t 
 	rocksdb_options_set_db_write_buffer_size(rocks, buffer);
 	rocksdb_options_set_write_buffer_size(rocks, buffer);
 	rocksdb_options_set_arena_block_size(rocks, buffer / 128);
+	/* A torn tail is a crash; anything else that does not read back is rot, and must be said, where RocksDB's default
+	 * would quietly stop there and drop what was acknowledged after it. */
+	rocksdb_options_set_wal_recovery_mode(rocks, rocksdb_tolerate_corrupted_tail_records_recovery);
 	rocksdb_options_set_max_total_wal_size(rocks, 4 * (uint64_t)buffer);
 	rocksdb_options_set_level_compaction_dynamic_level_bytes(rocks, 1);
 	rocksdb_options_set_max_background_jobs(rocks, 2);

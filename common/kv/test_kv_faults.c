@@ -259,6 +259,66 @@ static void reading_finds_a_flipped_byte(void **state)
 	assert_int_equal(error.status, KX_ECORRUPT);
 }
 
+/* The newest file of the write-ahead log. */
+static char *find_log(const char *folder)
+{
+	DIR *dir = opendir(folder);
+	char *found = NULL;
+
+	assert_non_null(dir);
+	for (struct dirent *entry; (entry = readdir(dir));) {
+		if (!kx_str_ends(entry->d_name, ".log"))
+			continue;
+		free(found);
+		found = kx_fs_join(folder, entry->d_name);
+	}
+	(void)closedir(dir);
+	assert_non_null(found);
+	return found;
+}
+
+/* What was acknowledged and lies in the log only must not go missing without a word. */
+static void rot_in_the_log_is_refused(void **state)
+{
+	struct test_store *store = *state;
+	struct kx_kv_options options = test_store_options();
+	struct kx_error error = {0};
+	struct kx_kv *kv = NULL;
+	char *log;
+
+	test_store_open(store);
+	for (unsigned number = 0; number < 10; number++)
+		assert_int_equal(test_store_put(store->kv, number, 1000, NULL), KX_OK);
+	kx_kv_close(KX_STEAL(store->kv));
+	log = find_log(store->path);
+	flip_a_byte(log, 5000);
+	assert_int_equal(kx_kv_open(store->path, &options, &kv, &error), KX_ECORRUPT);
+	assert_non_null(strstr(error.message, store->path));
+	flip_a_byte(log, 5000);
+	test_store_open(store);
+	assert_int_equal(test_store_count(store->kv), 10);
+	free(log);
+}
+
+/* A crash in the middle of a write leaves a torn tail, which was never acknowledged. */
+static void torn_tail_of_the_log_is_dropped(void **state)
+{
+	struct test_store *store = *state;
+	struct stat st;
+	char *log;
+
+	test_store_open(store);
+	for (unsigned number = 0; number < 10; number++)
+		assert_int_equal(test_store_put(store->kv, number, 1000, NULL), KX_OK);
+	kx_kv_close(KX_STEAL(store->kv));
+	log = find_log(store->path);
+	assert_int_equal(stat(log, &st), 0);
+	assert_int_equal(truncate(log, st.st_size - 20), 0);
+	test_store_open(store);
+	assert_int_equal(test_store_count(store->kv), 9);
+	free(log);
+}
+
 static void damaged_stores_are_refused(void **state)
 {
 	struct test_store *store = *state;
@@ -431,6 +491,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(injected_failures_are_reported, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(verify_finds_a_flipped_byte, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(reading_finds_a_flipped_byte, test_store_setup, test_store_teardown),
+		cmocka_unit_test_setup_teardown(rot_in_the_log_is_refused, test_store_setup, test_store_teardown),
+		cmocka_unit_test_setup_teardown(torn_tail_of_the_log_is_dropped, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(damaged_stores_are_refused, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(full_disk_leaves_a_good_store, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(goes_on_when_there_is_room, test_store_setup, test_store_teardown),

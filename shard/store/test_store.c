@@ -105,9 +105,9 @@ static void test_a_video_completes(void **state)
 	assert_int_equal(record->result.modality_count, 2);
 	assert_int_equal(record->result.modalities[0].moments, 7);
 	assert_int_equal(record->result.modalities[1].rows, 4 * KX_KIT_ROWS);
-	assert_int_equal(record->result.visual_us, 7 * (uint64_t)KX_STORE_MOMENT_US);
+	assert_int_equal(record->result.visual_us, 7 * (uint64_t)KX_KIT_MOMENT_US);
 	assert_int_equal(record->result.max_time_error_us, 102);
-	assert_int_equal(record->result.moment_us, KX_STORE_MOMENT_US);
+	assert_int_equal(record->result.moment_us, KX_KIT_MOMENT_US);
 	audit_is_good(fixture->store, &audit);
 	assert_int_equal(audit.videos, 1);
 	assert_int_equal(audit.moments, 11);
@@ -234,6 +234,96 @@ static void test_delete(void **state)
 	assert_int_equal(generation_of(fixture, "clip"), 4);
 }
 
+/* Applies the stream in one batch, commits it and leaves it open. */
+static struct kx_store_batch *apply_and_look(struct fixture *fixture)
+{
+	struct kx_store_batch *batch = NULL;
+
+	assert_int_equal(kx_store_batch_new(fixture->store, 1, &batch, NULL), KX_OK);
+	for (size_t i = 0; i < fixture->stream.count; i++) {
+		KX_CLEANUP(kx_result_cleanup) struct kx_result *result = NULL;
+		const struct kx_buf *message = &fixture->stream.messages[i];
+
+		assert_int_equal(kx_result_unpack(message->data, message->len, &result, NULL), KX_OK);
+		assert_int_equal(kx_store_apply(batch, result, NULL), KX_OK);
+	}
+	kx_kit_stream_done(&fixture->stream);
+	assert_int_equal(kx_store_commit(batch, NULL), KX_OK);
+	return batch;
+}
+
+/* Deletes; there is one change, and its event says so. */
+static void delete_is_confirmed(struct fixture *fixture, const char *id, uint64_t generation,
+				enum kx_store_change_kind kind)
+{
+	KX_CLEANUP(kx_store_batch_cleanup) struct kx_store_batch *batch = NULL;
+	KX_CLEANUP(kx_event_cleanup) struct kx_event *event = NULL;
+	const struct kx_store_change *changes;
+	size_t count;
+
+	kx_kit_stream_delete(&fixture->stream, id, generation);
+	batch = apply_and_look(fixture);
+	changes = kx_store_changes(batch, &count);
+	assert_int_equal(count, 1);
+	assert_int_equal(changes[0].kind, kind);
+	assert_int_equal(kx_event_unpack(changes[0].event.data, changes[0].event.len, &event, NULL), KX_OK);
+	assert_int_equal(event->kind, KX_EVENT_DELETED);
+	assert_string_equal(event->video_id, id);
+	assert_string_equal(event->run_id, "");
+	assert_int_equal(event->generation, generation);
+}
+
+static void test_deletions_are_confirmed(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_kit_video newer = clip;
+
+	apply_video(fixture, &clip);
+	delete_is_confirmed(fixture, "clip", 3, KX_STORE_REMOVED);
+	assert_int_equal(kx_kit_count(fixture->store, KX_STORE_OUTBOX), 2);
+	delete_is_confirmed(fixture, "clip", 3, KX_STORE_ABSENT);
+	delete_is_confirmed(fixture, "never seen", 9, KX_STORE_ABSENT);
+	newer.generation = 5;
+	kx_kit_stream_add(&fixture->stream, &newer);
+	kx_buf_done(&fixture->stream.messages[--fixture->stream.count]);
+	apply(fixture);
+	delete_is_confirmed(fixture, "clip", 5, KX_STORE_ABSENT); /* it had only begun to arrive */
+	assert_int_equal(kx_kit_count(fixture->store, KX_STORE_PENDING), 0);
+	newer.generation = 6;
+	apply_video(fixture, &newer);
+	delete_is_confirmed(fixture, "clip", 3, KX_STORE_ABSENT); /* of an old one */
+	assert_int_equal(generation_of(fixture, "clip"), 6);
+}
+
+static kx_status remember_kind(void *ctx, const struct kx_store_event *told, struct kx_error *error)
+{
+	enum kx_store_change_kind *kind = ctx;
+
+	(void)error;
+	*kind = told->kind;
+	return KX_OK;
+}
+
+/* The events of one generation leave the outbox each by its own confirmation. */
+static void test_confirmations_are_of_one_event(void **state)
+{
+	struct fixture *fixture = *state;
+	KX_CLEANUP(kx_store_batch_cleanup) struct kx_store_batch *batch = NULL;
+	enum kx_store_change_kind left = 0;
+
+	apply_video(fixture, &clip);
+	kx_kit_stream_delete(&fixture->stream, "clip", 3);
+	batch = apply_and_look(fixture);
+	kx_store_batch_delivered(batch, "clip", 3, KX_STORE_STORED);
+	assert_int_equal(kx_store_commit(batch, NULL), KX_OK);
+	assert_int_equal(kx_kit_count(fixture->store, KX_STORE_OUTBOX), 1);
+	assert_int_equal(kx_store_each_outbox(fixture->store, remember_kind, &left, NULL), KX_OK);
+	assert_int_equal(left, KX_STORE_REMOVED);
+	kx_store_batch_delivered(batch, "clip", 3, KX_STORE_REMOVED);
+	assert_int_equal(kx_store_commit(batch, NULL), KX_OK);
+	assert_int_equal(kx_kit_count(fixture->store, KX_STORE_OUTBOX), 0);
+}
+
 static void test_copy(void **state)
 {
 	struct fixture *fixture = *state;
@@ -300,8 +390,32 @@ static void test_parts_that_disagree_are_refused(void **state)
 	assert_int_equal(error.class, KX_ERROR_POISON);
 	assert_non_null(strstr(error.message, "recipe"));
 	kx_kit_stream_done(&wrong);
+	other = clip;
+	other.moment_us = KX_KIT_MOMENT_US / 2;
+	kx_kit_stream_add(&wrong, &other);
+	fixture->stream.messages[fixture->stream.count++] = wrong.messages[--wrong.count];
+	assert_int_equal(apply_one(fixture, &error), KX_ECORRUPT);
+	assert_int_equal(error.class, KX_ERROR_POISON);
+	assert_non_null(strstr(error.message, "moments of different lengths"));
+	kx_kit_stream_done(&wrong);
 	apply_video(fixture, &clip);
 	assert_int_equal(generation_of(fixture, "clip"), 3);
+}
+
+static void test_each_video_has_its_own_grid(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_kit_video fine = clip;
+	KX_CLEANUP(kx_video_record_cleanup) struct kx_video_record *record = NULL;
+	struct kx_store_audit audit;
+
+	fine.id = "fine";
+	fine.moment_us = 2000000;
+	apply_video(fixture, &clip);
+	apply_video(fixture, &fine);
+	assert_int_equal(kx_store_video(fixture->store, "fine", &record, NULL), KX_OK);
+	assert_int_equal(record->result.moment_us, 2000000);
+	audit_is_good(fixture->store, &audit);
 }
 
 static void test_missing_moments_keep_it_pending(void **state)
@@ -332,15 +446,7 @@ static void test_told_again_when_asked_again(void **state)
 
 	apply_video(fixture, &clip);
 	kx_kit_stream_add(&fixture->stream, &clip);
-	assert_int_equal(kx_store_batch_new(fixture->store, 1, &batch, NULL), KX_OK);
-	for (size_t i = 0; i < fixture->stream.count; i++) {
-		KX_CLEANUP(kx_result_cleanup) struct kx_result *result = NULL;
-		const struct kx_buf *message = &fixture->stream.messages[i];
-
-		assert_int_equal(kx_result_unpack(message->data, message->len, &result, NULL), KX_OK);
-		assert_int_equal(kx_store_apply(batch, result, NULL), KX_OK);
-	}
-	assert_int_equal(kx_store_commit(batch, NULL), KX_OK);
+	batch = apply_and_look(fixture);
 	changes = kx_store_changes(batch, &count);
 	assert_int_equal(count, 1); /* once a batch is enough */
 	assert_int_equal(changes[0].kind, KX_STORE_STORED);
@@ -349,7 +455,7 @@ static void test_told_again_when_asked_again(void **state)
 	assert_string_equal(event->video_id, "clip");
 	assert_string_equal(event->run_id, "run-1");
 	assert_int_equal(event->generation, 3);
-	assert_int_equal(event->audio_us, 4 * (uint64_t)KX_STORE_MOMENT_US);
+	assert_int_equal(event->audio_us, 4 * (uint64_t)KX_KIT_MOMENT_US);
 	assert_true(event->stored_bytes > 11 * KX_KIT_ROWS * KX_KIT_AUDIO_DIM);
 }
 
@@ -366,6 +472,36 @@ static void test_offsets_belong_to_their_bus(void **state)
 	assert_int_equal(next, -1);
 	assert_int_equal(kx_store_offset(fixture->store, "other", "results", 0, &next, NULL), KX_OK);
 	assert_int_equal(next, -1);
+}
+
+static int64_t offset_of(struct fixture *fixture, const char *bus)
+{
+	int64_t next = 0;
+
+	assert_int_equal(kx_store_offset(fixture->store, bus, "results", 0, &next, NULL), KX_OK);
+	return next;
+}
+
+static void test_offsets_of_local_buses_that_are_gone(void **state)
+{
+	static const char *const kept[] = {"local-00112233445566778899aabbccddeeff", "MkU3OEVBNTcwNTJENDM2Qg",
+					   "local-is how somebody calls a cluster", "local-00112233445566778899aabbccddee"};
+	static const char gone[] = "local-ff112233445566778899aabbccddeeff";
+	struct fixture *fixture = *state;
+	KX_CLEANUP(kx_store_batch_cleanup) struct kx_store_batch *batch = NULL;
+	uint64_t before = kx_kit_count(fixture->store, KX_STORE_META);
+
+	assert_int_equal(kx_store_batch_new(fixture->store, 1, &batch, NULL), KX_OK);
+	for (size_t i = 0; i < KX_ARRAY_LEN(kept); i++)
+		kx_store_batch_offset(batch, kept[i], "results", 0, (int64_t)i + 1);
+	for (int i = 0; i < 3; i++)
+		kx_store_batch_offset(batch, gone, "results", i, 9);
+	assert_int_equal(kx_store_commit(batch, NULL), KX_OK);
+	assert_int_equal(kx_store_drop_offsets(fixture->store, kept[0], NULL), KX_OK);
+	assert_int_equal(kx_kit_count(fixture->store, KX_STORE_META), before + KX_ARRAY_LEN(kept));
+	assert_int_equal(offset_of(fixture, gone), -1);
+	for (size_t i = 0; i < KX_ARRAY_LEN(kept); i++)
+		assert_int_equal(offset_of(fixture, kept[i]), (int64_t)i + 1);
 }
 
 static void test_failed_writes_change_nothing_for_good(void **state)
@@ -488,6 +624,103 @@ static void test_the_audit_sees_damage(void **state)
 	assert_memory_equal(after.digest, before.digest, sizeof(before.digest));
 }
 
+/* Damage by one who also mends the digest that ties the summary to the whole. */
+static void damage_moment(struct fixture *fixture, const struct kx_key *key, const struct kx_buf *good,
+			  void (*damage)(struct kx_moment *moment), const char *says)
+{
+	KX_CLEANUP(kx_moment_cleanup) struct kx_moment *moment = NULL;
+	struct kx_buf whole = {.max = KX_RECORD_MAX}, packed = {.max = KX_SUMMARY_MAX}, before = {.max = KX_SUMMARY_MAX};
+	struct kx_kv *kv = kx_store_kv(fixture->store);
+	struct kx_store_audit audit;
+	struct kx_summary summary;
+	struct kx_error error = {0};
+
+	assert_int_equal(kx_moment_unpack(good->data, good->len, &moment, NULL), KX_OK);
+	damage(moment);
+	assert_int_equal(kx_moment_pack(moment, &whole), KX_OK);
+	assert_int_equal(kx_summary_of(moment, whole.data, whole.len, &summary), KX_OK);
+	assert_int_equal(kx_summary_pack(&summary, &packed), KX_OK);
+	assert_int_equal(kx_kv_get(kv, KX_STORE_MOMENTS, key->bytes, key->len, &before, NULL), KX_OK);
+	put_meta(fixture, KX_STORE_FEATURES, key->bytes, key->len, whole.data, whole.len);
+	put_meta(fixture, KX_STORE_MOMENTS, key->bytes, key->len, packed.data, packed.len);
+	assert_int_equal(kx_store_audit(fixture->store, &audit, &error), KX_ECORRUPT);
+	if (!strstr(error.message, says))
+		fail_msg("\"%s\" does not say \"%s\"", error.message, says);
+	put_meta(fixture, KX_STORE_FEATURES, key->bytes, key->len, good->data, good->len);
+	put_meta(fixture, KX_STORE_MOMENTS, key->bytes, key->len, before.data, before.len);
+	kx_buf_done(&whole);
+	kx_buf_done(&packed);
+	kx_buf_done(&before);
+}
+
+static void flip_feature(struct kx_moment *moment)
+{
+	moment->features[moment->dim + 1] ^= 1;
+}
+
+static void move_row(struct kx_moment *moment)
+{
+	moment->pts_us[1] += KX_KIT_MOMENT_US;
+}
+
+static void hide_error(struct kx_moment *moment)
+{
+	moment->max_time_error_us += 1000;
+}
+
+static void test_the_audit_sees_damage_with_a_good_digest(void **state)
+{
+	struct fixture *fixture = *state;
+	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
+	struct kx_store_audit audit;
+	size_t count = 0;
+
+	apply_video(fixture, &clip);
+	assert_int_equal(kx_kv_iter_new(kx_store_kv(fixture->store), KX_STORE_FEATURES, NULL, 0, &iter), KX_OK);
+	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter), count++) {
+		struct kx_buf good = {.max = KX_RECORD_MAX};
+		struct kx_key key;
+		size_t len;
+		const void *bytes = kx_kv_iter_key(iter, &key.len);
+
+		memcpy(key.bytes, bytes, key.len);
+		bytes = kx_kv_iter_value(iter, &len);
+		assert_int_equal(kx_buf_append(&good, bytes, len), KX_OK);
+		damage_moment(fixture, &key, &good, flip_feature, "embedding is not what its features say");
+		damage_moment(fixture, &key, &good, move_row, "outside its moment");
+		damage_moment(fixture, &key, &good, hide_error, "time error");
+		kx_buf_done(&good);
+	}
+	assert_int_equal(count, 11);
+	audit_is_good(fixture->store, &audit);
+}
+
+static void test_the_audit_reads_meta_and_outbox(void **state)
+{
+	struct fixture *fixture = *state;
+	static const uint8_t short_value[3];
+	struct kx_buf event = {.max = KX_RECORD_MAX};
+	struct kx_store_audit audit;
+	struct kx_key key;
+
+	apply_video(fixture, &clip);
+	audit_is_good(fixture->store, &audit);
+	put_meta(fixture, KX_STORE_META, "offset/bus/results/7", 20, short_value, sizeof(short_value));
+	assert_int_equal(kx_store_audit(fixture->store, &audit, NULL), KX_ECORRUPT);
+	put_meta(fixture, KX_STORE_META, "offset/bus/results/7", 20, NULL, 0);
+	put_meta(fixture, KX_STORE_META, "nothing known", 13, "\0\0\0\0\0\0\0\1", 8);
+	assert_int_equal(kx_store_audit(fixture->store, &audit, NULL), KX_ECORRUPT);
+	put_meta(fixture, KX_STORE_META, "nothing known", 13, NULL, 0);
+	kx_key_event(&key, "clip", 3, KX_STORE_STORED);
+	assert_int_equal(kx_kv_get(kx_store_kv(fixture->store), KX_STORE_OUTBOX, key.bytes, key.len, &event, NULL), KX_OK);
+	kx_key_event(&key, "clip", 4, KX_STORE_STORED);
+	put_meta(fixture, KX_STORE_OUTBOX, key.bytes, key.len, event.data, event.len);
+	assert_int_equal(kx_store_audit(fixture->store, &audit, NULL), KX_ECORRUPT);
+	put_meta(fixture, KX_STORE_OUTBOX, key.bytes, key.len, NULL, 0);
+	kx_buf_done(&event);
+	audit_is_good(fixture->store, &audit);
+}
+
 static void test_the_digest_knows_no_generation(void **state)
 {
 	struct fixture *fixture = *state;
@@ -517,15 +750,21 @@ int main(void)
 		TEST(test_the_newest_generation_wins_in_any_order),
 		TEST(test_the_old_one_stays_until_the_new_one_is_whole),
 		TEST(test_delete),
+		TEST(test_deletions_are_confirmed),
+		TEST(test_confirmations_are_of_one_event),
 		TEST(test_copy),
 		TEST(test_parts_that_disagree_are_refused),
+		TEST(test_each_video_has_its_own_grid),
 		TEST(test_missing_moments_keep_it_pending),
 		TEST(test_told_again_when_asked_again),
 		TEST(test_offsets_belong_to_their_bus),
+		TEST(test_offsets_of_local_buses_that_are_gone),
 		TEST(test_failed_writes_change_nothing_for_good),
 		TEST(test_another_format_is_refused),
 		TEST(test_a_store_that_is_not_there),
 		TEST(test_the_audit_sees_damage),
+		TEST(test_the_audit_sees_damage_with_a_good_digest),
+		TEST(test_the_audit_reads_meta_and_outbox),
 		TEST(test_the_digest_knows_no_generation),
 	};
 

@@ -4,10 +4,9 @@
  * its moments are sunk; it is done. There are twice as many lanes as children may run, so that a new child can start
  * while the last items of an ended one still wait for a batch.
  *
- * One mutex guards every field below that is not marked otherwise. It is never held while something is decoded, inferred,
- * pooled, sunk, opened or received. The channel, its host and the lanes' rings belong to the channel thread (streams
- * only read slots, and give them back). Fields marked [run's deliverer] belong to the one stream that has
- * run->delivering.
+ * One mutex guards every field below that is not marked otherwise. It is never held while something is decoded,
+ * inferred, pooled, sunk, opened or received. The channel, its host and the lanes' rings belong to the channel thread
+ * (streams only read slots, and give them back).
  */
 #ifndef KX_WORKER_PIPELINE_INTERNAL_H
 #define KX_WORKER_PIPELINE_INTERNAL_H

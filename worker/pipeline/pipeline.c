@@ -347,8 +347,8 @@ static kx_status admit(struct kx_pipeline *pipeline, struct kx_run *run)
 	return KX_OK;
 }
 
-kx_status kx_pipeline_submit(struct kx_pipeline *pipeline, const struct kx_job *job, const struct kx_pipeline_sink *sink,
-			     struct kx_error *error)
+kx_status kx_pipeline_submit(struct kx_pipeline *pipeline, const struct kx_job *job,
+			     const struct kx_pipeline_sink *sink, struct kx_error *error)
 {
 	kx_status status = check_job(pipeline, job, error);
 	struct kx_error why = {0};

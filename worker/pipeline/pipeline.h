@@ -3,7 +3,8 @@
  *   submit -> queue -> decoder child (one process a job) -- ZeroMQ + shared ring --> inference streams -> moments -> sink
  *
  * Threads it owns: one that runs the decoders' channel and starts and watches children, and one a stream for inference
- * and for the sinks. Memory is bounded by decoders x ring slots. A child that crashes, hangs or eats memory costs its own job only.
+ * and for the sinks. Memory is bounded by decoders x ring slots. A child that crashes, hangs or eats memory costs its
+ * own job only.
  */
 #ifndef KX_WORKER_PIPELINE_PIPELINE_H
 #define KX_WORKER_PIPELINE_PIPELINE_H
@@ -56,8 +57,8 @@ void kx_pipeline_free(struct kx_pipeline *pipeline); /* kills what runs; every j
 /* Thread-safe. Copies the job, which must be a whole one (as kx_job_unpack() has it). When it does not return KX_OK,
  * done is not called: KX_EAGAIN the queue is full, KX_ECANCELED it is stopping, KX_EINVAL no attempt can do this job (a
  * track without a bundle, a grid out of range). */
-kx_status kx_pipeline_submit(struct kx_pipeline *pipeline, const struct kx_job *job, const struct kx_pipeline_sink *sink,
-			     struct kx_error *error) KX_MUST_CHECK;
+kx_status kx_pipeline_submit(struct kx_pipeline *pipeline, const struct kx_job *job,
+			     const struct kx_pipeline_sink *sink, struct kx_error *error) KX_MUST_CHECK;
 
 /* Ends all jobs that were submitted with this owner, as on stop; returns when their done calls have returned.
  * Thread-safe; not from within a sink. */
