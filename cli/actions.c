@@ -102,9 +102,10 @@ static kx_status on_frame(void *ctx, const struct kx_sample *sample, const uint8
 static kx_status open_model(struct actions *actions, const struct kx_config *config, struct kx_error *error)
 {
 	const struct kx_bundle *bundle = actions->bundle;
-	if (bundle->kind != KX_BUNDLE_CLIP || !bundle->input_u8 || bundle->rank != 4 || bundle->shape[1] > MOMENT_FRAMES)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "bundle %s does not take clips of up to 10 seconds in bytes",
-				    bundle->name);
+	if (bundle->kind != KX_BUNDLE_CLIP || !bundle->input_u8 || bundle->rank != 4 ||
+	    bundle->shape[1] > MOMENT_FRAMES)
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL,
+				    "bundle %s does not take clips of up to 10 seconds in bytes", bundle->name);
 	actions->frames = bundle->shape[1];
 	actions->height = bundle->shape[2];
 	actions->width = bundle->shape[3];
@@ -133,8 +134,8 @@ static void close_model(struct actions *actions)
 	free(actions->clip);
 }
 
-static kx_status read_clips(struct actions *actions, const struct kx_engine *engine, const char *run_dir, const char *path,
-			    struct kx_error *error)
+static kx_status read_clips(struct actions *actions, const struct kx_engine *engine, const char *run_dir,
+			    const char *path, struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)

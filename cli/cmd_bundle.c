@@ -1,14 +1,14 @@
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "cli/engine.h"
+#include "cli/json.h"
 #include "common/base/str.h"
 
-static kx_status check(const struct kx_config *config, const struct kx_bundle *bundle, enum kx_precision *ret_precision,
-		       double *ret_cosine, struct kx_error *error)
+static kx_status check(const struct kx_config *config, const struct kx_bundle *bundle,
+		       enum kx_precision *ret_precision, double *ret_cosine, struct kx_error *error)
 {
 	struct kx_runtime *runtime = NULL;
 	struct kx_model *model = NULL;
@@ -25,24 +25,23 @@ static kx_status check(const struct kx_config *config, const struct kx_bundle *b
 	return status;
 }
 
-static void print_check(const struct kx_config *config, const struct kx_bundle *bundle, enum kx_precision precision,
-			double cosine)
+static kx_status print_check(const struct kx_config *config, const struct kx_bundle *bundle,
+			     enum kx_precision precision, double cosine, struct kx_error *error)
 {
 	char sha[2 * KX_SHA_LEN + 1];
 	kx_hex_encode(bundle->sha256, KX_SHA_LEN, sha);
-	if (kx_config_flag(config, "json")) {
-		json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:f}", "name", bundle->name, "version",
-					bundle->version, "licence", bundle->licence, "sha256", sha, "feature_dim",
-					(json_int_t)bundle->feature_dim, "classes", (json_int_t)bundle->class_count, "precision",
-					kx_precision_name(precision), "golden_cosine", cosine);
-		json_dumpf(out, stdout, JSON_COMPACT);
-		putchar('\n');
-		json_decref(out);
-		return;
-	}
-	printf("%s %s (%s): good\n  sha256    %s\n  features  %zu, classes %zu\n  golden    %zu pairs, lowest cosine %.5f in %s\n",
+	if (kx_config_flag(config, "json"))
+		return kx_json_print(json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:f}", "name", bundle->name,
+					       "version", bundle->version, "licence", bundle->licence, "sha256", sha,
+					       "feature_dim", (json_int_t)bundle->feature_dim, "classes",
+					       (json_int_t)bundle->class_count, "precision",
+					       kx_precision_name(precision), "golden_cosine", cosine),
+				     error);
+	printf("%s %s (%s): good\n  sha256    %s\n  features  %zu, classes %zu\n"
+	       "  golden    %zu pairs, lowest cosine %.5f in %s\n",
 	       bundle->name, bundle->version, bundle->licence, sha, bundle->feature_dim, bundle->class_count,
 	       bundle->golden_count, cosine, kx_precision_name(precision));
+	return KX_OK;
 }
 
 int kx_cmd_bundle(const struct kx_config *config)
@@ -56,8 +55,7 @@ int kx_cmd_bundle(const struct kx_config *config)
 	kx_status status = kx_bundle_open(kx_config_arg(config, 1), &bundle, &error);
 	if (status == KX_OK)
 		status = check(config, bundle, &precision, &cosine, &error);
-	if (status != KX_OK)
-		return kx_fail(&error);
-	print_check(config, bundle, precision, cosine);
-	return KX_EXIT_DONE;
+	if (status == KX_OK)
+		status = print_check(config, bundle, precision, cosine, &error);
+	return status == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }

@@ -1,14 +1,14 @@
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/actions.h"
 #include "cli/cli.h"
+#include "cli/json.h"
 #include "cli/labels.h"
-#include "cli/query.h"
 #include "cli/lookup.h"
+#include "cli/query.h"
 #include "common/base/str.h"
 
 #define MOMENT_S 10u
@@ -54,7 +54,8 @@ static const struct kx_bundle *bundle_of(const struct kx_engine *engine, enum kx
 	return modality == KX_VISUAL ? engine->visual : engine->audio;
 }
 
-static void say_modality(struct answer *answer, const struct kx_engine *engine, const struct kx_modality_result *result)
+static void say_modality(struct answer *answer, const struct kx_engine *engine,
+			 const struct kx_modality_result *result)
 {
 	struct verdict verdict = {.bundle = bundle_of(engine, result->modality),
 				  .whole = true,
@@ -64,8 +65,8 @@ static void say_modality(struct answer *answer, const struct kx_engine *engine, 
 	say(answer, &verdict);
 }
 
-static void say_moment(struct answer *answer, const struct kx_engine *engine, enum kx_modality modality, uint32_t index,
-		       uint32_t count, const uint32_t *ids, const float *scores)
+static void say_moment(struct answer *answer, const struct kx_engine *engine, enum kx_modality modality,
+		       uint32_t index, uint32_t count, const uint32_t *ids, const float *scores)
 {
 	struct verdict verdict = {.bundle = bundle_of(engine, modality),
 				  .index = index,
@@ -102,8 +103,8 @@ static kx_status classify_file(struct answer *answer, struct kx_lookup *lookup, 
 	KX_CLEANUP(kx_merge_cleanup) struct kx_merge *merge = NULL;
 	struct kx_modality_result modalities[2];
 	uint32_t count = 0;
-	kx_status status = kx_embed_file(answer->config, engine, kx_lookup_data(lookup)->work_dir, answer->name, &embedded,
-					 error);
+	kx_status status = kx_embed_file(answer->config, engine, kx_lookup_data(lookup)->work_dir, answer->name,
+					 &embedded, error);
 	if (status == KX_OK)
 		status = kx_embedded_merge(embedded, &merge, modalities, &count, error);
 	if (status != KX_OK)
@@ -162,10 +163,8 @@ int kx_cmd_classify(const struct kx_config *config)
 		answer.json = json_pack("{s:s, s:[], s:[]}", "query", answer.name, "video", "moments");
 	struct kx_error error = {0};
 	kx_status status = classify(&answer, &error);
-	if (status == KX_OK && answer.json != NULL) {
-		json_dumpf(answer.json, stdout, JSON_COMPACT);
-		putchar('\n');
-	}
+	if (status == KX_OK && kx_config_flag(config, "json"))
+		status = kx_json_print(json_incref(answer.json), &error);
 	json_decref(answer.json);
 	return status == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }

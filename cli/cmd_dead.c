@@ -1,5 +1,4 @@
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,29 +6,27 @@
 
 #include "cli/cli.h"
 #include "cli/indexer.h"
+#include "cli/json.h"
 #include "cli/lookup.h"
 #include "common/base/str.h"
 
-static void print_letter_json(const struct kx_dead_letter *letter)
+static kx_status print_letter_json(const struct kx_dead_letter *letter, struct kx_error *error)
 {
 	const char *source = kx_utf8_valid(letter->source, strlen(letter->source)) ? letter->source : "";
-	json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s}", "id", letter->video_id, "source", source,
-				"reason", kx_reason_name(letter->reason), "message", letter->message, "cure",
-				kx_reason_help(letter->reason), "attempts", (json_int_t)letter->attempts, "at_ms",
-				(json_int_t)letter->at_ms, "run", letter->run_id, "software", letter->software);
-	json_dumpf(out, stdout, JSON_COMPACT);
-	putchar('\n');
-	json_decref(out);
+	return kx_json_print(json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s}", "id", letter->video_id, "source",
+				       source, "reason", kx_reason_name(letter->reason), "message", letter->message,
+				       "cure", kx_reason_help(letter->reason), "attempts",
+				       (json_int_t)letter->attempts, "at_ms", (json_int_t)letter->at_ms, "run",
+				       letter->run_id, "software", letter->software),
+			     error);
 }
 
 static kx_status list_letter(void *ctx, const struct kx_dead_letter *letter, struct kx_error *error)
 {
 	const struct kx_config *config = ctx;
-	(void)error;
 	if (kx_config_flag(config, "json"))
-		print_letter_json(letter);
-	else
-		printf("%-16s %-40s %s\n", kx_reason_name(letter->reason), letter->video_id, letter->message);
+		return print_letter_json(letter, error);
+	printf("%-16s %-40s %s\n", kx_reason_name(letter->reason), letter->video_id, letter->message);
 	return KX_OK;
 }
 
@@ -37,9 +34,12 @@ static int dead_list(const struct kx_config *config)
 {
 	struct kx_error error = {0};
 	KX_CLEANUP(kx_lookup_cleanup) struct kx_lookup *lookup = NULL;
+	struct kx_ledger *ledger;
 	kx_status status = kx_lookup_open(kx_config_text(config, "data"), &lookup, &error);
 	if (status == KX_OK)
-		status = kx_ledger_each_dead(kx_lookup_ledger(lookup), list_letter, (void *)(uintptr_t)config, &error);
+		status = kx_lookup_ledger(lookup, &ledger, &error);
+	if (status == KX_OK)
+		status = kx_ledger_each_dead(ledger, list_letter, (void *)(uintptr_t)config, &error);
 	return status == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }
 
@@ -64,19 +64,20 @@ static int dead_show(const struct kx_config *config)
 	struct kx_error error = {0};
 	KX_CLEANUP(kx_lookup_cleanup) struct kx_lookup *lookup = NULL;
 	KX_CLEANUP(kx_dead_letter_cleanup) struct kx_dead_letter *letter = NULL;
+	struct kx_ledger *ledger;
 	kx_status status = kx_lookup_open(kx_config_text(config, "data"), &lookup, &error);
 	if (status == KX_OK)
-		status = kx_ledger_get_dead(kx_lookup_ledger(lookup), id, &letter, &error);
+		status = kx_lookup_ledger(lookup, &ledger, &error);
+	if (status == KX_OK)
+		status = kx_ledger_get_dead(ledger, id, &letter, &error);
 	if (status == KX_ENOTFOUND && error.message[0] == '\0')
-		kx_error_set(&error, KX_ENOTFOUND, KX_ERROR_POISON, "no dead letter has the id %s: kinodex dead list lists them",
-			     id);
-	if (status != KX_OK)
-		return kx_fail(&error);
-	if (kx_config_flag(config, "json"))
-		print_letter_json(letter);
-	else
+		kx_error_set(&error, KX_ENOTFOUND, KX_ERROR_POISON,
+			     "no dead letter has the id %s: kinodex dead list lists them", id);
+	if (status == KX_OK && kx_config_flag(config, "json"))
+		status = print_letter_json(letter, &error);
+	else if (status == KX_OK)
 		print_letter(letter);
-	return KX_EXIT_DONE;
+	return status == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }
 
 struct id_list {
@@ -108,12 +109,15 @@ static void free_ids(struct id_list *list)
 static kx_status choose_ids(const struct kx_config *config, struct id_list *list, struct kx_error *error)
 {
 	KX_CLEANUP(kx_lookup_cleanup) struct kx_lookup *lookup = NULL;
+	struct kx_ledger *ledger;
 	kx_status status = kx_lookup_open(kx_config_text(config, "data"), &lookup, error);
+	if (status == KX_OK)
+		status = kx_lookup_ledger(lookup, &ledger, error);
 	if (status == KX_OK && kx_config_flag(config, "all"))
-		return kx_ledger_each_dead(kx_lookup_ledger(lookup), add_id, list, error);
+		return kx_ledger_each_dead(ledger, add_id, list, error);
 	for (size_t i = 1; status == KX_OK && i < kx_config_argc(config); i++) {
 		struct kx_dead_letter *letter = NULL;
-		status = kx_ledger_get_dead(kx_lookup_ledger(lookup), kx_config_arg(config, i), &letter, error);
+		status = kx_ledger_get_dead(ledger, kx_config_arg(config, i), &letter, error);
 		if (status == KX_ENOTFOUND)
 			return kx_error_set(error, KX_ENOTFOUND, KX_ERROR_POISON,
 					    "no dead letter has the id %s: kinodex dead list lists them",

@@ -1,13 +1,13 @@
 /* Export: a JSON line a video, or numpy arrays. */
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "cli/data.h"
+#include "cli/json.h"
 #include "common/base/fs.h"
 #include "common/base/str.h"
 #include "shard/run/shard.h"
@@ -26,8 +26,8 @@ static json_t *modality_json(const struct kx_modality_result *result)
 	for (uint32_t i = 0; i < result->class_count; i++)
 		json_array_append_new(ids, json_integer((json_int_t)result->class_ids[i]));
 	return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o}", "space", result->space, "moments",
-			 (json_int_t)result->moments, "rows", (json_int_t)result->rows, "class_ids", ids, "class_scores",
-			 floats_json(result->class_scores, result->class_count), "embedding",
+			 (json_int_t)result->moments, "rows", (json_int_t)result->rows, "class_ids", ids,
+			 "class_scores", floats_json(result->class_scores, result->class_count), "embedding",
 			 floats_json(result->embedding, result->dim));
 }
 
@@ -38,19 +38,17 @@ static kx_status print_video(void *ctx, const struct kx_video_record *video, str
 	const struct kx_video_result *result = &video->result;
 	kx_hex_encode(video->info.content_sha256, KX_SHA_LEN, sha);
 	const char *source = kx_utf8_valid(video->info.source, strlen(video->info.source)) ? video->info.source : "";
-	json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:b, s:I, s:I, s:s}", "id", result->video_id, "title",
-				video->info.title, "source", source, "sha256", sha, "duration_s",
-				(double)result->duration_us / 1e6, "visual_s", (double)result->visual_us / 1e6, "audio_s",
-				(double)result->audio_us / 1e6, "truncated", result->truncated, "width",
+	json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:b, s:I, s:I, s:s}", "id", result->video_id,
+				"title", video->info.title, "source", source, "sha256", sha, "duration_s",
+				(double)result->duration_us / 1e6, "visual_s", (double)result->visual_us / 1e6,
+				"audio_s", (double)result->audio_us / 1e6, "truncated", result->truncated, "width",
 				(json_int_t)video->info.width, "height", (json_int_t)video->info.height, "decode",
 				kx_decode_mode_name(result->decode_mode));
 	for (uint32_t i = 0; i < result->modality_count; i++)
 		json_object_set_new(out, kx_modality_name(result->modalities[i].modality),
 				    modality_json(&result->modalities[i]));
-	int failed = out == NULL || json_dumpf(out, stdout, JSON_COMPACT) != 0 || putchar('\n') == EOF;
-	json_decref(out);
-	return failed ? kx_error_set(error, KX_EIO, KX_ERROR_FATAL, "can't write %s to standard output", result->video_id)
-		      : KX_OK;
+	kx_status status = kx_json_print(out, error);
+	return status == KX_OK ? KX_OK : kx_error_prefix(error, status, "%s", result->video_id);
 }
 
 /* One array file: a header that is rewritten when the number of rows is known. */
@@ -72,8 +70,8 @@ static int write_npy_header(struct npy *npy)
 {
 	char header[NPY_HEADER + 1];
 	int len = snprintf(header + 10, sizeof(header) - 10,
-			   "{'descr': '<f4', 'fortran_order': False, 'shape': (%" PRIu64 ", %" PRIu32 "), }", npy->rows,
-			   npy->dim);
+			   "{'descr': '<f4', 'fortran_order': False, 'shape': (%" PRIu64 ", %" PRIu32 "), }",
+			   npy->rows, npy->dim);
 	memcpy(header, "\x93NUMPY\x01\x00", 8);
 	header[8] = NPY_HEADER - 10;
 	header[9] = 0;
@@ -180,7 +178,5 @@ int kx_cmd_export(const struct kx_config *config)
 	kx_status status = kx_data_open(kx_config_text(config, "data"), KX_DATA_READ, &data, &error);
 	if (status == KX_OK)
 		status = npy ? export_npy(data->dir, folder, &error) : kx_shard_each(data->dir, &visitor, &error);
-	if (status == KX_OK && fflush(stdout) != 0)
-		status = kx_error_from_errno(&error, errno, "writing standard output");
 	return status == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }

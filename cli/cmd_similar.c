@@ -1,11 +1,11 @@
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
-#include "cli/query.h"
+#include "cli/json.h"
 #include "cli/lookup.h"
+#include "cli/query.h"
 #include "common/base/str.h"
 
 /* "visual=0.6,audio=0.4": each at least 0, not both 0; a name that is left out weighs 0. */
@@ -28,7 +28,8 @@ static kx_status parse_weights(const char *text, double *ret_visual, double *ret
 					    "--weights %s: write visual=X,audio=Y with numbers that are not negative", text);
 	}
 	if (visual + audio <= 0)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "--weights %s: one of them must be above 0", text);
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL,
+				    "--weights %s: one of them must be above 0", text);
 	*ret_visual = visual;
 	*ret_audio = audio;
 	return KX_OK;
@@ -43,10 +44,10 @@ static json_t *match_json(const struct kx_moment_match *match)
 
 static json_t *hit_json(const struct kx_similar_hit *hit, bool with_moments)
 {
-	json_t *out = json_pack("{s:s%, s:s%, s:f, s:f, s:f, s:b, s:b, s:f}", "id", hit->video_id, strlen(hit->video_id),
-				"title", hit->title, strlen(hit->title), "score", hit->score, "visual", hit->visual, "audio",
-				hit->audio, "has_visual", hit->has_visual, "has_audio", hit->has_audio, "duration_s",
-				(double)hit->duration_us / 1e6);
+	json_t *out = json_pack("{s:s%, s:s%, s:f, s:f, s:f, s:b, s:b, s:f}", "id", hit->video_id,
+				strlen(hit->video_id), "title", hit->title, strlen(hit->title), "score", hit->score,
+				"visual", hit->visual, "audio", hit->audio, "has_visual", hit->has_visual, "has_audio",
+				hit->has_audio, "duration_s", (double)hit->duration_us / 1e6);
 	if (out == NULL || !with_moments)
 		return out;
 	json_t *matches = json_array();
@@ -56,16 +57,13 @@ static json_t *hit_json(const struct kx_similar_hit *hit, bool with_moments)
 	return out;
 }
 
-static int print_json(const char *name, const struct kx_query_reply *reply, bool with_moments)
+static kx_status print_json(const char *name, const struct kx_query_reply *reply, bool with_moments,
+			    struct kx_error *error)
 {
 	json_t *hits = json_array();
 	for (uint32_t i = 0; i < reply->hit_count; i++)
 		json_array_append_new(hits, hit_json(&reply->hits[i], with_moments));
-	json_t *out = json_pack("{s:s, s:o}", "query", name, "hits", hits);
-	int failed = out == NULL || json_dumpf(out, stdout, JSON_COMPACT | JSON_ENSURE_ASCII) != 0;
-	putchar('\n');
-	json_decref(out);
-	return failed ? KX_EXIT_FAILED : KX_EXIT_DONE;
+	return kx_json_print(json_pack("{s:s, s:o}", "query", name, "hits", hits), error);
 }
 
 static void print_time(uint64_t us)
@@ -96,17 +94,18 @@ static void print_hit(const struct kx_similar_hit *hit)
 	}
 }
 
-static int print_reply(const struct kx_config *config, const char *name, const struct kx_query_reply *reply)
+static kx_status print_reply(const struct kx_config *config, const char *name, const struct kx_query_reply *reply,
+			     struct kx_error *error)
 {
 	bool with_moments = kx_config_flag(config, "moments");
 	if (kx_config_flag(config, "json"))
-		return print_json(name, reply, with_moments);
+		return print_json(name, reply, with_moments, error);
 	printf(" score  video\n");
 	for (uint32_t i = 0; i < reply->hit_count; i++)
 		print_hit(&reply->hits[i]);
 	if (reply->hit_count == 0)
 		printf("no other video shares picture or sound with it\n");
-	return KX_EXIT_DONE;
+	return KX_OK;
 }
 
 /* Embeds the file and puts its vectors into the request. vectors own them. */
@@ -124,6 +123,7 @@ static kx_status add_vectors(const struct kx_config *config, struct kx_lookup *l
 	request->vectors = vectors->vectors;
 	request->moment_count = vectors->moment_count;
 	request->moments = vectors->moments;
+	request->moment_us = KX_CLI_MOMENT_US;
 	return status;
 }
 
@@ -139,7 +139,8 @@ int kx_cmd_similar(const struct kx_config *config)
 		.with_moments = kx_config_flag(config, "moments"),
 	};
 	struct kx_error error = {0};
-	if (parse_weights(kx_config_text(config, "weights"), &request.weight_visual, &request.weight_audio, &error) != KX_OK)
+	if (parse_weights(kx_config_text(config, "weights"), &request.weight_visual, &request.weight_audio,
+			  &error) != KX_OK)
 		return kx_usage("%s", error.message);
 	KX_CLEANUP(kx_lookup_cleanup) struct kx_lookup *lookup = NULL;
 	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
@@ -155,5 +156,7 @@ int kx_cmd_similar(const struct kx_config *config)
 	if (status == KX_OK)
 		status = kx_lookup_ask(lookup, &request, &reply, &error);
 	kx_vectors_done(&vectors);
-	return status == KX_OK ? print_reply(config, name, reply) : kx_fail(&error);
+	if (status == KX_OK)
+		status = print_reply(config, name, reply, &error);
+	return status == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }

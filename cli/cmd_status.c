@@ -1,9 +1,9 @@
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/json.h"
 #include "cli/lookup.h"
 #include "common/base/str.h"
 
@@ -12,20 +12,18 @@ struct listing {
 	bool json;
 };
 
-static int print_input_json(const struct kx_input *input)
+static kx_status print_input_json(const struct kx_input *input, struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_free) char *source = kx_utf8_valid(input->source, strlen(input->source))
 							   ? kx_strdup(input->source)
 							   : kx_strdup("");
-	json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:f, s:I, s:s}", "id", input->video_id, "source",
-				source != NULL ? source : "", "state", kx_input_state_name(input->state), "reason",
-				kx_reason_name(input->reason), "message", input->message, "duration_s",
-				(double)input->duration_us / 1e6, "covered_s", (double)input->covered_us / 1e6, "bytes",
-				(json_int_t)input->content_bytes, "copy_of", input->copy_of);
-	int failed = out == NULL || json_dumpf(out, stdout, JSON_COMPACT) != 0;
-	putchar('\n');
-	json_decref(out);
-	return failed;
+	return kx_json_print(
+		json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:f, s:I, s:s}", "id", input->video_id, "source",
+			  source != NULL ? source : "", "state", kx_input_state_name(input->state), "reason",
+			  kx_reason_name(input->reason), "message", input->message, "duration_s",
+			  (double)input->duration_us / 1e6, "covered_s", (double)input->covered_us / 1e6, "bytes",
+			  (json_int_t)input->content_bytes, "copy_of", input->copy_of),
+		error);
 }
 
 static kx_status list_input(void *ctx, const struct kx_input *input, struct kx_error *error)
@@ -35,9 +33,7 @@ static kx_status list_input(void *ctx, const struct kx_input *input, struct kx_e
 	if (strcmp(listing->state, "all") != 0 && strcmp(listing->state, state) != 0)
 		return KX_OK;
 	if (listing->json)
-		return print_input_json(input) == 0 ? KX_OK
-						    : kx_error_set(error, KX_EIO, KX_ERROR_FATAL, "can't write JSON of %s",
-								   input->video_id);
+		return print_input_json(input, error);
 	printf("%-12s %8.1f s  %s%s%s\n", state, (double)input->covered_us / 1e6, input->video_id,
 	       input->reason != KX_REASON_NONE ? "  " : "",
 	       input->reason != KX_REASON_NONE ? kx_reason_name(input->reason) : "");
@@ -58,7 +54,9 @@ static int print_summary(const struct kx_config *config, struct kx_lookup *looku
 	uint64_t counts[KX_INPUT_DELETED + 1] = {0};
 	struct kx_query_request request = {.kind = KX_QUERY_STATS, .video_id = (char *)""};
 	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
-	if (kx_ledger_each(kx_lookup_ledger(lookup), count_input, counts, &error) != KX_OK ||
+	struct kx_ledger *ledger;
+	if (kx_lookup_ledger(lookup, &ledger, &error) != KX_OK ||
+	    kx_ledger_each(ledger, count_input, counts, &error) != KX_OK ||
 	    kx_lookup_ask(lookup, &request, &reply, &error) != KX_OK)
 		return kx_fail(&error);
 	const struct kx_shard_stats *stats = &reply->stats;
@@ -68,15 +66,13 @@ static int print_summary(const struct kx_config *config, struct kx_lookup *looku
 	if (kx_config_flag(config, "json")) {
 		json_t *out = json_object();
 		for (int i = KX_INPUT_PLANNED; i <= KX_INPUT_DELETED; i++)
-			json_object_set_new(out, kx_input_state_name((enum kx_input_state)i), json_integer((json_int_t)counts[i]));
+			json_object_set_new(out, kx_input_state_name((enum kx_input_state)i),
+					    json_integer((json_int_t)counts[i]));
 		json_object_set_new(out, "videos", json_integer((json_int_t)stats->videos));
 		json_object_set_new(out, "moments", json_integer((json_int_t)stats->moments));
 		json_object_set_new(out, "media_s", json_real((double)stats->media_us / 1e6));
 		json_object_set_new(out, "store_bytes", json_integer((json_int_t)stats->disk_bytes));
-		json_dumpf(out, stdout, JSON_COMPACT);
-		putchar('\n');
-		json_decref(out);
-		return KX_EXIT_DONE;
+		return kx_json_print(out, &error) == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 	}
 	printf("%s\n  store        %" PRIu64 " videos, %s, %" PRIu64 " moments, %s\n", kx_lookup_data(lookup)->dir,
 	       stats->videos, media, stats->moments, disk);
@@ -95,7 +91,9 @@ int kx_cmd_status(const struct kx_config *config)
 	struct listing listing = {.state = kx_config_text(config, "state"), .json = kx_config_flag(config, "json")};
 	if (listing.state == NULL)
 		return print_summary(config, lookup);
-	if (kx_ledger_each(kx_lookup_ledger(lookup), list_input, &listing, &error) != KX_OK)
+	struct kx_ledger *ledger;
+	if (kx_lookup_ledger(lookup, &ledger, &error) != KX_OK ||
+	    kx_ledger_each(ledger, list_input, &listing, &error) != KX_OK)
 		return kx_fail(&error);
 	return KX_EXIT_DONE;
 }

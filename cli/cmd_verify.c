@@ -1,9 +1,9 @@
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 
 #include "cli/cli.h"
 #include "cli/data.h"
+#include "cli/json.h"
 #include "common/base/str.h"
 #include "coordinator/ledger/ledger.h"
 #include "shard/run/shard.h"
@@ -36,33 +36,31 @@ static kx_status verify(const char *dir, struct proof *ret, struct kx_error *err
 	return KX_OK;
 }
 
-static void print_proof(const struct kx_config *config, const struct proof *proof)
+static kx_status print_proof(const struct kx_config *config, const struct proof *proof, struct kx_error *error)
 {
 	char digest[2 * KX_SHA_LEN + 1];
 	kx_hex_encode(proof->store.digest, KX_SHA_LEN, digest);
-	if (kx_config_flag(config, "json")) {
-		json_t *out = json_pack("{s:b, s:I, s:I, s:I, s:I, s:s}", "good", 1, "videos", (json_int_t)proof->store.videos,
-					"moments", (json_int_t)proof->store.moments, "rows", (json_int_t)proof->store.rows,
-					"pending", (json_int_t)proof->store.pending, "digest", digest);
-		json_dumpf(out, stdout, JSON_COMPACT);
-		putchar('\n');
-		json_decref(out);
-		return;
-	}
+	if (kx_config_flag(config, "json"))
+		return kx_json_print(json_pack("{s:b, s:I, s:I, s:I, s:I, s:s}", "good", 1, "videos",
+					       (json_int_t)proof->store.videos, "moments",
+					       (json_int_t)proof->store.moments, "rows", (json_int_t)proof->store.rows,
+					       "pending", (json_int_t)proof->store.pending, "digest", digest),
+				     error);
 	printf("good: %" PRIu64 " videos, %" PRIu64 " moments, %" PRIu64 " feature rows; inputs:", proof->store.videos,
 	       proof->store.moments, proof->store.rows);
 	for (int i = KX_INPUT_PLANNED; i <= KX_INPUT_DELETED; i++)
 		if (proof->counts[i] > 0)
 			printf(" %" PRIu64 " %s", proof->counts[i], kx_input_state_name((enum kx_input_state)i));
 	printf("\ndigest %s\n", digest);
+	return KX_OK;
 }
 
 int kx_cmd_verify(const struct kx_config *config)
 {
 	struct proof proof = {0};
 	struct kx_error error = {0};
-	if (verify(kx_config_text(config, "data"), &proof, &error) != KX_OK)
-		return kx_fail(&error);
-	print_proof(config, &proof);
-	return KX_EXIT_DONE;
+	kx_status status = verify(kx_config_text(config, "data"), &proof, &error);
+	if (status == KX_OK)
+		status = print_proof(config, &proof, &error);
+	return status == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }

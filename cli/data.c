@@ -180,11 +180,5 @@ void kx_data_cleanup(struct kx_data **data)
 bool kx_data_busy(const struct kx_data *data)
 {
 	KX_CLEANUP(kx_cleanup_free) char *path = kx_fs_join(data->dir, "LOCK");
-	int lock = -1;
-	if (path == NULL || !kx_fs_exists(path))
-		return false;
-	kx_status status = kx_fs_lock(path, &lock, NULL);
-	if (lock >= 0)
-		close(lock);
-	return status == KX_EBUSY;
+	return path != NULL && kx_fs_is_locked(path);
 }

@@ -20,7 +20,8 @@ enum kx_data_mode {
 	KX_DATA_LEDGER, /* made when missing, but its store is another process's; the ledger has a lock of its own */
 };
 
-kx_status kx_data_open(const char *dir, enum kx_data_mode mode, struct kx_data **ret, struct kx_error *error) KX_MUST_CHECK;
+kx_status kx_data_open(const char *dir, enum kx_data_mode mode, struct kx_data **ret,
+		       struct kx_error *error) KX_MUST_CHECK;
 void kx_data_free(struct kx_data *data);
 void kx_data_cleanup(struct kx_data **data);
 

@@ -11,7 +11,6 @@
 #include "common/base/fs.h"
 #include "common/base/str.h"
 
-#define MOMENT_US 10000000u
 #define FPS 1.0
 #define MOMENTS_MAX KX_QUERY_MOMENTS_MAX
 #define WAIT_MS 100
@@ -40,7 +39,8 @@ static kx_status add_moment(struct kx_embedded *embedded, const struct kx_moment
 {
 	if (embedded->moment_count == MOMENTS_MAX)
 		return kx_error_set(error, KX_ETOOBIG, KX_ERROR_POISON,
-				    "longer than a query can be (%u moments of 10 seconds). Index it instead", MOMENTS_MAX);
+				    "longer than a query can be (%u moments of %u seconds). Index it instead",
+				    MOMENTS_MAX, KX_CLI_MOMENT_US / 1000000u);
 	struct kx_moment **grown =
 		realloc(embedded->moments, (embedded->moment_count + 1u) * sizeof(struct kx_moment *));
 	if (grown == NULL)
@@ -111,10 +111,10 @@ static kx_status describe(struct kx_engine *engine, char *path, struct kx_job *r
 		.content_bytes = (uint64_t)st.st_size,
 		.fps = FPS,
 		.decode_mode = KX_DECODE_EXACT,
-		.moment_us = MOMENT_US,
+		.moment_us = KX_CLI_MOMENT_US,
 		.attempt = 1,
 	};
-	kx_pipeline_recipe(engine->pipeline, FPS, KX_DECODE_EXACT, MOMENT_US, ret->recipe_sha256);
+	kx_pipeline_recipe(engine->pipeline, FPS, KX_DECODE_EXACT, KX_CLI_MOMENT_US, ret->recipe_sha256);
 	return KX_OK;
 }
 
@@ -133,8 +133,8 @@ static kx_status run_job(struct kx_engine *engine, char *path, struct collection
 	return status;
 }
 
-kx_status kx_embed_file(const struct kx_config *config, struct kx_engine *engine, const char *run_dir, const char *path,
-			struct kx_embedded **ret, struct kx_error *error)
+kx_status kx_embed_file(const struct kx_config *config, struct kx_engine *engine, const char *run_dir,
+			const char *path, struct kx_embedded **ret, struct kx_error *error)
 {
 	KX_CLEANUP(kx_embedded_cleanup) struct kx_embedded *embedded = calloc(1, sizeof(*embedded));
 	KX_CLEANUP(kx_cleanup_free) char *absolute = realpath(path, NULL);

@@ -101,7 +101,8 @@ kx_status kx_engine_start(struct kx_engine *engine, const struct kx_config *conf
 }
 
 kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_config *config, double fps,
-			   enum kx_decode_mode mode, uint64_t moment_us, uint8_t ret[KX_SHA_LEN], struct kx_error *error)
+			   enum kx_decode_mode mode, uint64_t moment_us, uint8_t ret[KX_SHA_LEN],
+			   struct kx_error *error)
 {
 	struct kx_runtime *runtime = NULL;
 	char visual[KX_SPACE_MAX], audio[KX_SPACE_MAX];

@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/data.h"
+#include "cli/embed.h"
 #include "cli/engine.h"
 #include "cli/progress.h"
 #include "common/base/clock.h"
@@ -16,7 +17,6 @@
 #include "worker/media/media.h"
 #include "worker/run/worker.h"
 
-#define MOMENT_US 10000000u
 #define LOCAL_TOPIC_BYTES (32u << 20)
 #define KAFKA_QUEUE_BYTES (64u << 20)
 #define MIB (1u << 20)
@@ -70,13 +70,13 @@ kx_status kx_cli_coordinator_options(const struct kx_config *config, struct kx_c
 				     struct kx_error *error)
 {
 	uint64_t segment_us = (uint64_t)kx_config_int(config, "segment") * 1000000u;
-	if (segment_us % MOMENT_US != 0)
+	if (segment_us % KX_CLI_MOMENT_US != 0)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "--segment %u is not a multiple of %u seconds",
-				    (unsigned)(segment_us / 1000000u), MOMENT_US / 1000000u);
+				    (unsigned)(segment_us / 1000000u), KX_CLI_MOMENT_US / 1000000u);
 	ret->ns = kx_config_text(config, "namespace");
 	ret->fps = kx_config_real(config, "fps");
 	ret->segment_us = segment_us;
-	ret->moment_us = MOMENT_US;
+	ret->moment_us = KX_CLI_MOMENT_US;
 	ret->decode_mode = KX_DECODE_EXACT;
 	ret->software = kx_media_software();
 	ret->attempts_max = (uint32_t)kx_config_int(config, "attempts");
@@ -120,7 +120,8 @@ static kx_status start_roles(struct index_run *run, const struct kx_config *conf
 		return status;
 	const char *ns = kx_config_text(config, "namespace");
 	struct kx_shard_options shard = {
-		.data_dir = run->data->dir, .bus = run->bus, .ns = ns, .wire = run->wire, .endpoint = run->data->endpoint};
+		.data_dir = run->data->dir, .bus = run->bus, .ns = ns, .wire = run->wire,
+		.endpoint = run->data->endpoint};
 	status = kx_shard_start(&shard, &run->shard, error);
 	if (status == KX_OK)
 		status = kx_engine_start(run->engine, config, run->data->work_dir, error);
@@ -143,7 +144,8 @@ static void stop_roles(struct index_run *run)
 	kx_progress_free(KX_STEAL(run->progress));
 }
 
-static kx_status coordinate(struct index_run *run, const struct kx_config *config, const struct kx_index_request *request,
+static kx_status coordinate(struct index_run *run, const struct kx_config *config,
+			    const struct kx_index_request *request,
 			    struct kx_coordinator_report *ret, struct kx_error *error)
 {
 	struct kx_coordinator_options options = {0};

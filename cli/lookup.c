@@ -24,12 +24,7 @@ static kx_status open_in(struct kx_lookup *lookup, const char *dir, struct kx_er
 	if (status == KX_OK)
 		status = kx_ledger_open(lookup->data->dir, true, &lookup->ledger, error);
 	/* A shard alone has no ledger. */
-	if (status != KX_OK && status != KX_ENOTFOUND)
-		return status;
-	if (kx_data_busy(lookup->data))
-		return kx_wire_new(&lookup->wire, error);
-	struct kx_shard_options options = {.data_dir = lookup->data->dir, .read_only = true};
-	return kx_shard_start(&options, &lookup->shard, error);
+	return status == KX_ENOTFOUND && lookup->data != NULL ? KX_OK : status;
 }
 
 kx_status kx_lookup_open(const char *dir, struct kx_lookup **ret, struct kx_error *error)
@@ -64,18 +59,35 @@ const struct kx_data *kx_lookup_data(const struct kx_lookup *lookup)
 	return lookup->data;
 }
 
-struct kx_ledger *kx_lookup_ledger(struct kx_lookup *lookup)
+kx_status kx_lookup_ledger(struct kx_lookup *lookup, struct kx_ledger **ret, struct kx_error *error)
 {
-	return lookup->ledger;
+	if (lookup->ledger == NULL)
+		return kx_error_set(error, KX_ENOTFOUND, KX_ERROR_FATAL,
+				    "%s holds no ledger: nothing was indexed into it yet, or it is a shard's alone",
+				    lookup->data->dir);
+	*ret = lookup->ledger;
+	return KX_OK;
+}
+
+static kx_status reach_shard(struct kx_lookup *lookup, struct kx_error *error)
+{
+	if (lookup->wire != NULL || lookup->shard != NULL)
+		return KX_OK;
+	if (kx_data_busy(lookup->data))
+		return kx_wire_new(&lookup->wire, error);
+	struct kx_shard_options options = {.data_dir = lookup->data->dir, .read_only = true};
+	return kx_shard_start(&options, &lookup->shard, error);
 }
 
 kx_status kx_lookup_ask(struct kx_lookup *lookup, const struct kx_query_request *request, struct kx_query_reply **ret,
 			struct kx_error *error)
 {
 	struct kx_query_reply *reply = NULL;
-	kx_status status = lookup->shard != NULL ? kx_shard_answer(lookup->shard, request, &reply, error)
-						 : kx_shard_ask(lookup->wire, lookup->data->endpoint, request,
-								ANSWER_TIMEOUT_MS, &reply, error);
+	kx_status status = reach_shard(lookup, error);
+	if (status == KX_OK && lookup->shard != NULL)
+		status = kx_shard_answer(lookup->shard, request, &reply, error);
+	else if (status == KX_OK)
+		status = kx_shard_ask(lookup->wire, lookup->data->endpoint, request, ANSWER_TIMEOUT_MS, &reply, error);
 	if (status != KX_OK)
 		return status;
 	if (reply->status != KX_OK) {
@@ -110,6 +122,10 @@ static kx_status resolve_file(struct kx_lookup *lookup, const char *path, char *
 kx_status kx_lookup_resolve(struct kx_lookup *lookup, const char *name, char **ret_id, struct kx_error *error)
 {
 	struct kx_input *input = NULL;
+	if (lookup->ledger == NULL) {
+		*ret_id = kx_fs_exists(name) ? NULL : kx_strdup(name);
+		return *ret_id != NULL || kx_fs_exists(name) ? KX_OK : kx_error_nomem(error);
+	}
 	kx_status status = kx_ledger_get(lookup->ledger, name, &input, error);
 	if (status == KX_ENOTFOUND)
 		return resolve_file(lookup, name, ret_id, error);

@@ -32,7 +32,8 @@ static const struct kx_command commands[] = {
 	 "ImageNet classes for the picture, AudioSet classes for the sound, and with --actions Kinetics classes.",
 	 kx_cmd_classify},
 	{"status", KX_CMD_STATUS, "", "what the data directory holds and how each input ended", "", kx_cmd_status},
-	{"dead", KX_CMD_DEAD, "list | show ID | replay ID...", "the dead letters: inputs that were quarantined, and why",
+	{"dead", KX_CMD_DEAD, "list | show ID | replay ID...",
+	 "the dead letters: inputs that were quarantined, and why",
 	 "replay tries them again, whether or not they changed.", kx_cmd_dead},
 	{"verify", KX_CMD_VERIFY, "", "read everything back and prove it",
 	 "Checks every checksum, the ledger's sum, and that each video has the moments it says and comes out of them again "
@@ -41,8 +42,10 @@ static const struct kx_command commands[] = {
 	{"export", KX_CMD_EXPORT, "", "embeddings, classes and metadata for other programs", "", kx_cmd_export},
 	{"bundle", KX_CMD_BUNDLE, "check DIR", "check a model bundle: hashes and golden pairs", "", kx_cmd_bundle},
 	{"coordinator", KX_CMD_COORDINATOR, "SOURCE...", "the coordinator alone, over Kafka (--brokers)",
-	 "Scans, probes and plans the sources, publishes jobs, and ends when every input has ended.", kx_cmd_coordinator},
-	{"worker", KX_CMD_WORKER, "", "a worker alone, over Kafka (--brokers), until it is stopped", "", kx_cmd_worker},
+	 "Scans, probes and plans the sources, publishes jobs, and ends when every input has ended.",
+	 kx_cmd_coordinator},
+	{"worker", KX_CMD_WORKER, "", "a worker alone, over Kafka (--brokers), until it is stopped", "",
+	 kx_cmd_worker},
 	{"shard", KX_CMD_SHARD, "", "a shard alone, over Kafka (--brokers), until it is stopped", "", kx_cmd_shard},
 };
 
@@ -169,6 +172,8 @@ static int run_command(const struct kx_command *command, int argc, char **argv)
 	kx_learn_init();
 	int status = command->run(config);
 	kx_stop_done(&kx_interrupted);
+	if (status == KX_EXIT_DONE && (fflush(stdout) != 0 || ferror(stdout)))
+		return kx_fail(&(struct kx_error){.status = KX_EIO, .message = "can't write to standard output"});
 	return status;
 }
 

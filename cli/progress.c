@@ -1,6 +1,7 @@
 #include "cli/progress.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,23 +19,33 @@ struct kx_progress {
 	bool quiet;
 	bool terminal;
 	uint64_t last_us;
-	char line[256]; /* what stands on the terminal */
+	pthread_mutex_t lock; /* of the line: any thread may log. Taken with the log's lock held, never the other way */
+	char line[256];       /* what stands on the terminal */
 };
 
 static void wipe(void *ctx)
 {
 	struct kx_progress *progress = ctx;
+	pthread_mutex_lock(&progress->lock);
 	if (progress->line[0] != '\0')
 		fputs("\r\033[K", stderr);
+	pthread_mutex_unlock(&progress->lock);
+}
+
+static void put_line(const struct kx_progress *progress)
+{
+	if (progress->line[0] != '\0') {
+		fprintf(stderr, "\r%s\033[K", progress->line);
+		fflush(stderr);
+	}
 }
 
 static void draw(void *ctx)
 {
 	struct kx_progress *progress = ctx;
-	if (progress->line[0] != '\0') {
-		fprintf(stderr, "\r%s\033[K", progress->line);
-		fflush(stderr);
-	}
+	pthread_mutex_lock(&progress->lock);
+	put_line(progress);
+	pthread_mutex_unlock(&progress->lock);
 }
 
 kx_status kx_progress_new(bool quiet, struct kx_progress **ret, struct kx_error *error)
@@ -45,6 +56,7 @@ kx_status kx_progress_new(bool quiet, struct kx_progress **ret, struct kx_error 
 	progress->quiet = quiet;
 	progress->terminal = isatty(STDERR_FILENO);
 	progress->last_us = kx_clock_mono_us();
+	pthread_mutex_init(&progress->lock, NULL);
 	if (progress->terminal)
 		kx_log_set_hooks(wipe, draw, progress);
 	*ret = progress;
@@ -59,6 +71,7 @@ void kx_progress_free(struct kx_progress *progress)
 		kx_log_set_hooks(NULL, NULL, NULL);
 		wipe(progress);
 	}
+	pthread_mutex_destroy(&progress->lock);
 	free(progress);
 }
 
@@ -78,7 +91,8 @@ static void format_bar(const struct kx_coordinator_progress *now, char *out, siz
 	kx_format_duration(now->media_us / 1000, media, sizeof(media));
 	if (now->eta_us > 0)
 		kx_format_duration(now->eta_us / 1000, eta, sizeof(eta));
-	snprintf(out, out_len, "[%s] %" PRIu64 "/%" PRIu64 "%s videos  %s of video  %.0fx  ETA %s  %" PRIu64 " quarantined",
+	snprintf(out, out_len,
+		 "[%s] %" PRIu64 "/%" PRIu64 "%s videos  %s of video  %.0fx  ETA %s  %" PRIu64 " quarantined",
 		 bar, now->ended + now->unchanged, now->found, now->scanning ? "+" : "", media, speed(now), eta,
 		 now->quarantined);
 }
@@ -100,8 +114,10 @@ void kx_progress_show(struct kx_progress *progress, const struct kx_coordinator_
 		return;
 	progress->last_us = us;
 	if (progress->terminal) {
+		pthread_mutex_lock(&progress->lock);
 		format_bar(now, progress->line, sizeof(progress->line));
-		draw(progress);
+		put_line(progress);
+		pthread_mutex_unlock(&progress->lock);
 	} else {
 		print_line(now);
 	}

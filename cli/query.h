@@ -7,7 +7,8 @@
 
 /* The same merge that the shard makes of stored moments. ret's memory is *ret_merge's, which the caller frees. */
 kx_status kx_embedded_merge(const struct kx_embedded *embedded, struct kx_merge **ret_merge,
-			    struct kx_modality_result ret[2], uint32_t *ret_count, struct kx_error *error) KX_MUST_CHECK;
+			    struct kx_modality_result ret[2], uint32_t *ret_count,
+			    struct kx_error *error) KX_MUST_CHECK;
 
 /* Vectors for a SIMILAR query: one a modality for the whole, and where with_moments one a moment. */
 struct kx_vectors {

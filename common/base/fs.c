@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -284,14 +283,21 @@ kx_status kx_fs_lock(const char *path, int *ret_fd, struct kx_error *error)
 
 	if (fd < 0)
 		return kx_error_from_errno(error, errno, "%s: opening the lock", path);
-	if (flock(fd, LOCK_EX | LOCK_NB)) {
-		if (errno == EWOULDBLOCK)
+	if (fcntl(fd, F_OFD_SETLK, &(struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET})) {
+		if (errno == EAGAIN || errno == EACCES)
 			return report_holder(fd, path, error);
 		return kx_error_from_errno(error, errno, "%s: locking", path);
 	}
 	if (ftruncate(fd, 0) || dprintf(fd, "%d\n", (int)getpid()) < 0)
 		return kx_error_from_errno(error, errno, "%s: writing the lock", path);
-	*ret_fd = fd;
-	fd = -1;
+	*ret_fd = kx_steal_fd(&fd);
 	return KX_OK;
+}
+
+bool kx_fs_is_locked(const char *path)
+{
+	int fd KX_CLEANUP(kx_cleanup_close) = open(path, O_RDONLY | O_CLOEXEC);
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }

@@ -29,9 +29,12 @@ kx_status kx_fs_remove_tree(const char *path, struct kx_error *error) KX_MUST_CH
  * meanwhile or can't be read counts as nothing. */
 uint64_t kx_fs_tree_bytes(const char *path);
 
-/* Takes an exclusive advisory lock (flock) on path, created when missing, without waiting. KX_EBUSY, fatal, when
- * another process holds it; the error names its pid, which the file holds. The lock ends when the descriptor and
- * its copies in forked children are closed; exec closes it. */
+/* Takes an exclusive advisory lock (of the open file) on path, created when missing, without waiting. KX_EBUSY, fatal,
+ * when another holds it; the error names its pid, which the file holds. The lock ends when the descriptor and its copies
+ * in forked children are closed; exec closes it. */
 kx_status kx_fs_lock(const char *path, int *ret_fd, struct kx_error *error) KX_MUST_CHECK;
+/* Whether one holds it. Only looks, so that nobody who takes the lock at that moment finds it taken; needs no right to
+ * write. False also when there is no such file. */
+bool kx_fs_is_locked(const char *path);
 
 #endif

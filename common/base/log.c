@@ -8,11 +8,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/base/clock.h"
 #include "common/base/str.h"
 
-/* The longest escape is \u001b: six bytes for one. */
-#define LINE_MAX_BYTES (KX_LOG_MESSAGE_MAX * 6 + 128)
+/* The longest escape is \x1b: four bytes for one. */
+#define LINE_MAX_BYTES (KX_LOG_MESSAGE_MAX * 4 + 128)
 
 static const char *const LEVEL_NAMES[] = {
 	[KX_LOG_ERROR] = "error",
@@ -22,7 +21,6 @@ static const char *const LEVEL_NAMES[] = {
 };
 
 static atomic_int max_level = KX_LOG_WARN;
-static atomic_bool as_json;
 
 /* Guards all below. The buffers are static so that running out of memory can still be logged. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -37,11 +35,6 @@ void kx_log_set_level(enum kx_log_level level)
 	atomic_store(&max_level, (int)level);
 }
 
-void kx_log_set_json(int on)
-{
-	atomic_store(&as_json, on != 0);
-}
-
 void kx_log_set_hooks(void (*before)(void *ctx), void (*after)(void *ctx), void *ctx)
 {
 	pthread_mutex_lock(&lock);
@@ -51,31 +44,8 @@ void kx_log_set_hooks(void (*before)(void *ctx), void (*after)(void *ctx), void 
 	pthread_mutex_unlock(&lock);
 }
 
-/* One character that can't stand in JSON as it is. Returns the bytes written. */
-static size_t escape_json(char *out, unsigned char c)
-{
-	switch (c) {
-	case '"':
-	case '\\':
-		out[0] = '\\';
-		out[1] = (char)c;
-		return 2;
-	case '\n':
-		memcpy(out, "\\n", 2);
-		return 2;
-	case '\t':
-		memcpy(out, "\\t", 2);
-		return 2;
-	case '\r':
-		memcpy(out, "\\r", 2);
-		return 2;
-	default:
-		return (size_t)snprintf(out, 7, "\\u%04x", c >= 0x80 ? 0xfffdU : (unsigned)c);
-	}
-}
-
 /* A file's name may hold an escape sequence or a newline; neither may reach the terminal. */
-static size_t escape_text(char *out, unsigned char c)
+static size_t escape(char *out, unsigned char c)
 {
 	if (c == '\n') {
 		memcpy(out, "\\n", 2);
@@ -84,32 +54,29 @@ static size_t escape_text(char *out, unsigned char c)
 	return (size_t)snprintf(out, 5, "\\x%02x", (unsigned)c);
 }
 
-static bool plain(const char *at, size_t step, bool json)
+static bool is_plain(const char *at, size_t step)
 {
 	unsigned char c = (unsigned char)*at;
 
 	if (step == 0 || c < 0x20 || c == 0x7f)
 		return false;
 	/* U+0080 to U+009F: terminals may take them for control characters. */
-	if (step == 2 && c == 0xc2 && (unsigned char)at[1] < 0xa0)
-		return json;
-	return !json || (c != '"' && c != '\\');
+	return !(step == 2 && c == 0xc2 && (unsigned char)at[1] < 0xa0);
 }
 
 /* Appends text to the line. The line has room for the longest message fully escaped. */
-static size_t put_escaped(size_t at, const char *text, bool json)
+static size_t put_escaped(size_t at, const char *text)
 {
 	size_t left = strlen(text);
 
 	while (left) {
 		size_t step = kx_utf8_step(text, left);
-		if (plain(text, step, json)) {
+		if (is_plain(text, step)) {
 			memcpy(line + at, text, step);
 			at += step;
 		} else {
-			unsigned char c = (unsigned char)*text;
 			step = 1;
-			at += json ? escape_json(line + at, c) : escape_text(line + at, c);
+			at += escape(line + at, (unsigned char)*text);
 		}
 		text += step;
 		left -= step;
@@ -119,17 +86,9 @@ static size_t put_escaped(size_t at, const char *text, bool json)
 
 static size_t format_line(enum kx_log_level level)
 {
-	size_t at;
+	size_t at = (size_t)snprintf(line, sizeof(line), "%s: ", LEVEL_NAMES[level]);
 
-	if (atomic_load(&as_json)) {
-		at = (size_t)snprintf(line, sizeof(line), "{\"time_ms\":%llu,\"level\":\"%s\",\"message\":\"",
-				      (unsigned long long)kx_clock_wall_ms(), LEVEL_NAMES[level]);
-		at = put_escaped(at, message, true);
-		memcpy(line + at, "\"}\n", 3);
-		return at + 3;
-	}
-	at = (size_t)snprintf(line, sizeof(line), "%s: ", LEVEL_NAMES[level]);
-	at = put_escaped(at, message, false);
+	at = put_escaped(at, message);
 	line[at] = '\n';
 	return at + 1;
 }

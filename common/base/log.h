@@ -7,10 +7,9 @@
 enum kx_log_level { KX_LOG_ERROR, KX_LOG_WARN, KX_LOG_INFO, KX_LOG_DEBUG };
 
 void kx_log_set_level(enum kx_log_level level); /* default: KX_LOG_WARN */
-void kx_log_set_json(int on);                   /* one JSON object a line instead of text */
 
-/* Text: "warning: message", control characters escaped. JSON: {"time_ms":1,"level":"warning","message":"..."}, bytes
- * that are no UTF-8 replaced by U+FFFD. Messages are cut at KX_LOG_MESSAGE_MAX bytes. errno is left alone. */
+/* "warning: message", control characters and bytes that are no UTF-8 escaped. Messages are cut at KX_LOG_MESSAGE_MAX
+ * bytes. errno is left alone. */
 #define KX_LOG_MESSAGE_MAX 4095
 
 /* Called before and after each line is written, under the log's lock, so that a progress bar can make room. They

@@ -20,6 +20,14 @@ void kx_cleanup_close(int *fd)
 	errno = saved;
 }
 
+int kx_steal_fd(int *fd)
+{
+	int taken = *fd;
+
+	*fd = -1;
+	return taken;
+}
+
 void kx_cleanup_fclose(void *pointer_to_file)
 {
 	FILE *file = *(FILE **)pointer_to_file;

@@ -27,4 +27,6 @@ void kx_cleanup_close(int *fd);            /* leaves errno alone; -1 is nothing 
 void kx_cleanup_fclose(void *pointer_to_file);
 void kx_cleanup_closedir(void *pointer_to_dir);
 
+int kx_steal_fd(int *fd); /* what KX_STEAL is to a pointer; leaves -1 behind */
+
 #endif

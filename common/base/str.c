@@ -34,6 +34,17 @@ char *kx_strndup(const char *text, size_t len)
 	return text && !kx_fault("str.alloc") ? strndup(text, len) : NULL;
 }
 
+kx_status kx_str_set(char **at, const char *text)
+{
+	char *copy = kx_strdup(text ? text : "");
+
+	if (!copy)
+		return KX_ENOMEM;
+	free(*at);
+	*at = copy;
+	return KX_OK;
+}
+
 bool kx_str_eq(const char *a, const char *b)
 {
 	return a == b || (a && b && strcmp(a, b) == 0);

@@ -12,6 +12,8 @@
 char *kx_strf(const char *format, ...) KX_PRINTF(1, 2);
 char *kx_strdup(const char *text);                    /* NULL in, NULL out */
 char *kx_strndup(const char *text, size_t len);
+/* Puts a copy of text (NULL: "") in *at and frees what was there. KX_ENOMEM leaves *at as it was. */
+kx_status kx_str_set(char **at, const char *text) KX_MUST_CHECK;
 bool kx_str_eq(const char *a, const char *b);         /* two NULLs are equal */
 bool kx_str_starts(const char *text, const char *prefix);
 bool kx_str_ends(const char *text, const char *suffix);

@@ -234,7 +234,9 @@ static void one_process_holds_a_lock(void **state)
 	int fd = -1;
 	int second = -1;
 
+	assert_false(kx_fs_is_locked("lock"));
 	assert_int_equal(kx_fs_lock("lock", &fd, &error), KX_OK);
+	assert_true(kx_fs_is_locked("lock"));
 	assert_int_equal(lock_in_child("lock", getpid()), -KX_EBUSY);
 	assert_int_equal(kx_fs_lock("lock", &second, &error), KX_EBUSY);
 	assert_int_equal(error.class, KX_ERROR_FATAL);
@@ -243,6 +245,7 @@ static void one_process_holds_a_lock(void **state)
 	assert_int_equal(kx_fs_lock("lock", &second, &error), KX_EBUSY);
 	assert_non_null(strstr(error.message, "in use by another process"));
 	kx_cleanup_close(&fd);
+	assert_false(kx_fs_is_locked("lock"));
 	assert_int_equal(lock_in_child("lock", 0), 0);
 	assert_int_equal(kx_fs_lock("none/lock", &fd, &error), KX_ENOTFOUND);
 }

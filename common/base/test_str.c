@@ -25,6 +25,20 @@ static void makes_strings(void **state)
 	}
 }
 
+static void sets_strings(void **state)
+{
+	(void)state;
+	char *text KX_CLEANUP(kx_cleanup_free) = NULL;
+
+	assert_int_equal(kx_str_set(&text, "a"), KX_OK);
+	assert_string_equal(text, "a");
+	kx_fault_arm("str.alloc", 1);
+	assert_int_equal(kx_str_set(&text, "b"), KX_ENOMEM);
+	assert_string_equal(text, "a");
+	assert_int_equal(kx_str_set(&text, NULL), KX_OK);
+	assert_string_equal(text, "");
+}
+
 static void compares(void **state)
 {
 	(void)state;
@@ -163,6 +177,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(makes_strings),
+		cmocka_unit_test(sets_strings),
 		cmocka_unit_test(compares),
 		cmocka_unit_test(utf8),
 		cmocka_unit_test(parses_whole_numbers),

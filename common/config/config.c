@@ -47,12 +47,7 @@ static const struct kx_option *find(const struct kx_config *config, const char *
 static kx_status set(struct kx_config *config, const struct kx_option *option, const char *text,
 		     struct kx_error *error)
 {
-	struct kx_option_value *value = &config->values[option - config->table];
-	kx_status status = kx_option_set(option, text, value, error);
-
-	if (status == KX_OK)
-		value->set = true;
-	return status;
+	return kx_option_set(option, text, &config->values[option - config->table], error);
 }
 
 static kx_status load_defaults(struct kx_config *config, struct kx_error *error)
@@ -96,7 +91,8 @@ static kx_status unknown_key(const struct kx_config *config, const char *key, st
 	const char *nearest = kx_option_nearest(config->table, config->table_len, ~0U, key);
 
 	if (nearest)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "unknown key %s: did you mean %s?", key, nearest);
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "unknown key %s: did you mean %s?", key,
+				    nearest);
 	return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "unknown key %s", key);
 }
 
@@ -257,7 +253,8 @@ static kx_status take_letters(struct kx_config *config, struct words *words, con
 	for (; *letters; letters++) {
 		const struct kx_option *option = find_letter(config, *letters);
 		if (!option)
-			return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "unknown option -%c: see --help", *letters);
+			return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "unknown option -%c: see --help",
+					    *letters);
 		if (!(option->commands & config->command))
 			return foreign_option(option->key, error);
 		if (option->type != KX_OPTION_FLAG)
@@ -350,11 +347,6 @@ double kx_config_real(const struct kx_config *config, const char *key)
 const char *kx_config_text(const struct kx_config *config, const char *key)
 {
 	return value_of(config, key, 1U << KX_OPTION_TEXT | 1U << KX_OPTION_CHOICE)->text;
-}
-
-bool kx_config_is_set(const struct kx_config *config, const char *key)
-{
-	return value_of(config, key, ~0U)->set;
 }
 
 size_t kx_config_argc(const struct kx_config *config)

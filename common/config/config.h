@@ -33,7 +33,8 @@ struct kx_option {
 	unsigned commands;   /* bit set of the commands that take it; the caller's bits */
 };
 
-/* Parsed values; refers to the table, which must outlive it. Read-only after parsing, and then safe to read from any thread. */
+/* Parsed values; refers to the table, which must outlive it. Read-only after parsing, and then safe to read from any
+ * thread. */
 struct kx_config;
 
 /* Parses everything for one command. args: what follows the command's name. Positional arguments are kept in
@@ -51,7 +52,6 @@ bool kx_config_flag(const struct kx_config *config, const char *key);
 int64_t kx_config_int(const struct kx_config *config, const char *key);
 double kx_config_real(const struct kx_config *config, const char *key);
 const char *kx_config_text(const struct kx_config *config, const char *key); /* NULL when unset; TEXT and CHOICE */
-bool kx_config_is_set(const struct kx_config *config, const char *key); /* by file, environment or command line */
 
 size_t kx_config_argc(const struct kx_config *config);
 const char *kx_config_arg(const struct kx_config *config, size_t i);

@@ -152,13 +152,7 @@ static kx_status check_choice(const struct kx_option *option, const char *text, 
 
 static kx_status set_text(const char *text, char **slot, struct kx_error *error)
 {
-	char *copy = kx_strdup(text);
-
-	if (!copy)
-		return kx_error_nomem(error);
-	free(*slot);
-	*slot = copy;
-	return KX_OK;
+	return kx_str_set(slot, text) ? kx_error_nomem(error) : KX_OK;
 }
 
 kx_status kx_option_set(const struct kx_option *option, const char *text, struct kx_option_value *value,

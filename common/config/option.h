@@ -6,7 +6,6 @@
 
 /* Which member counts is the option's type. */
 struct kx_option_value {
-	bool set; /* by anything but the default */
 	bool flag;
 	int64_t integer;
 	double real;

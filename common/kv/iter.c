@@ -75,11 +75,6 @@ void kx_kv_iter_cleanup(struct kx_kv_iter **iter)
 	kx_kv_iter_free(*iter);
 }
 
-void kx_kv_iter_seek(struct kx_kv_iter *iter, const void *key, size_t key_len)
-{
-	rocksdb_iter_seek(iter->rocks, key, key_len);
-}
-
 bool kx_kv_iter_valid(const struct kx_kv_iter *iter)
 {
 	return rocksdb_iter_valid(iter->rocks);

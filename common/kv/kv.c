@@ -108,7 +108,8 @@ kx_status kx_kv_write(struct kx_kv *kv, struct kx_kv_batch *batch, bool sync, st
 	if (status)
 		return status;
 	if (kx_fault("kv.write"))
-		return kx_error_set(error, KX_EFULL, KX_ERROR_FATAL, "store %s: the disk is full (injected)", kv->path);
+		return kx_error_set(error, KX_EFULL, KX_ERROR_FATAL, "store %s: the disk is full (injected)",
+				    kv->path);
 	rocksdb_write(kv->db, sync ? kv->write_synced : kv->write, batch->changes, &text);
 	if (text)
 		return kx_kv_fail(kv->path, text, error);

@@ -66,7 +66,6 @@ kx_status kx_kv_iter_new(struct kx_kv *kv, size_t family, const void *prefix, si
 			 struct kx_kv_iter **ret) KX_MUST_CHECK;
 void kx_kv_iter_free(struct kx_kv_iter *iter);
 void kx_kv_iter_cleanup(struct kx_kv_iter **iter);
-void kx_kv_iter_seek(struct kx_kv_iter *iter, const void *key, size_t key_len); /* first key >= key, in the prefix */
 bool kx_kv_iter_valid(const struct kx_kv_iter *iter);
 void kx_kv_iter_next(struct kx_kv_iter *iter);
 const void *kx_kv_iter_key(const struct kx_kv_iter *iter, size_t *ret_len);

@@ -151,8 +151,8 @@ static kx_status plan_families(struct plan *plan, struct kx_error *error)
 
 		if (!plan->create && !is_on_disk(plan, family->name))
 			return kx_error_set(error, KX_EVERSION, KX_ERROR_FATAL,
-					    "store %s: it has no family \"%s\", so another version wrote it", plan->path,
-					    family->name);
+					    "store %s: it has no family \"%s\", so another version wrote it",
+					    plan->path, family->name);
 		plan_add(plan, family->name, family->compress);
 	}
 	for (size_t i = 0; i < plan->on_disk_count; i++)
@@ -168,8 +168,8 @@ static rocksdb_t *open_db(struct plan *plan, char **ret_text)
 	if (plan->options->read_only)
 		return rocksdb_open_for_read_only_column_families(plan->plain, plan->path, (int)plan->count, plan->names,
 								  plan->family_options, plan->handles, 0, ret_text);
-	return rocksdb_open_column_families(plan->plain, plan->path, (int)plan->count, plan->names, plan->family_options,
-					    plan->handles, ret_text);
+	return rocksdb_open_column_families(plan->plain, plan->path, (int)plan->count, plan->names,
+					    plan->family_options, plan->handles, ret_text);
 }
 
 static kx_status open_families(struct kx_kv *kv, struct plan *plan, bool exists, struct kx_error *error)
@@ -291,8 +291,8 @@ static kx_status open_any(const char *path, const struct kx_kv_options *options,
 		return kx_error_nomem(error);
 	exists = kx_fs_exists(current);
 	if (!exists && !create)
-		return kx_error_set(error, KX_ENOTFOUND, KX_ERROR_FATAL, "store %s: there is none; index something first",
-				    path);
+		return kx_error_set(error, KX_ENOTFOUND, KX_ERROR_FATAL,
+				    "store %s: there is none; index something first", path);
 	if (!exists)
 		status = kx_fs_mkdirs(path, error);
 	if (!status && options->read_only && cached)

@@ -31,15 +31,13 @@ static void expect(struct kx_kv *kv, size_t family, const char *key, const char 
 }
 
 /* Keys under prefix, in order, one letter each. */
-static const char *walk(struct kx_kv *kv, const void *prefix, size_t len, const char *seek)
+static const char *walk(struct kx_kv *kv, const void *prefix, size_t len)
 {
 	static char found[64];
 	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
 	size_t count = 0;
 
 	assert_int_equal(kx_kv_iter_new(kv, FAMILY_A, prefix, len, &iter), KX_OK);
-	if (seek)
-		kx_kv_iter_seek(iter, seek, strlen(seek));
 	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter)) {
 		size_t value_len;
 		const char *value = kx_kv_iter_value(iter, &value_len);
@@ -87,10 +85,10 @@ static void batch_deletes_and_empties(void **state)
 	kx_kv_batch_delete(batch, FAMILY_A, "f", 1);
 	kx_kv_batch_put(batch, FAMILY_A, "c", 1, "C", 1);
 	assert_int_equal(kx_kv_batch_count(batch), 3);
-	assert_string_equal(walk(store->kv, NULL, 0, NULL), "abcdef"); /* nothing happens before the write */
+	assert_string_equal(walk(store->kv, NULL, 0), "abcdef"); /* nothing happens before the write */
 	assert_int_equal(kx_kv_write(store->kv, batch, true, NULL), KX_OK);
 	assert_int_equal(kx_kv_batch_count(batch), 0);
-	assert_string_equal(walk(store->kv, NULL, 0, NULL), "aCe");
+	assert_string_equal(walk(store->kv, NULL, 0), "aCe");
 }
 
 static void walks_a_prefix(void **state)
@@ -107,15 +105,11 @@ static void walks_a_prefix(void **state)
 	put(store->kv, FAMILY_A, "\xff\xff", "6");
 	put(store->kv, FAMILY_A, "\xff\xff\x01", "7");
 
-	assert_string_equal(walk(store->kv, NULL, 0, NULL), "01234567");
-	assert_string_equal(walk(store->kv, "b", 1, NULL), "123");
-	assert_string_equal(walk(store->kv, "b\xff", 2, NULL), "3");
-	assert_string_equal(walk(store->kv, "\xff\xff", 2, NULL), "67");
-	assert_string_equal(walk(store->kv, "bb", 2, NULL), "");
-	assert_string_equal(walk(store->kv, "b", 1, "a"), "123"); /* a seek stays within the prefix */
-	assert_string_equal(walk(store->kv, "b", 1, "b\x01"), "23");
-	assert_string_equal(walk(store->kv, "b", 1, "c"), "");
-	assert_string_equal(walk(store->kv, NULL, 0, "c"), "4567");
+	assert_string_equal(walk(store->kv, NULL, 0), "01234567");
+	assert_string_equal(walk(store->kv, "b", 1), "123");
+	assert_string_equal(walk(store->kv, "b\xff", 2), "3");
+	assert_string_equal(walk(store->kv, "\xff\xff", 2), "67");
+	assert_string_equal(walk(store->kv, "bb", 2), "");
 }
 
 static void walk_sees_a_snapshot(void **state)

@@ -57,8 +57,9 @@ void kx_learn_quantize_i8(const float *in, size_t dim, int8_t *codes, float *ret
 	for (size_t i = 0; i < dim; i++) {
 		float code = scale > 0.0f ? in[i] / scale : 0.0f;
 
-		code = code > I8_STEPS ? I8_STEPS : code;
-		code = code < -I8_STEPS ? -I8_STEPS : code;
+		/* So that what is no number, out of features too large for a float, becomes one. */
+		code = code < I8_STEPS ? code : I8_STEPS;
+		code = code > -I8_STEPS ? code : -I8_STEPS;
 		codes[i] = (int8_t)(code + (code < 0.0f ? -0.5f : 0.5f));
 	}
 	*ret_scale = scale;
@@ -125,6 +126,18 @@ kx_status kx_learn_pool(const uint8_t *codes, const float *lo, const float *step
 	(void)kx_learn_normalize(out, dim);
 	free(row);
 	return KX_OK;
+}
+
+kx_status kx_learn_embed_moment(const uint8_t *codes, const float *lo, const float *step, size_t count, size_t dim,
+				int8_t *embedding, float *ret_scale)
+{
+	float *pooled = malloc(dim > 0 ? dim * sizeof(*pooled) : 1);
+	kx_status status = pooled != NULL ? kx_learn_pool(codes, lo, step, count, dim, pooled) : KX_ENOMEM;
+
+	if (status == KX_OK)
+		kx_learn_quantize_i8(pooled, dim, embedding, ret_scale);
+	free(pooled);
+	return status;
 }
 
 void kx_learn_accumulate(float *acc, const float *v, size_t dim, float weight)

@@ -33,9 +33,15 @@ void kx_learn_power_normalize(float *v, size_t dim);
 kx_status kx_learn_pool(const uint8_t *codes, const float *lo, const float *step, size_t count, size_t dim,
 			float *out) KX_MUST_CHECK;
 
+/* The embedding of a moment as it is stored: kx_learn_pool(), then kx_learn_quantize_i8(). embedding: [dim].
+ * KX_ENOMEM. */
+kx_status kx_learn_embed_moment(const uint8_t *codes, const float *lo, const float *step, size_t count, size_t dim,
+				int8_t *embedding, float *ret_scale) KX_MUST_CHECK;
+
 /* Mean of weighted unit vectors, unit length: acc += weight * v, then kx_learn_normalize(acc). */
 void kx_learn_accumulate(float *acc, const float *v, size_t dim, float weight);
 
+/* Scores of n classes; out may be logits. */
 void kx_learn_softmax(const float *logits, size_t n, float *out);
 void kx_learn_sigmoid(const float *logits, size_t n, float *out);
 

@@ -288,10 +288,10 @@ static void pooled_bytes_never_change(void **state)
 {
 	static struct rows rows;
 	float pooled[DIM];
-	int8_t codes[DIM];
+	int8_t codes[DIM], embedding[DIM];
 	uint8_t sha[KX_SHA256_LEN];
 	char hex[2 * KX_SHA256_LEN + 1];
-	float scale;
+	float scale, embedding_scale;
 
 	(void)state;
 	fill_rows(&rows);
@@ -306,6 +306,10 @@ static void pooled_bytes_never_change(void **state)
 	assert_int_equal(kx_sha256_bytes(codes, sizeof(codes), sha), KX_OK);
 	kx_hex_encode(sha, sizeof(sha), hex);
 	assert_string_equal(hex, "a68f5c53fbe2ebc23b0527d9cc395cd3b457ee7fc9d4620a0f0ed22548b41cf6");
+	assert_int_equal(kx_learn_embed_moment(rows.codes, rows.lo, rows.step, ROWS, DIM, embedding, &embedding_scale),
+			 KX_OK);
+	assert_memory_equal(embedding, codes, sizeof(codes));
+	assert_memory_equal(&embedding_scale, &scale, sizeof(scale));
 }
 
 static void pool_passes_over_rows_of_zeros(void **state)
@@ -332,6 +336,20 @@ static void pool_passes_over_rows_of_zeros(void **state)
 	assert_true(length_of(got, DIM) == 0.0);
 	assert_int_equal(kx_learn_pool(codes, lo, step, 0, DIM, got), KX_OK);
 	assert_true(length_of(got, DIM) == 0.0);
+}
+
+/* A record may hold any finite lo and step; what they make need not fit a float. */
+static void embedding_of_absurd_rows_is_made_of_numbers(void **state)
+{
+	static const uint8_t codes[DIM] = {255, 1};
+	const float huge = 3e38f;
+	int8_t embedding[DIM];
+	float scale;
+
+	(void)state;
+	assert_int_equal(kx_learn_embed_moment(codes, &huge, &huge, 1, DIM, embedding, &scale), KX_OK);
+	for (size_t i = 0; i < DIM; i++)
+		assert_true(embedding[i] >= -127);
 }
 
 static void accumulate_adds_weighted(void **state)
@@ -536,6 +554,7 @@ int main(void)
 		cmocka_unit_test(pool_gives_the_same_bytes_anywhere_in_memory),
 		cmocka_unit_test(pooled_bytes_never_change),
 		cmocka_unit_test(pool_passes_over_rows_of_zeros),
+		cmocka_unit_test(embedding_of_absurd_rows_is_made_of_numbers),
 		cmocka_unit_test(accumulate_adds_weighted),
 		cmocka_unit_test(softmax_is_a_distribution),
 		cmocka_unit_test(softmax_does_not_overflow),

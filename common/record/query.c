@@ -81,6 +81,7 @@ static Kinodex__V1__SimilarQuery *similar_write(struct kx_writer *w, const struc
 	m->weight_visual = request->weight_visual;
 	m->weight_audio = request->weight_audio;
 	m->with_moments = request->with_moments;
+	m->moment_us = request->moment_us;
 	return m;
 }
 
@@ -105,6 +106,7 @@ static void similar_read(struct kx_reader *r, const Kinodex__V1__SimilarQuery *m
 	request->weight_visual = kx_read_double(r, "weight_visual", m->weight_visual, 0.0, WEIGHT_MAX);
 	request->weight_audio = kx_read_double(r, "weight_audio", m->weight_audio, 0.0, WEIGHT_MAX);
 	request->with_moments = m->with_moments;
+	request->moment_us = request->moment_count > 0 ? kx_read_moment_us(r, m->moment_us) : m->moment_us;
 	similar_check(r, request);
 }
 

@@ -25,6 +25,7 @@ struct kx_query_request {
 	struct kx_query_vector *vectors;
 	uint32_t moment_count;           /* for alignment */
 	struct kx_query_vector *moments;
+	uint64_t moment_us;              /* the grid of these moments; 0 when there are none */
 	uint32_t k;
 	double weight_visual;
 	double weight_audio;

@@ -37,6 +37,7 @@ struct kx_part_end {
 	enum kx_decode_mode decode_mode;
 	uint64_t max_time_error_us;
 	uint8_t recipe_sha256[KX_SHA_LEN];
+	uint64_t moment_us; /* the grid that its moments stand on */
 };
 
 enum kx_result_kind {

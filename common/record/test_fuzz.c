@@ -10,62 +10,15 @@
 #include <cmocka.h>
 #include <math.h>
 
-#include "common/base/clock.h"
 #include "common/base/str.h"
+#include "common/base/testkit.h"
 #include "common/record/test_samples.h"
 
 #define ROUNDS 20000 /* of every sample */
 
-static uint64_t seed;
-
-/* SplitMix64 (Steele, Lea and Flood 2014). */
-static uint64_t next_random(uint64_t *random)
-{
-	uint64_t z = *random += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-	return z ^ (z >> 31);
-}
-
-static size_t below(uint64_t *random, size_t n)
-{
-	return (size_t)(next_random(random) % n);
-}
-
 static void put(struct kx_buf *bytes, const void *what, size_t len)
 {
 	assert_int_equal(kx_buf_append(bytes, what, len), KX_OK);
-}
-
-static void mutate_once(uint64_t *random, struct kx_buf *bytes)
-{
-	static const uint8_t telling[] = {0x00, 0x01, 0x7f, 0x80, 0xff, 0xc0, 0x08, 0x0a};
-	size_t at = below(random, bytes->len);
-	size_t len = 1 + below(random, bytes->len - at);
-	uint8_t part[64];
-
-	len = len < sizeof(part) ? len : sizeof(part);
-	switch (below(random, 5)) {
-	case 0:
-		bytes->data[at] ^= (uint8_t)(1u << below(random, 8));
-		return;
-	case 1:
-		bytes->data[at] = telling[below(random, sizeof(telling))];
-		return;
-	case 2: /* cut off */
-		bytes->len = at > 0 ? at : 1;
-		return;
-	case 3: /* cut out */
-		if (len == bytes->len)
-			return;
-		memmove(bytes->data + at, bytes->data + at + len, bytes->len - at - len);
-		bytes->len -= len;
-		return;
-	default: /* said twice, which merges messages and lengthens lists */
-		memcpy(part, bytes->data + at, len);
-		put(bytes, part, len);
-	}
 }
 
 static bool is_finite(const float *values, size_t count, float min, float max)
@@ -130,6 +83,7 @@ static void check_part_end(const struct kx_part_end *end)
 	assert_in_range(end->tracks, 1, 3);
 	assert_true(end->visual_us <= KX_MEDIA_US_MAX && end->audio_us <= KX_MEDIA_US_MAX);
 	assert_int_equal(end->decode_mode, KX_DECODE_EXACT);
+	assert_in_range(end->moment_us, 1, KX_MEDIA_US_MAX);
 }
 
 static void check_result(const struct kx_result *result)
@@ -198,6 +152,7 @@ static void check_request(const struct kx_query_request *request)
 	assert_in_range(request->k, 1, KX_QUERY_K_MAX);
 	assert_true(request->weight_visual >= 0.0 && request->weight_audio >= 0.0);
 	assert_true(isfinite(request->weight_visual + request->weight_audio));
+	assert_true(request->moment_count == 0 || (request->moment_us > 0 && request->moment_us <= KX_MEDIA_US_MAX));
 	assert_true(request->weight_visual + request->weight_audio > 0.0);
 	assert_in_range(request->vector_count, 0, 2);
 	assert_true(request->vector_count > 0 || request->video_id[0] != '\0');
@@ -325,7 +280,8 @@ static bool try_bytes(const struct record_case *c, const struct kx_buf *bytes)
 
 static void mutated_records(void **state)
 {
-	uint64_t random = seed;
+	static const uint8_t telling[] = {0x00, 0x01, 0x7f, 0x80, 0xff, 0xc0, 0x08, 0x0a};
+	uint64_t random = kx_test_seed();
 	unsigned accepted = 0;
 
 	(void)state;
@@ -338,8 +294,8 @@ static void mutated_records(void **state)
 		for (unsigned round = 0; round < ROUNDS; round++) {
 			kx_buf_clear(&bytes);
 			put(&bytes, whole.data, whole.len);
-			for (size_t n = 1 + below(&random, 4); n > 0; n--)
-				mutate_once(&random, &bytes);
+			for (size_t n = 1 + kx_test_below(&random, 4); n > 0; n--)
+				kx_test_mutate(&random, &bytes, telling, sizeof(telling));
 			accepted += try_bytes(c, &bytes);
 		}
 		kx_buf_done(&whole);
@@ -388,10 +344,6 @@ int main(void)
 		cmocka_unit_test(every_truncation),
 		cmocka_unit_test(each_as_every_other),
 	};
-	const char *given = getenv("KINODEX_TEST_SEED");
 
-	if (given == NULL || kx_parse_u64(given, &seed) != KX_OK)
-		seed = kx_clock_mono_us();
-	print_message("KINODEX_TEST_SEED=%llu\n", (unsigned long long)seed);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

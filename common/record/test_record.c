@@ -252,7 +252,7 @@ static void long_lists_of_small_items_pass(void **state)
 	assert_non_null(small);
 	for (uint32_t i = 0; i < COUNT; i++) {
 		ends[i] = (struct kx_part_end){.part = i, .parts = COUNT, .tracks = KX_TRACK_VISUAL,
-					       .decode_mode = KX_DECODE_EXACT, .recipe_sha256 = {1}};
+					       .decode_mode = KX_DECODE_EXACT, .moment_us = 1, .recipe_sha256 = {1}};
 		small[i] = (struct kx_moment_classes){.modality = KX_VISUAL, .index = i, .class_count = 1,
 						      .class_ids = &one_id, .class_scores = &one_score};
 	}

@@ -162,6 +162,8 @@ static void results_out_of_range(void **state)
 	REFUSES(&sample_part_end, r.part_end.parts = 0, KX_ECORRUPT, "Result.body.parts");
 	REFUSES(&sample_part_end, r.part_end.tracks = 7, KX_ECORRUPT, "Result.body.tracks");
 	REFUSES(&sample_part_end, r.part_end.audio_us = UINT64_MAX, KX_ECORRUPT, "Result.body.audio_us");
+	REFUSES(&sample_part_end, r.part_end.moment_us = 0, KX_ECORRUPT, "Result.body.moment_us");
+	REFUSES(&sample_part_end, r.part_end.moment_us = KX_MEDIA_US_MAX + 1, KX_ECORRUPT, "Result.body.moment_us");
 	REFUSES(&sample_copy, r.copy_from = "", KX_ECORRUPT, "Result.body.from_video_id: absent");
 	REFUSES(&sample_result_moment, r.moment.dim = 0, KX_ECORRUPT, "Result.body.dim");
 }
@@ -223,6 +225,8 @@ static void queries_out_of_range(void **state)
 	REFUSES(&sample_similar, r.vectors = alike, KX_ECORRUPT, "QueryRequest.body.vectors: two of one modality");
 	REFUSES(&sample_similar, (r.video_id = NULL, r.vector_count = 0), KX_ECORRUPT, "body.video_id: absent");
 	REFUSES(&sample_similar, (r.vectors = r.moments, r.vector_count = 3), KX_ETOOBIG, "QueryRequest.body.vectors");
+	REFUSES(&sample_similar, r.moment_us = 0, KX_ECORRUPT, "QueryRequest.body.moment_us");
+	REFUSES(&sample_similar, r.moment_us = KX_MEDIA_US_MAX + 1, KX_ECORRUPT, "QueryRequest.body.moment_us");
 	REFUSES(&sample_video_query, r.video_id = NULL, KX_ECORRUPT, "QueryRequest.body.video_id: absent");
 	REFUSES(&sample_reply, r.status = 1, KX_ECORRUPT, "QueryReply.status");
 	REFUSES(&sample_reply, r.status = KX_EPERM - 1, KX_ECORRUPT, "QueryReply.status");

@@ -40,7 +40,8 @@ static float unit[] = {0.5f, -0.5f, 0.5f, -0.5f};
 #define PART_END(number)                                                                                \
 	{.part = (number), .parts = 4, .tracks = KX_TRACK_VISUAL | KX_TRACK_AUDIO, .frames = 300, .patches = 625, \
 	 .visual_us = 300000000, .audio_us = 299000000, .has_visual = true, .has_audio = true, .truncated = true, \
-	 .decode_mode = KX_DECODE_EXACT, .max_time_error_us = 33366, .recipe_sha256 = RECIPE_SHA}
+	 .decode_mode = KX_DECODE_EXACT, .max_time_error_us = 33366, .recipe_sha256 = RECIPE_SHA, \
+	 .moment_us = 5000000}
 
 #define MODALITY(which)                                                                                 \
 	{.modality = (which), .space = "lite0/1234/5678/mean", .moments = 13, .rows = 61, .dim = 4,     \
@@ -140,7 +141,7 @@ static struct kx_query_vector moments[] = {
 
 struct kx_query_request sample_similar = {
 	.request_id = 42, .kind = KX_QUERY_SIMILAR, .video_id = "folder/clip.mp4", .vector_count = 2,
-	.vectors = vectors, .moment_count = 3, .moments = moments, .k = 10, .weight_visual = 0.6,
+	.vectors = vectors, .moment_count = 3, .moments = moments, .moment_us = 5000000, .k = 10, .weight_visual = 0.6,
 	.weight_audio = 0.4, .with_moments = true};
 struct kx_query_request sample_video_query = {
 	.request_id = 43, .kind = KX_QUERY_VIDEO, .video_id = "folder/clip.mp4", .with_moments = true};

@@ -114,8 +114,8 @@ static kx_status check_descriptors(const struct kx_ring *ring, struct kx_error *
 		return kx_error_from_errno(error, errno, "shared ring");
 	if (info.st_size != (off_t)ring->len)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL,
-				    "shared ring: the memory has %jd bytes, %u slots of %u need %zu", (intmax_t)info.st_size,
-				    ring->slots, ring->slot_bytes, ring->len);
+				    "shared ring: the memory has %jd bytes, %u slots of %u need %zu",
+				    (intmax_t)info.st_size, ring->slots, ring->slot_bytes, ring->len);
 	return KX_OK;
 }
 

@@ -33,7 +33,8 @@ uint32_t kx_ring_slots(const struct kx_ring *ring);
 
 /* Writer, any thread: a free slot, waiting for one up to timeout_ms (KX_ETIMEDOUT; -1: for ever). KX_EIO when the
  * reader has gone and none is free. */
-kx_status kx_ring_acquire(struct kx_ring *ring, int timeout_ms, uint32_t *ret_slot, struct kx_error *error) KX_MUST_CHECK;
+kx_status kx_ring_acquire(struct kx_ring *ring, int timeout_ms, uint32_t *ret_slot,
+			  struct kx_error *error) KX_MUST_CHECK;
 
 /* Reader, any thread: gives a slot back. Never blocks, whatever the writer does. */
 void kx_ring_release(struct kx_ring *ring, uint32_t slot);

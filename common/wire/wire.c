@@ -60,7 +60,8 @@ static kx_status fail(struct kx_error *error, const char *what, const char *endp
 	case ENODEV:
 	case EPROTONOSUPPORT:
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL,
-				    "%s %s: not an endpoint of this host (ipc:///path, tcp://host:port)", what, endpoint);
+				    "%s %s: not an endpoint of this host (ipc:///path, tcp://host:port)", what,
+				    endpoint);
 	case ENOMEM:
 		return kx_error_nomem(error);
 	default:
@@ -225,10 +226,12 @@ kx_status kx_wire_send(struct kx_wire_socket *socket, const struct kx_wire_peer 
 
 	assert(!socket->server || peer);
 	if (len > KX_WIRE_MESSAGE_MAX)
-		return kx_error_set(error, KX_ETOOBIG, KX_ERROR_POISON, "sending to %s: %zu bytes, and %u are the most",
+		return kx_error_set(error, KX_ETOOBIG, KX_ERROR_POISON,
+				    "sending to %s: %zu bytes, and %u are the most",
 				    socket->endpoint, len, KX_WIRE_MESSAGE_MAX);
 	if (kx_fault("wire.send"))
-		return kx_error_set(error, KX_EIO, KX_ERROR_FATAL, "sending to %s: failed (injected)", socket->endpoint);
+		return kx_error_set(error, KX_EIO, KX_ERROR_FATAL, "sending to %s: failed (injected)",
+				    socket->endpoint);
 	/* Only the first frame can wait: where it has room, the message has. */
 	if (socket->server)
 		status = send_frame(socket, peer->name, peer->len, ZMQ_SNDMORE, &deadline, error);

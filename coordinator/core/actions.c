@@ -2,8 +2,6 @@
 
 #include <stdlib.h>
 
-#include "common/base/str.h"
-
 /* A copy goes by the wire form: it exists, it is tested, and no second list of every field is needed here. */
 #define DEFINE_CLONE(name)                                                          \
 	static struct name *name##_copy(const struct name *from)                    \
@@ -25,16 +23,6 @@ DEFINE_CLONE(kx_job)
 struct kx_input *kx_input_clone(const struct kx_input *from)
 {
 	return kx_input_copy(from);
-}
-
-kx_status kx_set_text(char **at, const char *text)
-{
-	char *copy = kx_strdup(text != NULL ? text : "");
-	if (copy == NULL)
-		return KX_ENOMEM;
-	free(*at);
-	*at = copy;
-	return KX_OK;
 }
 
 static struct kx_core_action *append(struct kx_core_actions *actions, enum kx_core_action_kind kind)

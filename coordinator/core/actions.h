@@ -13,7 +13,4 @@ kx_status kx_actions_job(struct kx_core_actions *actions, const struct kx_job *j
 /* Deep copies; the caller frees with the record's free. NULL when out of memory. */
 struct kx_input *kx_input_clone(const struct kx_input *from);
 
-/* Sets a string of a record, freeing the old one. */
-kx_status kx_set_text(char **at, const char *text) KX_MUST_CHECK;
-
 #endif

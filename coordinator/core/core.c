@@ -141,7 +141,8 @@ static struct video *find_video(struct kx_core *core, const char *id, uint64_t g
 	return NULL;
 }
 
-static void describe(const struct kx_core *core, const struct video *video, uint64_t wall_ms, struct kx_video_info *ret)
+static void describe(const struct kx_core *core, const struct video *video, uint64_t wall_ms,
+		     struct kx_video_info *ret)
 {
 	const struct kx_input *input = video->input;
 	const struct kx_probe_info *info = &video->info;
@@ -288,7 +289,7 @@ static struct video *new_video(struct step *step)
 		return NULL;
 	video->input = kx_input_clone(step->event->input);
 	if (video->input == NULL || kx_probe_info_copy(step->event->info, &video->info) != KX_OK ||
-	    kx_set_text(&video->input->message, "") != KX_OK) {
+	    kx_str_set(&video->input->message, "") != KX_OK) {
 		video_free(video);
 		return NULL;
 	}
@@ -331,7 +332,7 @@ static kx_status publish_delete(struct step *step, const struct kx_input *input)
 static kx_status quarantine(struct step *step, struct kx_input *input, enum kx_reason reason, const char *message)
 {
 	struct kx_core *core = step->core;
-	kx_status status = kx_set_text(&input->message, message);
+	kx_status status = kx_str_set(&input->message, message);
 	if (status != KX_OK)
 		return status;
 	input->state = KX_INPUT_QUARANTINED;
@@ -373,36 +374,52 @@ static kx_status on_refused(struct step *step)
 	return quarantine(step, input, input->reason, message);
 }
 
-/* The ledger follows when the shard has confirmed: a crash in between must not leave a video that is said to be gone. */
-static kx_status on_gone(struct step *step)
+static kx_status put_deleted(struct step *step, struct video *video)
 {
-	struct kx_core *core = step->core;
-	struct video *video = calloc(1, sizeof(*video));
-	if (video == NULL)
-		return KX_ENOMEM;
-	video->phase = VIDEO_DELETING;
-	video->quiet_since_us = step->event->now_us;
-	video->input = kx_input_clone(step->event->input);
-	kx_status status = video->input != NULL ? publish_delete(step, video->input) : KX_ENOMEM;
+	video->input->covered_us = 0;
+	kx_status status = put_input(step, video, KX_INPUT_DELETED);
+	if (status == KX_OK)
+		step->core->counts.deleted++;
+	return status;
+}
+
+/* Takes the video over. The ledger follows when the shard has confirmed: a crash in between must not leave a video that
+ * is said to be gone. */
+static kx_status forget(struct step *step, struct video *video)
+{
+	kx_status status = publish_delete(step, video->input);
 	if (status != KX_OK) {
 		video_free(video);
 		return status;
 	}
-	TAILQ_INSERT_TAIL(&core->videos, video, link);
+	video->phase = VIDEO_DELETING;
+	video->quiet_since_us = step->event->now_us;
+	TAILQ_INSERT_TAIL(&step->core->videos, video, link);
 	return KX_OK;
+}
+
+static kx_status on_gone(struct step *step)
+{
+	struct video *video = calloc(1, sizeof(*video));
+	if (video == NULL)
+		return KX_ENOMEM;
+	video->input = kx_input_clone(step->event->input);
+	if (video->input != NULL && video->input->generation != 0)
+		return forget(step, video);
+	/* It was refused each time, so that no shard has heard of it. */
+	kx_status status = video->input != NULL ? put_deleted(step, video) : KX_ENOMEM;
+	video_free(video);
+	return status;
 }
 
 static kx_status on_deleted(struct step *step, struct video *video)
 {
 	if (video->phase != VIDEO_DELETING)
 		return KX_OK;
-	video->input->covered_us = 0;
-	kx_status status = put_input(step, video, KX_INPUT_DELETED);
-	if (status != KX_OK)
-		return status;
-	step->core->counts.deleted++;
-	drop_video(step->core, video);
-	return KX_OK;
+	kx_status status = put_deleted(step, video);
+	if (status == KX_OK)
+		drop_video(step->core, video);
+	return status;
 }
 
 static void count_media(struct kx_core *core, struct video *video, uint64_t media_us)
@@ -456,7 +473,7 @@ static kx_status on_failed(struct step *step, struct video *video, struct part *
 static kx_status on_missing_source(struct step *step, struct video *video)
 {
 	video->phase = VIDEO_RUNNING;
-	kx_status status = kx_set_text(&video->input->copy_of, "");
+	kx_status status = kx_str_set(&video->input->copy_of, "");
 	return status == KX_OK ? plan_parts(step, video) : status;
 }
 
@@ -529,7 +546,8 @@ static kx_status check_video(struct step *step, struct video *video)
 		drop_video(step->core, video);
 		return KX_OK;
 	}
-	return give_up(step, video, KX_REASON_INTERNAL, "its jobs are finished, but no shard confirmed that it is stored");
+	return give_up(step, video, KX_REASON_INTERNAL,
+		       "its jobs are finished, but no shard confirmed that it is stored");
 }
 
 /* What nobody speaks of any more. At most one a tick: more would be the bus that is away, not jobs that are lost. */

@@ -266,6 +266,21 @@ static void what_is_gone_is_deleted_when_the_shard_says_so(void **state)
 	end_bench(&bench);
 }
 
+static void what_no_shard_has_heard_of_is_deleted_at_once(void **state)
+{
+	(void)state;
+	struct bench bench = make_bench();
+	struct kx_input input = make_input((char *)"notes.txt");
+	input.state = KX_INPUT_QUARANTINED;
+	input.reason = KX_REASON_NOT_MEDIA;
+	step(&bench, (struct kx_core_event){.kind = KX_CORE_GONE, .input = &input});
+	assert_int_equal(count_of(&bench, KX_CORE_PUBLISH_RESULT), 0);
+	assert_int_equal(action_of(&bench, KX_CORE_PUT_INPUT, 0)->input->state, KX_INPUT_DELETED);
+	assert_int_equal(kx_core_counts(bench.core)->deleted, 1);
+	assert_true(kx_core_idle(bench.core));
+	end_bench(&bench);
+}
+
 static void a_generation_is_higher_than_any_before(void **state)
 {
 	(void)state;
@@ -480,6 +495,7 @@ int main(void)
 		cmocka_unit_test(a_truncated_video_is_partial),
 		cmocka_unit_test(a_copy_needs_no_job_unless_its_original_is_gone),
 		cmocka_unit_test(what_is_gone_is_deleted_when_the_shard_says_so),
+		cmocka_unit_test(what_no_shard_has_heard_of_is_deleted_at_once),
 		cmocka_unit_test(a_generation_is_higher_than_any_before),
 		cmocka_unit_test(silence_is_not_waited_for_for_ever),
 		cmocka_unit_test_teardown(every_input_ends_exactly_once, tell_seed),

@@ -196,8 +196,8 @@ kx_status kx_ledger_by_content(struct kx_ledger *ledger, const uint8_t sha256[KX
 }
 
 kx_status kx_ledger_each(struct kx_ledger *ledger,
-			 kx_status (*visit)(void *ctx, const struct kx_input *input, struct kx_error *error), void *ctx,
-			 struct kx_error *error)
+			 kx_status (*visit)(void *ctx, const struct kx_input *input, struct kx_error *error),
+			 void *ctx, struct kx_error *error)
 {
 	struct kx_kv_iter *iter KX_CLEANUP(kx_kv_iter_cleanup) = NULL;
 
@@ -219,7 +219,8 @@ kx_status kx_ledger_each(struct kx_ledger *ledger,
 }
 
 kx_status kx_ledger_each_dead(struct kx_ledger *ledger,
-			      kx_status (*visit)(void *ctx, const struct kx_dead_letter *letter, struct kx_error *error),
+			      kx_status (*visit)(void *ctx, const struct kx_dead_letter *letter,
+						 struct kx_error *error),
 			      void *ctx, struct kx_error *error)
 {
 	struct kx_kv_iter *iter KX_CLEANUP(kx_kv_iter_cleanup) = NULL;

@@ -37,10 +37,11 @@ kx_status kx_ledger_by_content(struct kx_ledger *ledger, const uint8_t sha256[KX
 /* Calls visit for each, bytewise in the order of ids, until it returns other than KX_OK, which is then returned. They
  * are those that stood there at the call; visit may use the ledger. */
 kx_status kx_ledger_each(struct kx_ledger *ledger,
-			 kx_status (*visit)(void *ctx, const struct kx_input *input, struct kx_error *error), void *ctx,
-			 struct kx_error *error) KX_MUST_CHECK;
+			 kx_status (*visit)(void *ctx, const struct kx_input *input, struct kx_error *error),
+			 void *ctx, struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_ledger_each_dead(struct kx_ledger *ledger,
-			      kx_status (*visit)(void *ctx, const struct kx_dead_letter *letter, struct kx_error *error),
+			      kx_status (*visit)(void *ctx, const struct kx_dead_letter *letter,
+						 struct kx_error *error),
 			      void *ctx, struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_ledger_get_dead(struct kx_ledger *ledger, const char *video_id, struct kx_dead_letter **ret,
 			     struct kx_error *error) KX_MUST_CHECK;

@@ -59,8 +59,8 @@ static kx_status publish(struct coordinator *c, enum kx_topic topic, int partiti
 {
 	const char *name = c->topics.name[topic];
 	for (;;) {
-		kx_status status = kx_bus_publish(c->options->bus, name, partition, key, strlen(key), bytes->data, bytes->len,
-						  delivered, c, error);
+		kx_status status = kx_bus_publish(c->options->bus, name, partition, key, strlen(key),
+						  bytes->data, bytes->len, delivered, c, error);
 		if (status != KX_EAGAIN)
 			return status;
 		if (kx_stop_asked(c->options->stop))
@@ -192,7 +192,8 @@ static kx_status take_message(struct coordinator *c, const struct kx_bus_message
 	if (status == KX_ENOMEM)
 		return kx_error_nomem(error);
 	if (status != KX_OK) {
-		kx_error_prefix(&bad, status, "skipping an event at offset %" PRId64 " of %s", message->offset, message->topic);
+		kx_error_prefix(&bad, status, "skipping an event at offset %" PRId64 " of %s", message->offset,
+				message->topic);
 		kx_log_failure(&bad);
 		return KX_OK;
 	}

@@ -35,7 +35,8 @@ struct kx_coordinator_options {
 	const char *data_dir;          /* the ledger is data_dir/ledger */
 	const char *const *sources;    /* folders, files, manifests (.jsonl, .csv) */
 	size_t source_count;
-	const char *const *replay_ids; /* inputs of the ledger to try again, whatever their state; sources may then be empty */
+	/* Inputs of the ledger to try again, whatever their state; sources may then be empty. */
+	const char *const *replay_ids;
 	size_t replay_count;
 	double fps;
 	uint64_t segment_us;           /* longest visual span of one job, a multiple of moment_us */
@@ -48,7 +49,8 @@ struct kx_coordinator_options {
 	uint64_t wall_limit_ms, cpu_limit_ms, memory_limit_bytes; /* of a job; 0: by its length, 1 GiB */
 	struct kx_probe probe;
 	struct kx_stop *stop;          /* asked: publish nothing more, keep what is done, return KX_ECANCELED */
-	void (*progress)(void *ctx, const struct kx_coordinator_progress *progress); /* a few times a second; or NULL */
+	/* A few times a second; or NULL. */
+	void (*progress)(void *ctx, const struct kx_coordinator_progress *progress);
 	/* Asked about once a second: lets the caller end a wait for a role that died. May be NULL. */
 	kx_status (*health)(void *ctx, struct kx_error *error);
 	void *ctx;

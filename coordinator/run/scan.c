@@ -10,6 +10,7 @@
 
 #include "common/base/hash.h"
 #include "common/base/str.h"
+#include "coordinator/source/idset.h"
 #include "coordinator/source/source.h"
 
 #define QUEUE_MAX 32
@@ -21,7 +22,7 @@ struct kx_scan {
 	void *wake_ctx;
 	struct kx_source **sources;
 	size_t source_count;
-	struct kx_seen seen; /* the thread's until it has ended */
+	struct kx_idset seen; /* the thread's until it has ended */
 
 	pthread_t thread;
 	bool started;
@@ -55,18 +56,11 @@ void kx_find_free(struct kx_find *find)
 
 /* --- One item ------------------------------------------------------------------------------------------------- */
 
-static kx_status set_text(char **at, const char *text)
-{
-	free(*at);
-	*at = kx_strdup(text);
-	return *at != NULL ? KX_OK : KX_ENOMEM;
-}
-
 static kx_status refuse(struct look *look, enum kx_reason reason, const char *message)
 {
 	look->find->kind = KX_FIND_REFUSED;
 	look->find->input->reason = reason;
-	return set_text(&look->find->input->message, message);
+	return kx_str_set(&look->find->input->message, message);
 }
 
 static kx_status refuse_error(struct look *look, enum kx_reason reason, const struct kx_error *error)
@@ -173,22 +167,36 @@ static kx_status find_copy(struct look *look)
 	if (status != KX_OK || !is_indexed(original) || !same_recipe(look, original))
 		return status;
 	look->find->kind = KX_FIND_COPY;
-	return set_text(&input->copy_of, id);
+	return kx_str_set(&input->copy_of, id);
 }
 
+/* A prober that was killed is no fault of the file's, so that probing has as many attempts as a job. */
 static kx_status probe_item(struct look *look)
 {
-	const struct kx_probe *probe = &look->scan->options->probe;
+	const struct kx_coordinator_options *options = look->scan->options;
 	enum kx_reason reason = KX_REASON_INTERNAL;
 	struct kx_error error = {0};
-	kx_status status = probe->probe(probe->ctx, look->fd, look->find->input->video_id, &look->find->info, &reason,
-					&error);
+	kx_status status = KX_EAGAIN;
+	for (uint32_t i = 0; i < options->attempts_max && status != KX_OK && error.class == KX_ERROR_RETRY; i++) {
+		error = (struct kx_error){0};
+		status = options->probe.probe(options->probe.ctx, look->fd, look->find->input->video_id,
+					      &look->find->info, &reason, &error);
+	}
 	if (status == KX_ENOMEM)
 		return status;
 	if (status != KX_OK)
 		return refuse_error(look, reason, &error);
 	look->find->input->duration_us = look->find->info.duration_us;
 	return KX_OK;
+}
+
+/* *ret_new: the run had not met the id yet. */
+static kx_status meet(struct kx_scan *scan, const char *id, bool *ret_new)
+{
+	uint64_t line;
+	kx_status status = kx_idset_add(&scan->seen, id, 1, &line);
+	*ret_new = status == KX_OK;
+	return status == KX_EEXIST ? KX_OK : status;
 }
 
 /* An id that another file holds can't be this one's too: the input goes down under an id that says which file it is. */
@@ -200,7 +208,11 @@ static kx_status refuse_duplicate(struct look *look, const char *holder)
 				input->video_id, holder);
 	kx_status status = id != NULL && message != NULL ? refuse(look, KX_REASON_DUPLICATE_ID, message) : KX_ENOMEM;
 	if (status == KX_OK && strlen(id) <= KX_ID_MAX && kx_utf8_valid(id, strlen(id)))
-		status = set_text(&input->video_id, id);
+		status = kx_str_set(&input->video_id, id);
+	/* Met under this id too, or the end of the walk would take it for lost. */
+	bool is_new;
+	if (status == KX_OK)
+		status = meet(look->scan, input->video_id, &is_new);
 	free(message);
 	free(id);
 	return status;
@@ -227,7 +239,7 @@ static kx_status examine(struct look *look, const struct kx_source_item *item)
 	struct kx_input *input = look->find->input;
 	bool is_new;
 	struct kx_error error = {0};
-	kx_status status = kx_seen_add(&look->scan->seen, input->video_id, &is_new);
+	kx_status status = meet(look->scan, input->video_id, &is_new);
 	if (status != KX_OK)
 		return status;
 	if (!is_new)
@@ -276,9 +288,9 @@ static struct kx_find *new_find(const struct kx_source_item *item, const char *r
 	find->input = input;
 	input->state = KX_INPUT_PLANNED;
 	input->reason = KX_REASON_NONE;
-	if (set_text(&input->video_id, item->video_id) != KX_OK || set_text(&input->root, root) != KX_OK ||
-	    set_text(&input->source, item->path) != KX_OK || set_text(&input->title, item->title) != KX_OK ||
-	    set_text(&input->message, "") != KX_OK || set_text(&input->copy_of, "") != KX_OK ||
+	if (kx_str_set(&input->video_id, item->video_id) != KX_OK || kx_str_set(&input->root, root) != KX_OK ||
+	    kx_str_set(&input->source, item->path) != KX_OK || kx_str_set(&input->title, item->title) != KX_OK ||
+	    kx_str_set(&input->message, "") != KX_OK || kx_str_set(&input->copy_of, "") != KX_OK ||
 	    copy_labels(item, input) != KX_OK) {
 		kx_find_free(find);
 		return NULL;
@@ -309,6 +321,9 @@ static kx_status push(struct kx_scan *scan, struct kx_find *find)
 static kx_status scan_item(struct kx_scan *scan, const struct kx_source_item *item, const char *root,
 			   struct kx_error *error)
 {
+	if (scan->seen.count == KX_IDSET_MAX)
+		return kx_error_set(error, KX_ETOOBIG, KX_ERROR_FATAL,
+				    "more than %zu inputs in one run: index them in parts", KX_IDSET_MAX);
 	struct kx_find *find = new_find(item, root);
 	if (find == NULL)
 		return kx_error_nomem(error);
@@ -319,7 +334,8 @@ static kx_status scan_item(struct kx_scan *scan, const struct kx_source_item *it
 		close(look.fd);
 	if (status != KX_OK) {
 		kx_find_free(find);
-		return kx_error_set(error, status, KX_ERROR_FATAL, "looking at %s: %s", item->path, kx_status_name(status));
+		return kx_error_set(error, status, KX_ERROR_FATAL, "looking at %s: %s", item->path,
+				    kx_status_name(status));
 	}
 	atomic_fetch_add(&scan->found, 1);
 	return push(scan, find);
@@ -408,8 +424,8 @@ static kx_status open_sources(struct kx_scan *scan, struct kx_error *error)
 	return KX_OK;
 }
 
-kx_status kx_scan_start(const struct kx_coordinator_options *options, struct kx_ledger *ledger, void (*wake)(void *ctx),
-			void *wake_ctx, struct kx_scan **ret, struct kx_error *error)
+kx_status kx_scan_start(const struct kx_coordinator_options *options, struct kx_ledger *ledger,
+			void (*wake)(void *ctx), void *wake_ctx, struct kx_scan **ret, struct kx_error *error)
 {
 	struct kx_scan *scan = calloc(1, sizeof(*scan));
 	if (scan == NULL)
@@ -447,7 +463,7 @@ void kx_scan_free(struct kx_scan *scan)
 	for (size_t i = 0; i < scan->source_count; i++)
 		kx_source_free(scan->sources[i]);
 	free(scan->sources);
-	kx_seen_done(&scan->seen);
+	kx_idset_done(&scan->seen);
 	pthread_cond_destroy(&scan->room);
 	pthread_mutex_destroy(&scan->mutex);
 	free(scan);
@@ -481,10 +497,12 @@ uint64_t kx_scan_found(const struct kx_scan *scan)
 
 bool kx_scan_lost(const struct kx_scan *scan, const struct kx_input *input)
 {
-	if (input->state == KX_INPUT_DELETED || kx_seen_has(&scan->seen, input->video_id))
+	uint64_t line;
+	if (input->state == KX_INPUT_DELETED || kx_idset_find(&scan->seen, input->video_id, &line) != KX_ENOTFOUND)
 		return false;
 	for (size_t i = 0; i < scan->source_count; i++)
-		if (kx_source_is_complete(scan->sources[i]) && strcmp(kx_source_root(scan->sources[i]), input->root) == 0)
+		if (kx_source_is_complete(scan->sources[i]) &&
+		    strcmp(kx_source_root(scan->sources[i]), input->root) == 0)
 			return true;
 	return false;
 }

@@ -5,7 +5,6 @@
 
 #include "coordinator/ledger/ledger.h"
 #include "coordinator/run/coordinator.h"
-#include "coordinator/run/seen.h"
 
 enum kx_find_kind {
 	KX_FIND_NEW = 1,   /* to be indexed: input, info */
@@ -26,7 +25,8 @@ struct kx_scan;
 
 /* Opens all sources first, so that a bad manifest is told before anything begins; then starts the thread. ledger and
  * options must outlive it. wake is called, from the thread, after each find and at the end. */
-kx_status kx_scan_start(const struct kx_coordinator_options *options, struct kx_ledger *ledger, void (*wake)(void *ctx),
+kx_status kx_scan_start(const struct kx_coordinator_options *options, struct kx_ledger *ledger,
+			void (*wake)(void *ctx),
 			void *wake_ctx, struct kx_scan **ret, struct kx_error *error) KX_MUST_CHECK;
 void kx_scan_free(struct kx_scan *scan); /* stops the thread and waits for it */
 

@@ -19,6 +19,16 @@ void kx_idset_done(struct kx_idset *set)
 	*set = (struct kx_idset){0};
 }
 
+static kx_status digest_of(const char *id, uint32_t digest[DIGEST_WORDS])
+{
+	uint8_t sha[KX_SHA256_LEN];
+
+	if (kx_sha256_bytes(id, strlen(id), sha))
+		return KX_ENOMEM;
+	memcpy(digest, sha, DIGEST_WORDS * sizeof(digest[0]));
+	return KX_OK;
+}
+
 /* Where the digest stands, or the free slot where it belongs. The digest is as good as random: its first word is the
  * hash. There is always a free slot. */
 static struct kx_idset_slot *find(struct kx_idset_slot *slots, size_t cap, const uint32_t digest[DIGEST_WORDS])
@@ -49,7 +59,6 @@ static kx_status grow(struct kx_idset *set)
 
 kx_status kx_idset_add(struct kx_idset *set, const char *id, uint64_t line, uint64_t *ret_first_line)
 {
-	uint8_t sha[KX_SHA256_LEN];
 	struct kx_idset_slot new = {.line = line < UINT32_MAX ? (uint32_t)line : UINT32_MAX};
 	struct kx_idset_slot *slot;
 
@@ -57,9 +66,8 @@ kx_status kx_idset_add(struct kx_idset *set, const char *id, uint64_t line, uint
 		return KX_ETOOBIG;
 	if (4 * set->count >= 3 * set->cap && grow(set))
 		return KX_ENOMEM;
-	if (kx_sha256_bytes(id, strlen(id), sha))
+	if (digest_of(id, new.digest))
 		return KX_ENOMEM;
-	memcpy(new.digest, sha, sizeof(new.digest));
 	slot = find(set->slots, set->cap, new.digest);
 	if (slot->line) {
 		*ret_first_line = slot->line;
@@ -67,5 +75,21 @@ kx_status kx_idset_add(struct kx_idset *set, const char *id, uint64_t line, uint
 	}
 	*slot = new;
 	set->count++;
+	return KX_OK;
+}
+
+kx_status kx_idset_find(const struct kx_idset *set, const char *id, uint64_t *ret_line)
+{
+	uint32_t digest[DIGEST_WORDS];
+	const struct kx_idset_slot *slot;
+
+	if (!set->cap)
+		return KX_ENOTFOUND;
+	if (digest_of(id, digest))
+		return KX_ENOMEM;
+	slot = find(set->slots, set->cap, digest);
+	if (!slot->line)
+		return KX_ENOTFOUND;
+	*ret_line = slot->line;
 	return KX_OK;
 }

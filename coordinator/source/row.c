@@ -29,11 +29,6 @@ enum kx_field kx_field_of(const char *name, size_t len)
 	return KX_FIELD_COUNT;
 }
 
-const char *kx_field_name(enum kx_field field)
-{
-	return fields[field].name;
-}
-
 kx_status kx_row_invalid(struct kx_error *error, enum kx_field field, const char *format, ...)
 {
 	char text[256];

@@ -17,7 +17,6 @@ enum kx_field {
 	KX_FIELD_COUNT, /* none of them */
 };
 enum kx_field kx_field_of(const char *name, size_t len);
-const char *kx_field_name(enum kx_field field);
 
 /* Owns what it points to. path is in item as it was written; strings are NULL until they are set. */
 struct kx_row {

@@ -9,8 +9,8 @@
 #include <cmocka.h>
 
 #include "common/base/buf.h"
-#include "common/base/clock.h"
 #include "common/base/str.h"
+#include "common/base/testkit.h"
 #include "coordinator/source/test_tree.h"
 
 #define ROUNDS 3000 /* of each sample */
@@ -27,51 +27,6 @@ static const struct {
 		  "\xc3\xa9,,file:///films/b%20c.mp4,\"two\nlines\",,,\n"
 		  "\nc,/c.mp4,,,; ;z,12.5,\n"},
 };
-
-/* SplitMix64 (Steele, Lea and Flood 2014). */
-static uint64_t next_random(uint64_t *random)
-{
-	uint64_t z = *random += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-	return z ^ (z >> 31);
-}
-
-static size_t below(uint64_t *random, size_t n)
-{
-	return (size_t)(next_random(random) % n);
-}
-
-static void mutate_once(uint64_t *random, struct kx_buf *text)
-{
-	static const char telling[] = "\"\\,;:{}[]\n\r\0%\xff\xc3 0e-";
-	size_t at = below(random, text->len);
-	size_t len = 1 + below(random, text->len - at);
-	char part[64];
-
-	len = len < sizeof(part) ? len : sizeof(part);
-	switch (below(random, 5)) {
-	case 0:
-		text->data[at] ^= (uint8_t)(1u << below(random, 8));
-		return;
-	case 1:
-		text->data[at] = (uint8_t)telling[below(random, sizeof(telling) - 1)];
-		return;
-	case 2: /* cut off */
-		text->len = at > 0 ? at : 1;
-		return;
-	case 3: /* cut out */
-		if (len == text->len)
-			return;
-		memmove(text->data + at, text->data + at + len, text->len - at - len);
-		text->len -= len;
-		return;
-	default: /* said twice */
-		memcpy(part, text->data + at, len);
-		assert_int_equal(kx_buf_append(text, part, len), KX_OK);
-	}
-}
 
 static void check_item(const struct kx_source_item *item)
 {
@@ -114,13 +69,10 @@ static bool try_manifest(const char *name)
 
 static void mutated_manifests(void **state)
 {
-	const char *given = getenv("KINODEX_TEST_SEED");
-	uint64_t random = kx_clock_mono_us();
+	static const char telling[] = "\"\\,;:{}[]\n\r\0%\xff\xc3 0e-";
+	uint64_t random = kx_test_seed();
 
 	(void)state;
-	if (given && kx_parse_u64(given, &random))
-		fail_msg("KINODEX_TEST_SEED is no number");
-	print_message("KINODEX_TEST_SEED=%llu\n", (unsigned long long)random);
 	for (size_t i = 0; i < KX_ARRAY_LEN(samples); i++) {
 		struct kx_buf text KX_CLEANUP(kx_buf_done) = {.max = 1 << 20};
 		unsigned accepted = 0;
@@ -130,8 +82,8 @@ static void mutated_manifests(void **state)
 		for (unsigned round = 0; round < ROUNDS; round++) {
 			kx_buf_clear(&text);
 			assert_int_equal(kx_buf_append(&text, samples[i].text, strlen(samples[i].text)), KX_OK);
-			for (size_t n = 1 + below(&random, 3); n > 0; n--)
-				mutate_once(&random, &text);
+			for (size_t n = 1 + kx_test_below(&random, 3); n > 0; n--)
+				kx_test_mutate(&random, &text, telling, sizeof(telling) - 1);
 			test_tree_write_bytes(samples[i].name, text.data, text.len);
 			accepted += try_manifest(samples[i].name);
 		}

@@ -119,6 +119,7 @@ static void ids_are_told_apart(void **state)
 	uint64_t first = 0;
 
 	(void)state;
+	assert_int_equal(kx_idset_find(&ids, "video-0", &first), KX_ENOTFOUND);
 	for (unsigned round = 0; round < 2; round++) {
 		for (unsigned i = 0; i < COUNT; i++) {
 			char id[32];
@@ -130,6 +131,9 @@ static void ids_are_told_apart(void **state)
 		}
 	}
 	assert_int_equal(ids.count, COUNT);
+	assert_int_equal(kx_idset_find(&ids, "video-7", &first), KX_OK);
+	assert_int_equal(first, 8);
+	assert_int_equal(kx_idset_find(&ids, "video-", &first), KX_ENOTFOUND);
 }
 
 static void long_ids_are_cut_between_characters(void **state)

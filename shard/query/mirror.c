@@ -92,12 +92,6 @@ void kx_mirror_free(struct kx_mirror *mirror)
 	free(mirror);
 }
 
-void kx_mirror_cleanup(struct kx_mirror **mirror)
-{
-	kx_mirror_free(*mirror);
-	*mirror = NULL;
-}
-
 static struct mirror_row *find_row(const struct kx_mirror *mirror, const char *id)
 {
 	struct mirror_row key = {.id = (char *)(uintptr_t)id};

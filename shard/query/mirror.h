@@ -14,7 +14,6 @@ struct kx_mirror;
 
 kx_status kx_mirror_new(struct kx_mirror **ret) KX_MUST_CHECK;
 void kx_mirror_free(struct kx_mirror *mirror); /* NULL is nothing */
-void kx_mirror_cleanup(struct kx_mirror **mirror);
 
 kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_mirror_put(struct kx_mirror *mirror, const struct kx_video_record *video, struct kx_error *error)

@@ -49,6 +49,9 @@ static kx_status check_request(const struct kx_query_request *request, struct kx
 	if (request->moment_count > KX_QUERY_MOMENTS_MAX)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "%u moments came with the query, at most %u may",
 				    request->moment_count, KX_QUERY_MOMENTS_MAX);
+	if (request->with_moments && request->moment_count &&
+	    (!request->moment_us || request->moment_us > KX_MEDIA_US_MAX))
+		return invalid(error, "a query that brings moments says how long they are: moment_us");
 	return KX_OK;
 }
 
@@ -174,10 +177,13 @@ static kx_status load_ours(const struct kx_query_context *context, const struct 
 
 	if (subject->record)
 		return load_side(context, subject->record->result.video_id, &subject->side, ret_moment_us, error);
+	*ret_moment_us = request->moment_us;
 	for (uint32_t i = 0; !status && i < request->moment_count; i++) {
 		const struct kx_query_vector *moment = &request->moments[i];
 
 		status = check_vector(moment, error);
+		if (!status && moment->moment > KX_MEDIA_US_MAX / request->moment_us)
+			status = invalid(error, "a moment of the query is later than any video is long");
 		if (!status && subject->side.tracks[moment->modality - KX_VISUAL].count < KX_QUERY_ALIGN_MAX)
 			status = kx_align_add(&subject->side, moment->modality, moment->space, moment->dim,
 					      moment->moment, moment->values, error);
@@ -196,9 +202,7 @@ static kx_status align_hit(const struct kx_query_context *context, const struct 
 	hit->matches = calloc(KX_ALIGN_MATCHES, sizeof(*hit->matches));
 	if (!status && !hit->matches)
 		status = kx_error_nomem(error);
-	/* Vectors from outside stand on the grid of what they are compared with: the same recipe made them. */
-	if (!status && kx_align(ours, &theirs, weight, ours_moment_us ? ours_moment_us : moment_us, moment_us,
-				hit->matches, &hit->match_count))
+	if (!status && kx_align(ours, &theirs, weight, ours_moment_us, moment_us, hit->matches, &hit->match_count))
 		status = kx_error_nomem(error);
 	kx_align_side_done(&theirs);
 	return status;

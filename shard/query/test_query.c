@@ -109,8 +109,8 @@ static void test_similar_by_id(void **state)
 	assert_true(fabs(reply->hits[0].visual - 0.6) < 1e-6);
 	assert_int_equal(reply->hits[0].match_count, 5);
 	for (uint32_t i = 0; i < 5; i++) {
-		assert_int_equal(reply->hits[0].matches[i].ours_us, i * (uint64_t)KX_STORE_MOMENT_US);
-		assert_int_equal(reply->hits[0].matches[i].theirs_us, i * (uint64_t)KX_STORE_MOMENT_US);
+		assert_int_equal(reply->hits[0].matches[i].ours_us, i * (uint64_t)KX_KIT_MOMENT_US);
+		assert_int_equal(reply->hits[0].matches[i].theirs_us, i * (uint64_t)KX_KIT_MOMENT_US);
 	}
 	for (uint32_t i = 0; i < reply->hit_count; i++) {
 		const struct kx_similar_hit *hit = &reply->hits[i];
@@ -152,6 +152,48 @@ static void test_similar_by_vectors_is_as_by_id(void **state)
 		assert_string_equal(by_vectors->hits[i + 1].video_id, by_id->hits[i].video_id);
 		assert_true(fabs(by_vectors->hits[i + 1].score - by_id->hits[i].score) < 1e-6);
 	}
+}
+
+/* Every side's times are on its own grid, whether it is stored or came with the query. */
+static void test_times_are_on_their_own_grid(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_query_request request = similar_to("clips/02.mp4");
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *by_id = NULL, *back = NULL, *by_vectors = NULL;
+	KX_CLEANUP(kx_video_record_cleanup) struct kx_video_record *record = NULL;
+	struct kx_kit_stream stream = {0};
+	float values[KX_KIT_VISUAL_DIM] = {[2] = 1.0f};
+	struct kx_query_vector vector = {KX_VISUAL, (char *)KX_KIT_VISUAL_SPACE, 0, KX_KIT_VISUAL_DIM, values};
+	struct kx_query_vector moment = {KX_VISUAL, (char *)KX_KIT_VISUAL_SPACE, 9, KX_KIT_VISUAL_DIM, values};
+
+	kx_kit_stream_add(&stream, &(struct kx_kit_video){.id = "fine", .generation = 1, .parts = 1, .visual_moments = 5,
+							  .audio_moments = 5, .content = 2, .moment_us = 3000000});
+	assert_int_equal(kx_kit_apply(fixture->store, &stream, NULL), KX_OK);
+	kx_kit_stream_done(&stream);
+	assert_int_equal(kx_store_video(fixture->store, "fine", &record, NULL), KX_OK);
+	assert_int_equal(kx_mirror_put(fixture->mirror, record, NULL), KX_OK);
+	request.with_moments = true;
+	request.k = 2;
+	by_id = ask(fixture, &request);
+	assert_string_equal(by_id->hits[1].video_id, "fine");
+	for (uint32_t i = 0; i < 5; i++) {
+		assert_int_equal(by_id->hits[1].matches[i].ours_us, i * (uint64_t)KX_KIT_MOMENT_US);
+		assert_int_equal(by_id->hits[1].matches[i].theirs_us, i * (uint64_t)3000000);
+		assert_int_equal(by_id->hits[0].matches[i].theirs_us, i * (uint64_t)KX_KIT_MOMENT_US);
+	}
+	request.video_id = (char *)"fine";
+	back = ask(fixture, &request);
+	assert_int_equal(back->hits[0].matches[4].ours_us, 12000000);
+	assert_int_equal(back->hits[0].matches[4].theirs_us, 4 * (uint64_t)KX_KIT_MOMENT_US);
+	request.video_id = NULL;
+	request.vectors = &vector;
+	request.vector_count = 1;
+	request.moments = &moment;
+	request.moment_count = 1;
+	request.moment_us = 2000000;
+	by_vectors = ask(fixture, &request);
+	assert_int_equal(by_vectors->status, KX_OK);
+	assert_int_equal(by_vectors->hits[0].matches[0].ours_us, 18000000);
 }
 
 static void refused(struct fixture *fixture, const struct kx_query_request *request, kx_status status,
@@ -217,6 +259,14 @@ static void test_bad_vectors(void **state)
 	vector.space = (char *)"visual/other";
 	refused(*state, &request, KX_EINVAL, "visual/other");
 	refused(*state, &request, KX_EINVAL, KX_KIT_VISUAL_SPACE);
+	vector.space = (char *)KX_KIT_VISUAL_SPACE;
+	request.moments = &vector;
+	request.moment_count = 1;
+	request.with_moments = true;
+	refused(*state, &request, KX_EINVAL, "moment_us");
+	request.moment_us = KX_MEDIA_US_MAX;
+	vector.moment = 2;
+	refused(*state, &request, KX_EINVAL, "later than any video");
 }
 
 static void test_video(void **state)
@@ -247,7 +297,7 @@ static void test_stats_follow_changes(void **state)
 	before = ask(fixture, &request);
 	assert_int_equal(before->stats.videos, CLIPS);
 	assert_int_equal(before->stats.moments, CLIPS * 10 - 5);
-	assert_int_equal(before->stats.media_us, CLIPS * 5 * (uint64_t)KX_STORE_MOMENT_US);
+	assert_int_equal(before->stats.media_us, CLIPS * 5 * (uint64_t)KX_KIT_MOMENT_US);
 	assert_int_equal(kx_store_video(fixture->store, "clips/03.mp4", &record, NULL), KX_OK);
 	assert_int_equal(kx_mirror_put(fixture->mirror, record, NULL), KX_OK); /* there already */
 	kx_mirror_remove(fixture->mirror, "clips/05.mp4");
@@ -300,6 +350,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_similar_by_id),
 		TEST(test_similar_by_vectors_is_as_by_id),
+		TEST(test_times_are_on_their_own_grid),
 		TEST(test_unknown_ids),
 		TEST(test_bad_numbers),
 		TEST(test_bad_vectors),

@@ -118,16 +118,15 @@ static kx_status take_messages(struct round *round, struct kx_error *error)
 
 static kx_status tell(struct kx_shard *shard, const struct kx_store_change *change, struct kx_error *error)
 {
+	const struct kx_store_event event = {change->id, change->generation, change->kind, change->event.data,
+					     change->event.len};
 	kx_status status = KX_OK;
 
 	if (change->kind == KX_STORE_STORED)
 		status = kx_mirror_put(shard->mirror, change->record, error);
 	else if (change->kind == KX_STORE_REMOVED)
 		kx_mirror_remove(shard->mirror, change->id);
-	if (!status && change->event.len)
-		status = kx_outbox_send(shard->outbox, change->id, change->generation, change->event.data,
-					change->event.len, error);
-	return status;
+	return status ? status : kx_outbox_send(shard->outbox, &event, error);
 }
 
 static kx_status finish_round(struct round *round, struct kx_error *error)
@@ -172,12 +171,11 @@ static kx_status run_round(struct kx_shard *shard, bool receive, struct kx_error
 	return status ? status : finish_round(&round, error);
 }
 
-static kx_status send_again(void *ctx, const char *id, uint64_t generation, const void *event, size_t len,
-			    struct kx_error *error)
+static kx_status send_again(void *ctx, const struct kx_store_event *event, struct kx_error *error)
 {
 	struct kx_shard *shard = ctx;
 
-	return kx_outbox_send(shard->outbox, id, generation, event, len, error);
+	return kx_outbox_send(shard->outbox, event, error);
 }
 
 /* What was on its way when the rounds ended gets a moment to arrive, so that the next start need not repeat it. */

@@ -13,6 +13,7 @@ struct parcel {
 	kx_status status; /* KX_OK: arrived */
 	char *id;
 	uint64_t generation;
+	enum kx_store_change_kind kind;
 	size_t len;
 	uint8_t event[];
 };
@@ -132,19 +133,22 @@ static kx_status publish(struct kx_outbox *outbox, struct parcel *parcel, struct
 	return status == KX_EAGAIN ? KX_OK : status;
 }
 
-kx_status kx_outbox_send(struct kx_outbox *outbox, const char *id, uint64_t generation, const void *event, size_t len,
-			 struct kx_error *error)
+kx_status kx_outbox_send(struct kx_outbox *outbox, const struct kx_store_event *event, struct kx_error *error)
 {
-	struct parcel *parcel = malloc(sizeof(*parcel) + len);
+	struct parcel *parcel = malloc(sizeof(*parcel) + event->len);
 
 	if (!parcel)
 		return kx_error_nomem(error);
-	*parcel = (struct parcel){.state = outbox->state, .id = kx_strdup(id), .generation = generation, .len = len};
+	*parcel = (struct parcel){.state = outbox->state,
+				  .id = kx_strdup(event->id),
+				  .generation = event->generation,
+				  .kind = event->kind,
+				  .len = event->len};
 	if (!parcel->id) {
 		free(parcel);
 		return kx_error_nomem(error);
 	}
-	memcpy(parcel->event, event, len);
+	memcpy(parcel->event, event->bytes, event->len);
 	pthread_mutex_lock(&outbox->state->lock);
 	outbox->state->waiting++;
 	pthread_mutex_unlock(&outbox->state->lock);
@@ -173,7 +177,7 @@ kx_status kx_outbox_settle(struct kx_outbox *outbox, struct kx_store_batch *batc
 		struct parcel *next = parcel->next;
 
 		if (!parcel->status) {
-			kx_store_batch_delivered(batch, parcel->id, parcel->generation);
+			kx_store_batch_delivered(batch, parcel->id, parcel->generation, parcel->kind);
 			parcel_free(parcel);
 		} else if (!status) {
 			if (parcel->status != KX_EAGAIN)

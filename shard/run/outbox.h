@@ -20,8 +20,8 @@ kx_status kx_outbox_new(struct kx_bus *bus, const char *topic, struct kx_outbox 
 void kx_outbox_free(struct kx_outbox *outbox);
 
 /* Publishes, now or when there is room. Copies. KX_ENOMEM, or what the bus says other than "full". */
-kx_status kx_outbox_send(struct kx_outbox *outbox, const char *id, uint64_t generation, const void *event, size_t len,
-			 struct kx_error *error) KX_MUST_CHECK;
+kx_status kx_outbox_send(struct kx_outbox *outbox, const struct kx_store_event *event, struct kx_error *error)
+	KX_MUST_CHECK;
 /* Sends again what failed or found no room; marks what arrived as delivered in the batch. */
 kx_status kx_outbox_settle(struct kx_outbox *outbox, struct kx_store_batch *batch, struct kx_error *error)
 	KX_MUST_CHECK;

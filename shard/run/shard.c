@@ -8,8 +8,6 @@
 
 #define SERVER_QUEUE 64
 
-_Static_assert(KX_SHARD_MOMENT_US == KX_STORE_MOMENT_US, "one default");
-
 void kx_shard_fail(struct kx_shard *shard, kx_status status, const struct kx_error *error)
 {
 	pthread_mutex_lock(&shard->lock);
@@ -67,8 +65,7 @@ static void shard_cleanup(struct kx_shard **shard)
 
 static kx_status open_store(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
 {
-	struct kx_store_options store = {
-		.data_dir = options->data_dir, .read_only = options->read_only, .moment_us = options->moment_us};
+	struct kx_store_options store = {.data_dir = options->data_dir, .read_only = options->read_only};
 	kx_status status = kx_store_open(&store, &shard->store, error);
 
 	if (status)
@@ -86,7 +83,9 @@ static kx_status start_consumer(struct kx_shard *shard, const struct kx_shard_op
 	kx_topics_init(&shard->topics, options->ns);
 	if (kx_outbox_new(shard->bus, shard->topics.name[KX_TOPIC_RUNS], &shard->outbox))
 		return kx_error_nomem(error);
-	status = kx_shard_subscribe(shard, options->ns, error);
+	status = kx_store_drop_offsets(shard->store, kx_bus_identity(shard->bus), error);
+	if (!status)
+		status = kx_shard_subscribe(shard, options->ns, error);
 	if (!status)
 		status = kx_thread_start(&shard->consumer_thread, "kx-shard-take", kx_shard_consume, shard, error);
 	shard->consuming = !status;

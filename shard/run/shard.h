@@ -1,7 +1,7 @@
 /* The shard role: materialises results in RocksDB and answers queries. Layer: shard/run.
  *
  * Threads it owns: one that consumes results (several messages and their offset a WriteBatch, synced, then the event
- * "stored"), one that answers queries on a ZeroMQ endpoint. Read-only it has only the second, or none.
+ * that says so), one that answers queries on a ZeroMQ endpoint. Read-only it has only the second, or none.
  */
 #ifndef KX_SHARD_RUN_SHARD_H
 #define KX_SHARD_RUN_SHARD_H
@@ -10,8 +10,6 @@
 #include "common/bus/bus.h"
 #include "common/record/query.h"
 #include "common/wire/wire.h"
-
-#define KX_SHARD_MOMENT_US 10000000u
 
 struct kx_shard;
 
@@ -22,7 +20,6 @@ struct kx_shard_options {
 	const char *ns;
 	struct kx_wire *wire;  /* NULL: no query thread, use kx_shard_answer() */
 	const char *endpoint;  /* where it answers, e.g. ipc://<data_dir>/shard.sock */
-	uint64_t moment_us;    /* the coordinator's grid, for the videos that are merged; 0: KX_SHARD_MOMENT_US */
 };
 
 /* The topics of the namespace must be there. Fails as the store does: KX_EVERSION, KX_EBUSY, KX_EFULL; read-only
@@ -40,8 +37,9 @@ kx_status kx_shard_answer(struct kx_shard *shard, const struct kx_query_request 
 kx_status kx_shard_ask(struct kx_wire *wire, const char *endpoint, const struct kx_query_request *request,
 		       int timeout_ms, struct kx_query_reply **ret, struct kx_error *error) KX_MUST_CHECK;
 
-/* Reads the whole store back: block checksums, every record unpacks, every video has the moments it says, and its
- * embedding and classes come out of them again bit by bit. digest: SHA-256 over all VideoResult and Moment records in
+/* Reads the whole store back: block checksums, every record unpacks, every moment's
+ * embedding comes out of its features again bit by bit, every video has the moments it says, and its embedding and
+ * classes come out of them likewise. digest: SHA-256 over all VideoResult and Moment records in
  * order, the same for the same catalogue and recipe however it was indexed. */
 struct kx_shard_verify {
 	uint64_t videos, moments, rows, pending;

@@ -83,8 +83,7 @@ static kx_status merge_pending(struct kx_store_batch *batch, const struct kx_ent
 {
 	const struct kx_pending_video *pending = entity->pending;
 	KX_CLEANUP(kx_merge_cleanup) struct kx_merge *merge = NULL;
-	struct kx_merge_source source = {entity->id, &pending->info, pending->part_ends, pending->part_end_count,
-					 batch->store->moment_us};
+	struct kx_merge_source source = {entity->id, &pending->info, pending->part_ends, pending->part_end_count};
 	struct kx_video_record view = {
 		.generation = pending->generation, .stored_at_ms = batch->now_ms, .info = pending->info};
 	struct kx_buf packed = {.max = KX_RECORD_MAX};
@@ -200,6 +199,8 @@ static kx_status check_part_end(const struct kx_pending_video *pending, const st
 	if (memcmp(pending->part_ends[0].recipe_sha256, end->recipe_sha256, KX_SHA_LEN) != 0 ||
 	    pending->part_ends[0].decode_mode != end->decode_mode)
 		return refuse(error, "two parts were made by different recipes", result);
+	if (pending->part_ends[0].moment_us != end->moment_us)
+		return refuse(error, "two parts have moments of different lengths", result);
 	return KX_OK;
 }
 
@@ -278,19 +279,18 @@ static kx_status apply_delete(struct kx_store_batch *batch, struct kx_entity *en
 {
 	uint64_t generation = result->generation;
 	KX_CLEANUP(kx_cleanup_free) char *tombstone = kx_store_tombstone_key(entity->id);
-	struct kx_store_change *change = NULL;
 	uint8_t value[8];
 	kx_status status = KX_OK;
 
 	if (!tombstone)
 		return kx_error_nomem(error);
-	/* A newer record already holds back everything as old as this. */
+	/* A newer record already holds back everything as old as this. But whoever asks again may not have heard. */
 	if (entity->stored > generation || entity->deleted_upto >= generation)
-		return KX_OK;
+		return kx_batch_deleted(batch, entity->id, generation, false, error);
 	if (entity->pending && entity->pending->generation <= generation)
 		status = kx_entity_set_pending(entity, NULL, error);
-	if (!status && entity->stored)
-		status = kx_batch_change(batch, KX_STORE_REMOVED, entity->id, generation, &change, error);
+	if (!status)
+		status = kx_batch_deleted(batch, entity->id, generation, entity->stored != 0, error);
 	if (status)
 		return status;
 	if (entity->stored)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/base/hash.h"
+#include "common/learn/learn.h"
 #include "shard/store/internal.h"
 #include "shard/store/merge.h"
 
@@ -18,6 +19,7 @@ struct audited {
 	struct audit *audit;
 	const struct kx_video_record *record;
 	struct kx_merge *merge;
+	uint64_t max_time_error_us; /* of the moments so far */
 };
 
 /* With the length before it, so that no two lists of records look the same. */
@@ -58,6 +60,36 @@ static kx_status check_summary(struct audited *video, const struct kx_summary *s
 	return status;
 }
 
+/* The embedding that is stored must be the one that the features give. */
+static kx_status check_embedding(struct audited *video, const struct kx_moment *moment, struct kx_error *error)
+{
+	int8_t embedding[KX_DIM_MAX];
+	float scale;
+
+	if (kx_learn_embed_moment(moment->features, moment->lo, moment->step, moment->count, moment->dim, embedding, &scale))
+		return kx_error_nomem(error);
+	if (memcmp(embedding, moment->embedding, moment->dim) != 0 || scale != moment->embedding_scale)
+		return corrupt(error, video->record->result.video_id,
+			       "a moment's embedding is not what its features say");
+	return KX_OK;
+}
+
+/* A row belongs to the moment that its grid time is in, and no row is further from its grid time than the moment says. */
+static kx_status check_times(struct audited *video, const struct kx_moment *moment, struct kx_error *error)
+{
+	const struct kx_video_result *result = &video->record->result;
+	uint64_t from_us = moment->index * result->moment_us, most_us = moment->max_time_error_us;
+
+	if (moment->index > KX_MEDIA_US_MAX / result->moment_us)
+		return corrupt(error, result->video_id, "a moment is later than any video is long");
+	for (uint32_t i = 0; i < moment->count; i++)
+		if (moment->pts_us[i] + most_us < from_us || moment->pts_us[i] >= from_us + result->moment_us + most_us)
+			return corrupt(error, result->video_id, "a row is of a time outside its moment");
+	if (most_us > video->max_time_error_us)
+		video->max_time_error_us = most_us;
+	return KX_OK;
+}
+
 static kx_status audit_moment(void *ctx, const struct kx_moment *moment, const void *bytes, size_t len,
 			      struct kx_error *error)
 {
@@ -68,6 +100,10 @@ static kx_status audit_moment(void *ctx, const struct kx_moment *moment, const v
 	if (status)
 		return kx_error_nomem(error);
 	status = check_summary(video, &summary, error);
+	if (!status)
+		status = check_embedding(video, moment, error);
+	if (!status)
+		status = check_times(video, moment, error);
 	if (!status)
 		status = kx_merge_add(video->merge, &summary, error);
 	if (status)
@@ -97,6 +133,10 @@ static kx_status check_merge(struct audited *video, struct kx_error *error)
 
 	if (status)
 		return status;
+	if (video->max_time_error_us != result->max_time_error_us)
+		return corrupt(error, result->video_id, "its largest time error is not that of its moments");
+	if (memcmp(result->recipe_sha256, video->record->info.recipe_sha256, KX_SHA_LEN) != 0)
+		return corrupt(error, result->video_id, "it was planned by another recipe than it was made by");
 	if (count != result->modality_count)
 		return corrupt(error, result->video_id, "moments of a modality are missing");
 	for (uint32_t i = 0; i < count; i++) {
@@ -195,14 +235,39 @@ static kx_status check_orphans(struct audit *audit, enum kx_store_family family,
 	return status;
 }
 
-static kx_status check_event(void *ctx, const char *id, uint64_t generation, const void *bytes, size_t len,
-			     struct kx_error *error)
+static kx_status check_event(void *ctx, const struct kx_store_event *told, struct kx_error *error)
 {
 	KX_CLEANUP(kx_event_cleanup) struct kx_event *event = NULL;
-	kx_status status = kx_event_unpack(bytes, len, &event, error);
+	kx_status status = kx_event_unpack(told->bytes, told->len, &event, error);
 
-	(void)ctx, (void)generation;
-	return status ? kx_error_prefix(error, status, "outbox, video %s: ", id) : KX_OK;
+	(void)ctx;
+	if (!status && (strcmp(event->video_id, told->id) != 0 || event->generation != told->generation))
+		status = kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON, "the event is of %s, generation %" PRIu64,
+				      event->video_id, event->generation);
+	return status ? kx_error_prefix(error, status, "outbox, video %s: ", told->id) : KX_OK;
+}
+
+/* Format, offsets and tombstones: nothing else, and each a number. */
+static kx_status check_meta(struct audit *audit, struct kx_error *error)
+{
+	static const char *const known[] = {"format", "offset/", "deleted/"};
+	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
+
+	if (kx_kv_iter_new(audit->store->kv, KX_STORE_META, NULL, 0, &iter))
+		return kx_error_nomem(error);
+	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter)) {
+		size_t key_len, len;
+		const char *key = kx_kv_iter_key(iter, &key_len);
+		bool found = false;
+
+		(void)kx_kv_iter_value(iter, &len);
+		for (size_t i = 0; i < KX_ARRAY_LEN(known); i++)
+			found |= key_len >= strlen(known[i]) && memcmp(key, known[i], strlen(known[i])) == 0;
+		if (!found || len != 8)
+			return kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON,
+					    "store is damaged: \"%.*s\" is no number that a store keeps", (int)key_len, key);
+	}
+	return kx_kv_iter_error(iter, error);
 }
 
 kx_status kx_store_audit(struct kx_store *store, struct kx_store_audit *ret, struct kx_error *error)
@@ -224,6 +289,8 @@ kx_status kx_store_audit(struct kx_store *store, struct kx_store_audit *ret, str
 		status = check_orphans(&audit, KX_STORE_FEATURES, error);
 	if (!status)
 		status = check_orphans(&audit, KX_STORE_MOMENTS, error);
+	if (!status)
+		status = check_meta(&audit, error);
 	if (!status)
 		status = kx_store_each_outbox(store, check_event, NULL, error);
 	if (status)

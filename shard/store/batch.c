@@ -60,11 +60,12 @@ void kx_store_batch_offset(struct kx_store_batch *batch, const char *bus, const 
 	free(key);
 }
 
-void kx_store_batch_delivered(struct kx_store_batch *batch, const char *id, uint64_t generation)
+void kx_store_batch_delivered(struct kx_store_batch *batch, const char *id, uint64_t generation,
+			      enum kx_store_change_kind kind)
 {
 	struct kx_key key;
 
-	kx_key_generation(&key, id, generation);
+	kx_key_event(&key, id, generation, kind);
 	kx_kv_batch_delete(batch->write, KX_STORE_OUTBOX, key.bytes, key.len);
 }
 
@@ -109,8 +110,8 @@ static kx_status changes_reserve(struct kx_store_batch *batch)
 	return KX_OK;
 }
 
-kx_status kx_batch_change(struct kx_store_batch *batch, enum kx_store_change_kind kind, const char *id,
-			  uint64_t generation, struct kx_store_change **ret, struct kx_error *error)
+static kx_status add_change(struct kx_store_batch *batch, enum kx_store_change_kind kind, const char *id,
+			    uint64_t generation, struct kx_store_change **ret, struct kx_error *error)
 {
 	char *copy = kx_strdup(id);
 
@@ -132,19 +133,19 @@ static kx_status put_event(struct kx_store_batch *batch, struct kx_store_change 
 
 	if (status)
 		return kx_error_set(error, status, KX_ERROR_FATAL, "event of %s: %s", change->id, kx_status_name(status));
-	kx_key_generation(&key, change->id, change->generation);
+	kx_key_event(&key, change->id, change->generation, change->kind);
 	kx_kv_batch_put(batch->write, KX_STORE_OUTBOX, key.bytes, key.len, change->event.data, change->event.len);
 	return KX_OK;
 }
 
-static struct kx_event event_of(const struct kx_store_change *change, const char *run_id)
+static struct kx_event event_of(const struct kx_store_change *change, enum kx_event_kind kind, const char *run_id)
 {
 	/* Packing only reads the strings. */
 	return (struct kx_event){
 		.run_id = (char *)(uintptr_t)run_id,
 		.video_id = change->id,
 		.generation = change->generation,
-		.kind = KX_EVENT_STORED,
+		.kind = kind,
 	};
 }
 
@@ -179,11 +180,11 @@ kx_status kx_batch_announce(struct kx_store_batch *batch, struct kx_video_record
 	kx_status status = kx_store_each_summary(batch->store, id, record->generation, count_bytes, &bytes, error);
 
 	if (!status)
-		status = kx_batch_change(batch, KX_STORE_STORED, id, record->generation, &change, error);
+		status = add_change(batch, KX_STORE_STORED, id, record->generation, &change, error);
 	if (status)
 		return status;
 	change->record = KX_STEAL(owned);
-	event = event_of(change, run_id);
+	event = event_of(change, KX_EVENT_STORED, run_id);
 	event.visual_us = record->result.visual_us;
 	event.audio_us = record->result.audio_us;
 	event.duration_us = record->result.duration_us;
@@ -197,11 +198,26 @@ kx_status kx_batch_missing(struct kx_store_batch *batch, const struct kx_result 
 	struct kx_store_change *change = NULL;
 	struct kx_event event;
 	kx_status status =
-		kx_batch_change(batch, KX_STORE_MISSING, copy->video_id, copy->generation, &change, error);
+		add_change(batch, KX_STORE_MISSING, copy->video_id, copy->generation, &change, error);
 
 	if (status)
 		return status;
-	event = event_of(change, copy->info.run_id);
+	event = event_of(change, KX_EVENT_STORED, copy->info.run_id);
 	event.missing_source = true;
+	return put_event(batch, change, &event, error);
+}
+
+kx_status kx_batch_deleted(struct kx_store_batch *batch, const char *id, uint64_t generation, bool was_stored,
+			   struct kx_error *error)
+{
+	struct kx_store_change *change = NULL;
+	struct kx_event event;
+	kx_status status = add_change(batch, was_stored ? KX_STORE_REMOVED : KX_STORE_ABSENT, id, generation, &change,
+					   error);
+
+	if (status)
+		return status;
+	/* It tells of no run: whoever asked knows it by video and generation. */
+	event = event_of(change, KX_EVENT_DELETED, "");
 	return put_event(batch, change, &event, error);
 }

@@ -18,13 +18,13 @@ struct kx_store_batch {
  * written has its offset behind it, and what comes again changes nothing. */
 kx_status kx_batch_flush(struct kx_store_batch *batch, struct kx_error *error) KX_MUST_CHECK;
 
-/* *ret is valid until the next change. */
-kx_status kx_batch_change(struct kx_store_batch *batch, enum kx_store_change_kind kind, const char *id,
-			  uint64_t generation, struct kx_store_change **ret, struct kx_error *error) KX_MUST_CHECK;
 bool kx_batch_is_announced(const struct kx_store_batch *batch, const char *id, uint64_t generation);
 /* A video is complete: the change and its event. Takes over the record, also on failure. Its moments are flushed. */
 kx_status kx_batch_announce(struct kx_store_batch *batch, struct kx_video_record *record, const char *run_id,
 			    struct kx_error *error) KX_MUST_CHECK;
+/* Nothing of this generation and older ones is here any more, or never was. */
+kx_status kx_batch_deleted(struct kx_store_batch *batch, const char *id, uint64_t generation, bool was_stored,
+			   struct kx_error *error) KX_MUST_CHECK;
 /* The original of a copy is not here. */
 kx_status kx_batch_missing(struct kx_store_batch *batch, const struct kx_result *copy, struct kx_error *error)
 	KX_MUST_CHECK;

@@ -7,7 +7,6 @@
 struct kx_store {
 	struct kx_kv *kv;
 	bool read_only;
-	uint64_t moment_us;
 };
 
 char *kx_store_offset_key(const char *bus, const char *topic, int partition); /* the caller frees; NULL: no memory */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define TAIL_LEN (1 + 8 + 1 + 4) /* of a moment's key, from the NUL on */
+#define EVENT_TAIL_LEN (1 + 8 + 1)
 
 void kx_be64_put(uint8_t out[8], uint64_t value)
 {
@@ -53,11 +54,35 @@ void kx_key_moment(struct kx_key *key, const char *id, uint64_t generation, enum
 		key->bytes[key->len++] = (uint8_t)(index >> (24 - 8 * i));
 }
 
+void kx_key_event(struct kx_key *key, const char *id, uint64_t generation, unsigned kind)
+{
+	kx_key_generation(key, id, generation);
+	key->bytes[key->len++] = (uint8_t)kind;
+}
+
+bool kx_event_key_parse(const void *bytes, size_t len, struct kx_event_key *ret)
+{
+	const uint8_t *tail = bytes;
+
+	if (len <= EVENT_TAIL_LEN || len > KX_KEY_MAX)
+		return false;
+	tail += len - EVENT_TAIL_LEN;
+	if (memchr(bytes, 0, len) != tail)
+		return false;
+	ret->id = bytes;
+	ret->generation = kx_be64_get(tail + 1);
+	ret->kind = tail[9];
+	return true;
+}
+
 bool kx_moment_key_parse(const void *bytes, size_t len, struct kx_moment_key *ret)
 {
-	const uint8_t *tail = (const uint8_t *)bytes + len - TAIL_LEN;
+	const uint8_t *tail = bytes;
 
-	if (len <= TAIL_LEN || len > KX_KEY_MAX || memchr(bytes, 0, len) != tail)
+	if (len <= TAIL_LEN || len > KX_KEY_MAX)
+		return false;
+	tail += len - TAIL_LEN;
+	if (memchr(bytes, 0, len) != tail)
 		return false;
 	if (tail[9] != KX_VISUAL && tail[9] != KX_AUDIO)
 		return false;

@@ -2,7 +2,7 @@
  *
  *   pending, videos     id
  *   moments, features   id NUL generation(be64) modality(1) index(be32)
- *   outbox              id NUL generation(be64)
+ *   outbox              id NUL generation(be64) kind(1)
  *
  * Ids hold no NUL, so no id's keys stand among another's.
  */
@@ -28,6 +28,17 @@ void kx_key_generation(struct kx_key *key, const char *id, uint64_t generation);
 /* The first key after all of this generation and of older ones. */
 void kx_key_after_generation(struct kx_key *key, const char *id, uint64_t generation);
 void kx_key_moment(struct kx_key *key, const char *id, uint64_t generation, enum kx_modality modality, uint32_t index);
+
+/* kind: a small number that tells the events of one generation apart. */
+void kx_key_event(struct kx_key *key, const char *id, uint64_t generation, unsigned kind);
+
+/* What the key of an event says; false when it is no such key. id points into bytes and ends with its NUL. */
+struct kx_event_key {
+	const char *id;
+	uint64_t generation;
+	unsigned kind;
+};
+bool kx_event_key_parse(const void *bytes, size_t len, struct kx_event_key *ret);
 
 /* What the key of a moment says; false when it is no such key. id points into bytes. */
 struct kx_moment_key {

@@ -225,6 +225,17 @@ static kx_status check_rows(const char *what, uint32_t have, uint64_t want, stru
 			    what, want);
 }
 
+/* So that every time in it can be said. */
+static kx_status check_last_moments(const struct kx_merge *merge, uint64_t moment_us, struct kx_error *error)
+{
+	for (int i = 0; i < 2; i++)
+		if (merge->parts[i].last_index > KX_MEDIA_US_MAX / moment_us)
+			return kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON,
+					    "%s moment %" PRIu32 " is later than any video is long",
+					    kx_modality_name(i == 0 ? KX_VISUAL : KX_AUDIO), merge->parts[i].last_index);
+	return KX_OK;
+}
+
 static uint64_t max_u64(uint64_t a, uint64_t b)
 {
 	return a > b ? a : b;
@@ -235,6 +246,7 @@ static kx_status add_part_ends(const struct kx_merge_source *source, struct kx_v
 {
 	*ret_frames = *ret_patches = 0;
 	video->decode_mode = source->ends[0].decode_mode;
+	video->moment_us = source->ends[0].moment_us;
 	for (uint32_t i = 0; i < source->end_count; i++) {
 		const struct kx_part_end *end = &source->ends[i];
 
@@ -243,6 +255,10 @@ static kx_status add_part_ends(const struct kx_merge_source *source, struct kx_v
 			return kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON,
 					    "part %" PRIu32 " was made by another recipe than the plan asks for",
 					    end->part);
+		if (end->moment_us != video->moment_us)
+			return kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON,
+					    "part %" PRIu32 " has moments of another length than part %" PRIu32, end->part,
+					    source->ends[0].part);
 		*ret_frames += end->frames;
 		*ret_patches += end->patches;
 		video->visual_us += end->visual_us;
@@ -256,7 +272,7 @@ static kx_status add_part_ends(const struct kx_merge_source *source, struct kx_v
 kx_status kx_merge_video(struct kx_merge *merge, const struct kx_merge_source *source, struct kx_video_result *ret,
 			 struct kx_error *error)
 {
-	struct kx_video_result video = {.moment_us = source->moment_us};
+	struct kx_video_result video = {0};
 	uint64_t frames, patches;
 	kx_status status;
 
@@ -266,6 +282,8 @@ kx_status kx_merge_video(struct kx_merge *merge, const struct kx_merge_source *s
 		status = check_rows("frames", merge->parts[0].rows, frames, error);
 	if (!status)
 		status = check_rows("audio patches", merge->parts[1].rows, patches, error);
+	if (!status)
+		status = check_last_moments(merge, video.moment_us, error);
 	if (!status)
 		status = kx_merge_modalities(merge, video.modalities, &video.modality_count, error);
 	if (status)

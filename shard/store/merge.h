@@ -35,7 +35,6 @@ struct kx_merge_source {
 	const struct kx_video_info *info;
 	const struct kx_part_end *ends;
 	uint32_t end_count;
-	uint64_t moment_us;
 };
 kx_status kx_merge_video(struct kx_merge *merge, const struct kx_merge_source *source, struct kx_video_result *ret,
 			 struct kx_error *error) KX_MUST_CHECK;

@@ -8,6 +8,8 @@
 #include "common/base/str.h"
 #include "shard/store/internal.h"
 
+#define LOCAL_BUS_HEX 32u
+
 static const struct kx_kv_family families[KX_STORE_FAMILIES] = {
 	[KX_STORE_META] = {.name = "meta"},
 	[KX_STORE_PENDING] = {.name = "pending"},
@@ -18,6 +20,7 @@ static const struct kx_kv_family families[KX_STORE_FAMILIES] = {
 };
 
 static const char format_key[] = "format";
+static const char offset_prefix[] = "offset/";
 
 static kx_status write_format(struct kx_store *store, struct kx_error *error)
 {
@@ -68,7 +71,6 @@ kx_status kx_store_open(const struct kx_store_options *options, struct kx_store 
 	if (!store || !path)
 		return kx_error_nomem(error);
 	store->read_only = options->read_only;
-	store->moment_us = options->moment_us ? options->moment_us : KX_STORE_MOMENT_US;
 	status = kx_kv_open(path, &kv, &store->kv, error);
 	if (!status)
 		status = check_format(store, path, error);
@@ -268,7 +270,7 @@ uint64_t kx_store_disk_bytes(struct kx_store *store)
 
 char *kx_store_offset_key(const char *bus, const char *topic, int partition)
 {
-	return kx_strf("offset/%s/%s/%d", bus, topic, partition);
+	return kx_strf("%s%s/%s/%d", offset_prefix, bus, topic, partition);
 }
 
 kx_status kx_store_offset(struct kx_store *store, const char *bus, const char *topic, int partition, int64_t *ret,
@@ -293,9 +295,54 @@ kx_status kx_store_offset(struct kx_store *store, const char *bus, const char *t
 	return status;
 }
 
+/* As kx_bus_identity() names a local bus: no cluster's own id has this form. */
+static bool is_local_bus(const char *name, size_t len)
+{
+	static const char prefix[] = "local-";
+	const size_t prefix_len = sizeof(prefix) - 1;
+
+	if (len != prefix_len + LOCAL_BUS_HEX || memcmp(name, prefix, prefix_len) != 0)
+		return false;
+	for (size_t i = prefix_len; i < len; i++)
+		if (!memchr("0123456789abcdef", name[i], 16))
+			return false;
+	return true;
+}
+
+static bool is_gone(const char *key, size_t len, const char *bus)
+{
+	const char *name = key + strlen(offset_prefix);
+	const char *end = memchr(name, '/', len - strlen(offset_prefix));
+	size_t name_len = end ? (size_t)(end - name) : 0;
+
+	return is_local_bus(name, name_len) && (strlen(bus) != name_len || memcmp(bus, name, name_len) != 0);
+}
+
+kx_status kx_store_drop_offsets(struct kx_store *store, const char *bus, struct kx_error *error)
+{
+	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
+	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
+	kx_status status;
+
+	if (kx_kv_batch_new(store->kv, &batch) ||
+	    kx_kv_iter_new(store->kv, KX_STORE_META, offset_prefix, strlen(offset_prefix), &iter))
+		return kx_error_nomem(error);
+	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter)) {
+		size_t len;
+		const char *key = kx_kv_iter_key(iter, &len);
+
+		if (is_gone(key, len, bus))
+			kx_kv_batch_delete(batch, KX_STORE_META, key, len);
+	}
+	status = kx_kv_iter_error(iter, error);
+	if (status || !kx_kv_batch_count(batch))
+		return status;
+	/* Without a sync: what a crash brings back goes at the next start. */
+	return kx_kv_write(store->kv, batch, false, error);
+}
+
 kx_status kx_store_each_outbox(struct kx_store *store,
-			       kx_status (*visit)(void *ctx, const char *id, uint64_t generation, const void *event,
-						  size_t len, struct kx_error *error),
+			       kx_status (*visit)(void *ctx, const struct kx_store_event *event, struct kx_error *error),
 			       void *ctx, struct kx_error *error)
 {
 	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
@@ -303,14 +350,19 @@ kx_status kx_store_each_outbox(struct kx_store *store,
 	if (kx_kv_iter_new(store->kv, KX_STORE_OUTBOX, NULL, 0, &iter))
 		return kx_error_nomem(error);
 	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter)) {
-		size_t key_len, len;
-		const char *key = kx_kv_iter_key(iter, &key_len);
-		const void *value = kx_kv_iter_value(iter, &len);
+		size_t key_len;
+		const void *key = kx_kv_iter_key(iter, &key_len);
+		struct kx_store_event event = {0};
+		struct kx_event_key parsed;
 		kx_status status;
 
-		if (key_len < 9 || key[key_len - 9] != 0)
+		if (!kx_event_key_parse(key, key_len, &parsed))
 			return kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "outbox: a key of %zu bytes", key_len);
-		status = visit(ctx, key, kx_be64_get((const uint8_t *)key + key_len - 8), value, len, error);
+		event.id = parsed.id;
+		event.generation = parsed.generation;
+		event.kind = (enum kx_store_change_kind)parsed.kind;
+		event.bytes = kx_kv_iter_value(iter, &event.len);
+		status = visit(ctx, &event, error);
 		if (status)
 			return status;
 	}

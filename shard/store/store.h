@@ -17,7 +17,6 @@
 #include "shard/store/summary.h"
 
 #define KX_STORE_FORMAT 1u
-#define KX_STORE_MOMENT_US 10000000u /* the grid of moments when nothing else is said */
 
 /* Families, in the order that kx_kv knows them by. */
 enum kx_store_family {
@@ -35,7 +34,6 @@ struct kx_store;
 struct kx_store_options {
 	const char *data_dir; /* the store is data_dir/shard-0 */
 	bool read_only;
-	uint64_t moment_us;   /* written to the videos that are merged; 0: KX_STORE_MOMENT_US */
 };
 
 /* Makes the store when it is missing, unless read-only: KX_ENOTFOUND. KX_EVERSION for another format, KX_EBUSY when
@@ -44,7 +42,7 @@ kx_status kx_store_open(const struct kx_store_options *options, struct kx_store 
 	KX_MUST_CHECK;
 void kx_store_close(struct kx_store *store); /* NULL is nothing */
 void kx_store_cleanup(struct kx_store **store);
-struct kx_kv *kx_store_kv(struct kx_store *store); /* borrowed; for the audit and for tests that do damage */
+struct kx_kv *kx_store_kv(struct kx_store *store); /* borrowed; for tests that look inside and do damage */
 
 /* Reads. KX_ENOTFOUND comes without a message. Thread-safe; block on disk. */
 kx_status kx_store_video(struct kx_store *store, const char *id, struct kx_video_record **ret, struct kx_error *error)
@@ -69,26 +67,40 @@ uint64_t kx_store_disk_bytes(struct kx_store *store);
 kx_status kx_store_offset(struct kx_store *store, const char *bus, const char *topic, int partition, int64_t *ret,
 			  struct kx_error *error) KX_MUST_CHECK;
 
+/* Forgets how far local buses other than `bus` were read: such a bus ends with its process, and its offsets mean
+ * nothing afterwards. Those of Kafka's clusters stay. For whoever writes, before it consumes. */
+kx_status kx_store_drop_offsets(struct kx_store *store, const char *bus, struct kx_error *error) KX_MUST_CHECK;
+
+/* The values are part of the outbox's keys: they stay as they are. */
+enum kx_store_change_kind {
+	KX_STORE_STORED = 1, /* a video is complete; said again when its plan or a part end comes again */
+	KX_STORE_REMOVED,    /* a video was deleted */
+	KX_STORE_MISSING,    /* a copy was asked for of what this store does not have */
+	KX_STORE_ABSENT,     /* a deletion was asked for of what this store does not have, or no more */
+};
+
+/* An event that is committed. Views: valid while they are visited, or as long as what they were made of. */
+struct kx_store_event {
+	const char *id;
+	uint64_t generation;
+	enum kx_store_change_kind kind; /* what it tells of; with id and generation it names the event */
+	const void *bytes;              /* packed kx_event */
+	size_t len;
+};
+
 /* Committed events whose delivery was not confirmed: to be published again at start. */
 kx_status kx_store_each_outbox(struct kx_store *store,
-			       kx_status (*visit)(void *ctx, const char *id, uint64_t generation, const void *event,
-						  size_t len, struct kx_error *error),
+			       kx_status (*visit)(void *ctx, const struct kx_store_event *event, struct kx_error *error),
 			       void *ctx, struct kx_error *error) KX_MUST_CHECK;
 
 /* --- Writing ------------------------------------------------------------------------------------------------ */
-
-enum kx_store_change_kind {
-	KX_STORE_STORED = 1, /* a video is complete; said again when its plan or a part end comes again */
-	KX_STORE_REMOVED,
-	KX_STORE_MISSING,    /* a copy was asked for of what this store does not have */
-};
 
 struct kx_store_change {
 	enum kx_store_change_kind kind;
 	char *id;
 	uint64_t generation;
 	struct kx_video_record *record; /* stored; else NULL */
-	struct kx_buf event;            /* packed kx_event, in the outbox too; empty for removed */
+	struct kx_buf event;            /* packed kx_event, in the outbox too */
 };
 
 struct kx_store_batch;
@@ -107,8 +119,9 @@ kx_status kx_store_apply(struct kx_store_batch *batch, const struct kx_result *r
 /* All messages below next of this partition are applied, or skipped for good. */
 void kx_store_batch_offset(struct kx_store_batch *batch, const char *bus, const char *topic, int partition,
 			   int64_t next);
-/* The event of this generation arrived where it should. */
-void kx_store_batch_delivered(struct kx_store_batch *batch, const char *id, uint64_t generation);
+/* This event of this generation arrived where it should. */
+void kx_store_batch_delivered(struct kx_store_batch *batch, const char *id, uint64_t generation,
+			      enum kx_store_change_kind kind);
 
 /* One synced write. Afterwards the changes are true; they are the batch's and valid until it is freed. */
 kx_status kx_store_commit(struct kx_store_batch *batch, struct kx_error *error) KX_MUST_CHECK;

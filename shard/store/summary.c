@@ -146,7 +146,7 @@ static kx_status read_classes(const uint8_t *at, struct kx_summary *ret, struct 
 kx_status kx_summary_unpack(const void *bytes, size_t len, struct kx_summary *ret, struct kx_error *error)
 {
 	const uint8_t *at = bytes;
-	struct head head;
+	struct head head = {0};
 	kx_status status = read_head(bytes, len, &head, error);
 
 	if (status)

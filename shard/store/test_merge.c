@@ -116,23 +116,24 @@ static struct kx_part_end part_end(uint32_t part, uint32_t frames, uint32_t patc
 {
 	struct kx_part_end end = {.part = part, .parts = 2, .frames = frames, .patches = patches,
 				  .visual_us = 1000, .audio_us = 300, .decode_mode = KX_DECODE_EXACT,
-				  .truncated = part == 1, .max_time_error_us = 10 - part};
+				  .truncated = part == 1, .max_time_error_us = 10 - part, .moment_us = 5};
 
 	end.recipe_sha256[0] = 1;
 	return end;
 }
 
-static kx_status merge_two_parts(uint32_t frames, uint32_t patches, uint8_t recipe, struct kx_video_result *ret,
-				 struct kx_error *error)
+static kx_status merge_two_parts(uint32_t frames, uint32_t patches, uint8_t recipe, uint64_t moment_us,
+				 struct kx_video_result *ret, struct kx_error *error)
 {
 	KX_CLEANUP(kx_merge_cleanup) struct kx_merge *merge = NULL;
 	struct kx_part_end ends[2] = {part_end(0, frames, patches), part_end(1, 0, 0)};
 	struct kx_video_info info = {.recipe_sha256 = {1}};
-	struct kx_merge_source source = {"v", &info, ends, 2, 5};
+	struct kx_merge_source source = {"v", &info, ends, 2};
 	struct kx_summary picture = moment(KX_VISUAL, 0, 4, x_axis), sound = moment(KX_AUDIO, 0, 2, y_axis);
 	kx_status status;
 
 	ends[1].recipe_sha256[0] = recipe;
+	ends[1].moment_us = moment_us;
 	assert_int_equal(kx_merge_new(&merge), KX_OK);
 	assert_int_equal(kx_merge_add(merge, &picture, NULL), KX_OK);
 	assert_int_equal(kx_merge_add(merge, &sound, NULL), KX_OK);
@@ -145,7 +146,7 @@ static void test_parts_add_up(void **state)
 	struct kx_video_result video = {0};
 
 	(void)state;
-	assert_int_equal(merge_two_parts(4, 2, 1, &video, NULL), KX_OK);
+	assert_int_equal(merge_two_parts(4, 2, 1, 5, &video, NULL), KX_OK);
 	assert_string_equal(video.video_id, "v");
 	assert_int_equal(video.modality_count, 2);
 	assert_int_equal(video.visual_us, 2000);
@@ -162,12 +163,32 @@ static void test_rows_must_fit_the_parts(void **state)
 	struct kx_error error = {0};
 
 	(void)state;
-	assert_int_equal(merge_two_parts(5, 2, 1, &video, &error), KX_EAGAIN);
+	assert_int_equal(merge_two_parts(5, 2, 1, 5, &video, &error), KX_EAGAIN);
 	assert_non_null(strstr(error.message, "4 of 5 frames"));
-	assert_int_equal(merge_two_parts(4, 3, 1, &video, NULL), KX_EAGAIN);
-	assert_int_equal(merge_two_parts(3, 2, 1, &video, NULL), KX_ECORRUPT);
-	assert_int_equal(merge_two_parts(4, 2, 2, &video, &error), KX_ECORRUPT);
+	assert_int_equal(merge_two_parts(4, 3, 1, 5, &video, NULL), KX_EAGAIN);
+	assert_int_equal(merge_two_parts(3, 2, 1, 5, &video, NULL), KX_ECORRUPT);
+	assert_int_equal(merge_two_parts(4, 2, 2, 5, &video, &error), KX_ECORRUPT);
 	assert_non_null(strstr(error.message, "recipe"));
+	assert_int_equal(merge_two_parts(4, 2, 1, 6, &video, &error), KX_ECORRUPT);
+	assert_non_null(strstr(error.message, "another length"));
+}
+
+static void test_a_moment_after_the_end_of_time(void **state)
+{
+	KX_CLEANUP(kx_merge_cleanup) struct kx_merge *merge = NULL;
+	struct kx_part_end end = part_end(0, 1, 0);
+	struct kx_video_info info = {.recipe_sha256 = {1}};
+	struct kx_merge_source source = {"v", &info, &end, 1};
+	struct kx_summary late = moment(KX_VISUAL, 3, 1, x_axis);
+	struct kx_video_result video;
+	struct kx_error error = {0};
+
+	(void)state;
+	end.moment_us = KX_MEDIA_US_MAX / 2;
+	assert_int_equal(kx_merge_new(&merge), KX_OK);
+	assert_int_equal(kx_merge_add(merge, &late, NULL), KX_OK);
+	assert_int_equal(kx_merge_video(merge, &source, &video, &error), KX_ECORRUPT);
+	assert_non_null(strstr(error.message, "visual moment 3 is later"));
 }
 
 static void test_nothing_is_no_video(void **state)
@@ -175,7 +196,7 @@ static void test_nothing_is_no_video(void **state)
 	KX_CLEANUP(kx_merge_cleanup) struct kx_merge *merge = NULL;
 	struct kx_part_end end = part_end(0, 0, 0);
 	struct kx_video_info info = {.recipe_sha256 = {1}};
-	struct kx_merge_source source = {"v", &info, &end, 1, 5};
+	struct kx_merge_source source = {"v", &info, &end, 1};
 	struct kx_video_result video;
 
 	(void)state;
@@ -192,6 +213,7 @@ int main(void)
 		cmocka_unit_test(test_disorder_is_refused),
 		cmocka_unit_test(test_parts_add_up),
 		cmocka_unit_test(test_rows_must_fit_the_parts),
+		cmocka_unit_test(test_a_moment_after_the_end_of_time),
 		cmocka_unit_test(test_nothing_is_no_video),
 	};
 

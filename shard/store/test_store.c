@@ -20,24 +20,13 @@ struct fixture {
 	struct kx_kit_stream stream;
 };
 
-static struct kx_store *open_store(const char *folder)
-{
-	struct kx_store_options options = {.data_dir = folder};
-	struct kx_store *store = NULL;
-	struct kx_error error = {0};
-
-	if (kx_store_open(&options, &store, &error))
-		fail_msg("%s", error.message);
-	return store;
-}
-
 static int set_up(void **state)
 {
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
 
 	assert_non_null(fixture);
 	fixture->folder = kx_kit_folder();
-	fixture->store = open_store(fixture->folder);
+	fixture->store = kx_kit_open(fixture->folder);
 	*state = fixture;
 	return 0;
 }
@@ -57,7 +46,7 @@ static int tear_down(void **state)
 static void reopen(struct fixture *fixture)
 {
 	kx_store_close(fixture->store);
-	fixture->store = open_store(fixture->folder);
+	fixture->store = kx_kit_open(fixture->folder);
 }
 
 static void apply(struct fixture *fixture)
@@ -149,7 +138,7 @@ static void test_any_order_and_number_gives_the_same_bytes(void **state)
 	for (int round = 0; round < 40; round++) {
 		struct fixture other = {.folder = kx_kit_folder()};
 
-		other.store = open_store(other.folder);
+		other.store = kx_kit_open(other.folder);
 		kx_kit_stream_add(&other.stream, &clip);
 		kx_kit_stream_repeat(&other.stream, kx_kit_random(&random) % 30, &random);
 		kx_kit_stream_shuffle(&other.stream, &random);
@@ -177,7 +166,7 @@ static void test_the_newest_generation_wins_in_any_order(void **state)
 	for (int round = 0; round < 20; round++) {
 		struct fixture other = {.folder = kx_kit_folder()};
 
-		other.store = open_store(other.folder);
+		other.store = kx_kit_open(other.folder);
 		kx_kit_stream_add(&other.stream, &clip);
 		kx_kit_stream_add(&other.stream, &newer);
 		kx_kit_stream_shuffle(&other.stream, &random);
@@ -533,19 +522,6 @@ static void test_failed_writes_change_nothing_for_good(void **state)
 	assert_int_equal(audit.pending, 0);
 }
 
-static void put_meta(struct fixture *fixture, enum kx_store_family family, const void *key, size_t key_len,
-		     const void *value, size_t len)
-{
-	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
-
-	assert_int_equal(kx_kv_batch_new(kx_store_kv(fixture->store), &batch), KX_OK);
-	if (value)
-		kx_kv_batch_put(batch, family, key, key_len, value, len);
-	else
-		kx_kv_batch_delete(batch, family, key, key_len);
-	assert_int_equal(kx_kv_write(kx_store_kv(fixture->store), batch, true, NULL), KX_OK);
-}
-
 static void test_another_format_is_refused(void **state)
 {
 	struct fixture *fixture = *state;
@@ -555,7 +531,7 @@ static void test_another_format_is_refused(void **state)
 	struct kx_store *store = NULL;
 
 	kx_be64_put(format, KX_STORE_FORMAT + 1);
-	put_meta(fixture, KX_STORE_META, "format", 6, format, sizeof(format));
+	kx_kit_put(fixture->store, KX_STORE_META, "format", 6, format, sizeof(format));
 	kx_store_close(fixture->store);
 	fixture->store = NULL;
 	assert_int_equal(kx_store_open(&options, &store, &error), KX_EVERSION);
@@ -570,174 +546,6 @@ static void test_a_store_that_is_not_there(void **state)
 
 	(void)state;
 	assert_int_equal(kx_store_open(&options, &store, NULL), KX_ENOTFOUND);
-}
-
-/* Each record of each family in turn: a bit turned over in its value, or the record gone. */
-static void damage_all(struct fixture *fixture, enum kx_store_family family, bool flip)
-{
-	struct kx_kv *kv = kx_store_kv(fixture->store);
-	struct kx_key keys[32];
-	size_t count = 0;
-	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
-
-	assert_int_equal(kx_kv_iter_new(kv, family, NULL, 0, &iter), KX_OK);
-	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter)) {
-		const void *key = kx_kv_iter_key(iter, &keys[count].len);
-
-		memcpy(keys[count].bytes, key, keys[count].len);
-		count++;
-	}
-	assert_true(count > 0);
-	for (size_t i = 0; i < count; i++) {
-		struct kx_buf value = {.max = KX_RECORD_MAX};
-		struct kx_store_audit audit;
-		struct kx_error error = {0};
-
-		assert_int_equal(kx_kv_get(kv, family, keys[i].bytes, keys[i].len, &value, NULL), KX_OK);
-		if (flip) {
-			value.data[value.len - 9] ^= 4;
-			put_meta(fixture, family, keys[i].bytes, keys[i].len, value.data, value.len);
-			value.data[value.len - 9] ^= 4;
-		} else {
-			put_meta(fixture, family, keys[i].bytes, keys[i].len, NULL, 0);
-		}
-		assert_int_equal(kx_store_audit(fixture->store, &audit, &error), KX_ECORRUPT);
-		assert_true(strlen(error.message) > 10);
-		put_meta(fixture, family, keys[i].bytes, keys[i].len, value.data, value.len);
-		kx_buf_done(&value);
-	}
-}
-
-static void test_the_audit_sees_damage(void **state)
-{
-	struct fixture *fixture = *state;
-	struct kx_store_audit before, after;
-
-	apply_video(fixture, &clip);
-	audit_is_good(fixture->store, &before);
-	damage_all(fixture, KX_STORE_MOMENTS, true);
-	damage_all(fixture, KX_STORE_MOMENTS, false);
-	damage_all(fixture, KX_STORE_FEATURES, true);
-	damage_all(fixture, KX_STORE_FEATURES, false);
-	damage_all(fixture, KX_STORE_VIDEOS, false);
-	audit_is_good(fixture->store, &after);
-	assert_memory_equal(after.digest, before.digest, sizeof(before.digest));
-}
-
-/* Damage by one who also mends the digest that ties the summary to the whole. */
-static void damage_moment(struct fixture *fixture, const struct kx_key *key, const struct kx_buf *good,
-			  void (*damage)(struct kx_moment *moment), const char *says)
-{
-	KX_CLEANUP(kx_moment_cleanup) struct kx_moment *moment = NULL;
-	struct kx_buf whole = {.max = KX_RECORD_MAX}, packed = {.max = KX_SUMMARY_MAX}, before = {.max = KX_SUMMARY_MAX};
-	struct kx_kv *kv = kx_store_kv(fixture->store);
-	struct kx_store_audit audit;
-	struct kx_summary summary;
-	struct kx_error error = {0};
-
-	assert_int_equal(kx_moment_unpack(good->data, good->len, &moment, NULL), KX_OK);
-	damage(moment);
-	assert_int_equal(kx_moment_pack(moment, &whole), KX_OK);
-	assert_int_equal(kx_summary_of(moment, whole.data, whole.len, &summary), KX_OK);
-	assert_int_equal(kx_summary_pack(&summary, &packed), KX_OK);
-	assert_int_equal(kx_kv_get(kv, KX_STORE_MOMENTS, key->bytes, key->len, &before, NULL), KX_OK);
-	put_meta(fixture, KX_STORE_FEATURES, key->bytes, key->len, whole.data, whole.len);
-	put_meta(fixture, KX_STORE_MOMENTS, key->bytes, key->len, packed.data, packed.len);
-	assert_int_equal(kx_store_audit(fixture->store, &audit, &error), KX_ECORRUPT);
-	if (!strstr(error.message, says))
-		fail_msg("\"%s\" does not say \"%s\"", error.message, says);
-	put_meta(fixture, KX_STORE_FEATURES, key->bytes, key->len, good->data, good->len);
-	put_meta(fixture, KX_STORE_MOMENTS, key->bytes, key->len, before.data, before.len);
-	kx_buf_done(&whole);
-	kx_buf_done(&packed);
-	kx_buf_done(&before);
-}
-
-static void flip_feature(struct kx_moment *moment)
-{
-	moment->features[moment->dim + 1] ^= 1;
-}
-
-static void move_row(struct kx_moment *moment)
-{
-	moment->pts_us[1] += KX_KIT_MOMENT_US;
-}
-
-static void hide_error(struct kx_moment *moment)
-{
-	moment->max_time_error_us += 1000;
-}
-
-static void test_the_audit_sees_damage_with_a_good_digest(void **state)
-{
-	struct fixture *fixture = *state;
-	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
-	struct kx_store_audit audit;
-	size_t count = 0;
-
-	apply_video(fixture, &clip);
-	assert_int_equal(kx_kv_iter_new(kx_store_kv(fixture->store), KX_STORE_FEATURES, NULL, 0, &iter), KX_OK);
-	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter), count++) {
-		struct kx_buf good = {.max = KX_RECORD_MAX};
-		struct kx_key key;
-		size_t len;
-		const void *bytes = kx_kv_iter_key(iter, &key.len);
-
-		memcpy(key.bytes, bytes, key.len);
-		bytes = kx_kv_iter_value(iter, &len);
-		assert_int_equal(kx_buf_append(&good, bytes, len), KX_OK);
-		damage_moment(fixture, &key, &good, flip_feature, "embedding is not what its features say");
-		damage_moment(fixture, &key, &good, move_row, "outside its moment");
-		damage_moment(fixture, &key, &good, hide_error, "time error");
-		kx_buf_done(&good);
-	}
-	assert_int_equal(count, 11);
-	audit_is_good(fixture->store, &audit);
-}
-
-static void test_the_audit_reads_meta_and_outbox(void **state)
-{
-	struct fixture *fixture = *state;
-	static const uint8_t short_value[3];
-	struct kx_buf event = {.max = KX_RECORD_MAX};
-	struct kx_store_audit audit;
-	struct kx_key key;
-
-	apply_video(fixture, &clip);
-	audit_is_good(fixture->store, &audit);
-	put_meta(fixture, KX_STORE_META, "offset/bus/results/7", 20, short_value, sizeof(short_value));
-	assert_int_equal(kx_store_audit(fixture->store, &audit, NULL), KX_ECORRUPT);
-	put_meta(fixture, KX_STORE_META, "offset/bus/results/7", 20, NULL, 0);
-	put_meta(fixture, KX_STORE_META, "nothing known", 13, "\0\0\0\0\0\0\0\1", 8);
-	assert_int_equal(kx_store_audit(fixture->store, &audit, NULL), KX_ECORRUPT);
-	put_meta(fixture, KX_STORE_META, "nothing known", 13, NULL, 0);
-	kx_key_event(&key, "clip", 3, KX_STORE_STORED);
-	assert_int_equal(kx_kv_get(kx_store_kv(fixture->store), KX_STORE_OUTBOX, key.bytes, key.len, &event, NULL), KX_OK);
-	kx_key_event(&key, "clip", 4, KX_STORE_STORED);
-	put_meta(fixture, KX_STORE_OUTBOX, key.bytes, key.len, event.data, event.len);
-	assert_int_equal(kx_store_audit(fixture->store, &audit, NULL), KX_ECORRUPT);
-	put_meta(fixture, KX_STORE_OUTBOX, key.bytes, key.len, NULL, 0);
-	kx_buf_done(&event);
-	audit_is_good(fixture->store, &audit);
-}
-
-static void test_the_digest_knows_no_generation(void **state)
-{
-	struct fixture *fixture = *state;
-	struct kx_kit_video again = clip;
-	struct kx_store_audit before, after;
-
-	apply_video(fixture, &clip);
-	audit_is_good(fixture->store, &before);
-	again.generation = 77;
-	apply_video(fixture, &again);
-	audit_is_good(fixture->store, &after);
-	assert_memory_equal(after.digest, before.digest, sizeof(before.digest));
-	again.generation = 78;
-	again.content = 5;
-	apply_video(fixture, &again);
-	audit_is_good(fixture->store, &after);
-	assert_memory_not_equal(after.digest, before.digest, sizeof(before.digest));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -762,10 +570,6 @@ int main(void)
 		TEST(test_failed_writes_change_nothing_for_good),
 		TEST(test_another_format_is_refused),
 		TEST(test_a_store_that_is_not_there),
-		TEST(test_the_audit_sees_damage),
-		TEST(test_the_audit_sees_damage_with_a_good_digest),
-		TEST(test_the_audit_reads_meta_and_outbox),
-		TEST(test_the_digest_knows_no_generation),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

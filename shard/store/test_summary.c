@@ -126,6 +126,23 @@ static void test_keys_stand_in_order(void **state)
 		assert_false(kx_moment_key_parse(keys[1].bytes, len, &parsed));
 }
 
+static void test_keys_of_events(void **state)
+{
+	struct kx_key key;
+	struct kx_event_key parsed;
+
+	(void)state;
+	kx_key_event(&key, "a", UINT64_MAX, 4);
+	assert_true(kx_event_key_parse(key.bytes, key.len, &parsed));
+	assert_string_equal(parsed.id, "a");
+	assert_true(parsed.generation == UINT64_MAX);
+	assert_int_equal(parsed.kind, 4);
+	for (size_t len = 0; len < key.len; len++)
+		assert_false(kx_event_key_parse(key.bytes, len, &parsed));
+	key.bytes[0] = 0;
+	assert_false(kx_event_key_parse(key.bytes, key.len, &parsed));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -133,6 +150,7 @@ int main(void)
 		cmocka_unit_test(test_every_cut_is_refused),
 		cmocka_unit_test(test_damage_is_survived),
 		cmocka_unit_test(test_keys_stand_in_order),
+		cmocka_unit_test(test_keys_of_events),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

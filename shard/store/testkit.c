@@ -62,13 +62,18 @@ static struct kx_video_info info_of(const struct kx_kit_video *video)
 	return info;
 }
 
+static uint64_t moment_us_of(const struct kx_kit_video *video)
+{
+	return video->moment_us ? video->moment_us : KX_KIT_MOMENT_US;
+}
+
 static void push_moment(struct kx_kit_stream *stream, const struct kx_kit_video *video, enum kx_modality modality,
-			uint32_t index)
+			uint32_t index, uint64_t time_error_us)
 {
 	uint64_t random = (video->content + 1) * 0x9e3779b97f4a7c15u + modality * 7919u + index * 104729u + 1;
 	uint32_t dim = modality == KX_VISUAL ? KX_KIT_VISUAL_DIM : KX_KIT_AUDIO_DIM;
 	uint8_t features[KX_KIT_ROWS * KX_KIT_VISUAL_DIM];
-	float lo[KX_KIT_ROWS], step[KX_KIT_ROWS], pooled[KX_KIT_VISUAL_DIM];
+	float lo[KX_KIT_ROWS], step[KX_KIT_ROWS];
 	uint64_t pts[KX_KIT_ROWS];
 	uint32_t ids[3];
 	float scores[3];
@@ -81,7 +86,7 @@ static void push_moment(struct kx_kit_stream *stream, const struct kx_kit_video 
 	for (uint32_t i = 0; i < KX_KIT_ROWS * dim; i++)
 		features[i] = (uint8_t)(kx_kit_random(&random) >> 32);
 	for (uint32_t i = 0; i < KX_KIT_ROWS; i++) {
-		pts[i] = index * (uint64_t)KX_STORE_MOMENT_US + i * 1000000u;
+		pts[i] = index * moment_us_of(video) + i * moment_us_of(video) / KX_KIT_ROWS;
 		lo[i] = -1.0f;
 		step[i] = 2.0f / 255.0f;
 	}
@@ -89,7 +94,6 @@ static void push_moment(struct kx_kit_stream *stream, const struct kx_kit_video 
 		ids[i] = i * 40 + (uint32_t)(kx_kit_random(&random) % 40);
 		scores[i] = 0.9f - 0.25f * (float)i;
 	}
-	need(!kx_learn_pool(features, lo, step, KX_KIT_ROWS, dim, pooled), "pooling");
 	result.moment = (struct kx_moment){.modality = modality,
 					   .index = index,
 					   .space = (char *)(modality == KX_VISUAL ? KX_KIT_VISUAL_SPACE : KX_KIT_AUDIO_SPACE),
@@ -102,8 +106,10 @@ static void push_moment(struct kx_kit_stream *stream, const struct kx_kit_video 
 					   .class_count = 3,
 					   .class_ids = ids,
 					   .class_scores = scores,
-					   .embedding = embedding};
-	kx_learn_quantize_i8(pooled, dim, embedding, &result.moment.embedding_scale);
+					   .embedding = embedding,
+					   .max_time_error_us = time_error_us};
+	need(!kx_learn_embed_moment(features, lo, step, KX_KIT_ROWS, dim, embedding, &result.moment.embedding_scale),
+	     "embedding");
 	push(stream, &result);
 }
 
@@ -111,24 +117,26 @@ static void push_part(struct kx_kit_stream *stream, const struct kx_kit_video *v
 {
 	uint32_t from = video->visual_moments * part / video->parts, to = video->visual_moments * (part + 1) / video->parts;
 	uint32_t audio = part == 0 ? video->audio_moments : 0;
+	uint64_t time_error_us = to > from || audio ? 100 + part : 0;
 	struct kx_result end = {.video_id = (char *)(uintptr_t)video->id, .generation = video->generation,
 				.kind = KX_RESULT_PART_END};
 
 	for (uint32_t i = from; i < to; i++)
-		push_moment(stream, video, KX_VISUAL, i);
+		push_moment(stream, video, KX_VISUAL, i, time_error_us);
 	for (uint32_t i = 0; i < audio; i++)
-		push_moment(stream, video, KX_AUDIO, i);
+		push_moment(stream, video, KX_AUDIO, i, time_error_us);
 	end.part_end = (struct kx_part_end){.part = part,
 					    .parts = video->parts,
 					    .tracks = part == 0 ? KX_TRACK_VISUAL | KX_TRACK_AUDIO : KX_TRACK_VISUAL,
 					    .frames = (to - from) * KX_KIT_ROWS,
 					    .patches = audio * KX_KIT_ROWS,
-					    .visual_us = (to - from) * (uint64_t)KX_STORE_MOMENT_US,
-					    .audio_us = audio * (uint64_t)KX_STORE_MOMENT_US,
+					    .visual_us = (to - from) * moment_us_of(video),
+					    .audio_us = audio * moment_us_of(video),
 					    .has_visual = to > from,
 					    .has_audio = audio > 0,
 					    .decode_mode = KX_DECODE_EXACT,
-					    .max_time_error_us = 100 + part};
+					    .max_time_error_us = time_error_us,
+					    .moment_us = moment_us_of(video)};
 	end.part_end.recipe_sha256[0] = video->recipe ? video->recipe : 1;
 	push(stream, &end);
 }
@@ -210,6 +218,29 @@ kx_status kx_kit_apply(struct kx_store *store, const struct kx_kit_stream *strea
 			kx_store_batch_offset(batch, "bus", "results", 0, (int64_t)i + 1);
 	}
 	return status ? status : kx_store_commit(batch, error);
+}
+
+struct kx_store *kx_kit_open(const char *folder)
+{
+	struct kx_store_options options = {.data_dir = folder};
+	struct kx_store *store = NULL;
+	struct kx_error error = {0};
+
+	need(!kx_store_open(&options, &store, &error), error.message);
+	return store;
+}
+
+void kx_kit_put(struct kx_store *store, enum kx_store_family family, const void *key, size_t key_len, const void *value,
+		size_t len)
+{
+	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
+
+	need(!kx_kv_batch_new(kx_store_kv(store), &batch), "batch");
+	if (value)
+		kx_kv_batch_put(batch, family, key, key_len, value, len);
+	else
+		kx_kv_batch_delete(batch, family, key, key_len);
+	need(!kx_kv_write(kx_store_kv(store), batch, true, NULL), "writing past the store");
 }
 
 static void digest_family(struct kx_store *store, enum kx_store_family family, struct kx_sha256 *hash)

@@ -10,6 +10,7 @@
 #define KX_KIT_AUDIO_DIM 8u
 #define KX_KIT_VISUAL_SPACE "visual/test"
 #define KX_KIT_AUDIO_SPACE "audio/test"
+#define KX_KIT_MOMENT_US 10000000u
 #define KX_KIT_ROWS 3u /* of every moment */
 #define KX_KIT_MESSAGES_MAX 256u
 
@@ -25,6 +26,7 @@ struct kx_kit_video {
 	uint32_t audio_moments;  /* all in part 0 */
 	uint64_t content;        /* decides everything that the models would have seen; also the content's hash */
 	uint8_t recipe;          /* 0: 1 */
+	uint64_t moment_us;      /* 0: KX_KIT_MOMENT_US */
 };
 
 /* Packed messages in the order that a well-behaved publisher sends them: the plan, then each part. */
@@ -38,6 +40,11 @@ void kx_kit_stream_copy(struct kx_kit_stream *stream, const struct kx_kit_video 
 void kx_kit_stream_done(struct kx_kit_stream *stream);
 void kx_kit_stream_shuffle(struct kx_kit_stream *stream, uint64_t *random); /* duplicates are the caller's */
 void kx_kit_stream_repeat(struct kx_kit_stream *stream, size_t times, uint64_t *random); /* appends copies of some */
+
+struct kx_store *kx_kit_open(const char *folder); /* to write; the caller closes */
+/* Past the store, to do damage. value NULL: deletes. */
+void kx_kit_put(struct kx_store *store, enum kx_store_family family, const void *key, size_t key_len, const void *value,
+		size_t len);
 
 /* Applies all in one batch and commits. */
 kx_status kx_kit_apply(struct kx_store *store, const struct kx_kit_stream *stream, struct kx_error *error);

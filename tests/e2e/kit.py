@@ -74,7 +74,7 @@ def ffmpeg(name, *args):
 
 
 def picture(seconds, size="160x120", rate=25, pattern="testsrc2"):
-    return "-f", "lavfi", "-i", f"{pattern}=size={size}:rate={rate}:duration={seconds}"
+    return "-f", "lavfi", "-t", str(seconds), "-i", f"{pattern}=size={size}:rate={rate}"
 
 
 def sound(seconds, pitch=440):

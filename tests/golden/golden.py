@@ -60,8 +60,8 @@ def read_frames(clip, stream):
 
 
 def read_patches(clip, video):
-    """Patches on the picture's clock. Its zero is the stream's own word: where a container has no times of presentation,
-    decoders count the first frame late."""
+    """Patches on the picture's clock. Its zero is the stream's own word: where a container has no times of
+    presentation, decoders count the first frame late."""
     times = frame_times(clip, "a:0")
     zero = float(video["start_time"]) if video else times[0]
     raw = run("ffmpeg", "-nostdin", "-v", "quiet", "-i", clip, "-map", "0:a:0", "-ac", 1, "-ar", features.RATE, "-f",

@@ -184,7 +184,8 @@ static kx_status prepare(struct kx_audio *audio, const AVFrame *frame, struct kx
 	if (code == AVERROR(ENOMEM))
 		return audio_nomem(audio, error);
 	if (code < 0)
-		return kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON, "%s: can't resample %d channels at %d Hz: %s",
+		return kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON,
+				    "%s: can't resample %d channels at %d Hz: %s",
 				    audio->clock->input->name, frame->ch_layout.nb_channels, frame->sample_rate,
 				    KX_AV_TEXT(code));
 	return KX_OK;

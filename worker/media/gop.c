@@ -204,7 +204,8 @@ static kx_status decode_group(struct kx_gop *gop, const struct group *next, stru
 		return KX_OK;
 	bool next_usable = !next || (next->select.usable && !next->sent);
 	bool next_needs = next && (!next_usable ? !next->select.independent
-						: kx_select_needs(&next->select, &gop->picker->grid, gop->picker->next));
+						: kx_select_needs(&next->select, &gop->picker->grid,
+								  gop->picker->next));
 	if (gop->selective && current->select.usable && next_usable && !current->sent)
 		return decode_planned(gop, next, next_needs, error);
 	kx_status status = current->sent ? KX_OK : send_group(gop, current, NULL, error);

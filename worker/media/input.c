@@ -104,7 +104,8 @@ static kx_status open_io(struct kx_input *input, enum kx_reason *ret_reason, str
 		return kx_error_from_errno(error, errno, "%s", input->name);
 	}
 	if (!S_ISREG(st.st_mode))
-		return fail(ret_reason, KX_REASON_NOT_MEDIA, error, KX_EUNSUPPORTED, input->name, "not a regular file");
+		return fail(ret_reason, KX_REASON_NOT_MEDIA, error, KX_EUNSUPPORTED, input->name,
+			    "not a regular file");
 	if (st.st_size == 0)
 		return fail(ret_reason, KX_REASON_EMPTY_FILE, error, KX_ECORRUPT, input->name, "the file is empty");
 	input->size = st.st_size;
@@ -212,7 +213,8 @@ static bool headers_suffice(const struct kx_input *input)
 		     stream->avg_frame_rate.num <= 0))
 			return false;
 		if (codec->codec_type == AVMEDIA_TYPE_AUDIO &&
-		    (codec->codec_id == AV_CODEC_ID_NONE || codec->sample_rate <= 0 || codec->ch_layout.nb_channels <= 0))
+		    (codec->codec_id == AV_CODEC_ID_NONE || codec->sample_rate <= 0 ||
+		     codec->ch_layout.nb_channels <= 0))
 			return false;
 	}
 	return format->nb_streams > 0;

@@ -144,7 +144,8 @@ static void transform(struct kx_logmel *logmel)
 		for (unsigned k = 0; k < half; k++)
 			for (unsigned a = k; a < HALF; a += 2 * half)
 				butterfly(logmel->real[a], logmel->imag[a], logmel->real[a + half],
-					  logmel->imag[a + half], logmel->cosine[k * stride], logmel->sine[k * stride]);
+					  logmel->imag[a + half], logmel->cosine[k * stride],
+					  logmel->sine[k * stride]);
 	}
 }
 

@@ -60,8 +60,9 @@ const char *kx_media_software(void)
 	unsigned format = avformat_version();
 	unsigned scale = swscale_version();
 	unsigned resample = swresample_version();
-	snprintf(text, sizeof(text), "libavcodec %u.%u.%u libavformat %u.%u.%u libswscale %u.%u.%u libswresample %u.%u.%u",
-		 codec >> 16, codec >> 8 & 255, codec & 255, format >> 16, format >> 8 & 255, format & 255, scale >> 16,
-		 scale >> 8 & 255, scale & 255, resample >> 16, resample >> 8 & 255, resample & 255);
+	snprintf(text, sizeof(text),
+		 "libavcodec %u.%u.%u libavformat %u.%u.%u libswscale %u.%u.%u libswresample %u.%u.%u",
+		 codec >> 16, codec >> 8 & 255, codec & 255, format >> 16, format >> 8 & 255, format & 255,
+		 scale >> 16, scale >> 8 & 255, scale & 255, resample >> 16, resample >> 8 & 255, resample & 255);
 	return text;
 }

@@ -105,7 +105,8 @@ static int64_t presented(const AVStream *stream, const AVPacket *packet)
 	const uint8_t *skip = av_packet_get_side_data(packet, AV_PKT_DATA_SKIP_SAMPLES, &size);
 	if (packet->pts == AV_NOPTS_VALUE || !skip || size < 4 || stream->codecpar->sample_rate <= 0)
 		return packet->pts;
-	return packet->pts + av_rescale_q(AV_RL32(skip), (AVRational){1, stream->codecpar->sample_rate}, stream->time_base);
+	return packet->pts + av_rescale_q(AV_RL32(skip), (AVRational){1, stream->codecpar->sample_rate},
+					  stream->time_base);
 }
 
 /* A recording may start between key frames: nothing is presented before the first one. */

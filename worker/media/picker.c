@@ -3,7 +3,8 @@
 /* Timestamps that jump would otherwise make one small file into endless copies of a frame. */
 #define STAND_MAX_US (INT64_C(3600) * 1000000)
 
-kx_status kx_picker_init(struct kx_picker *picker, struct kx_grid grid, uint64_t first, kx_picker_emit *emit, void *ctx)
+kx_status kx_picker_init(struct kx_picker *picker, struct kx_grid grid, uint64_t first, kx_picker_emit *emit,
+			 void *ctx)
 {
 	*picker = (struct kx_picker){
 		.grid = grid,

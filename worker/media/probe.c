@@ -25,7 +25,13 @@ int64_t kx_probe_duration_us(const struct kx_packets *packets, const AVStream *s
 	const AVFormatContext *format = packets->input->format;
 	if (stream && stream->duration > 0)
 		return av_rescale_q(stream->duration, stream->time_base, (AVRational){1, 1000000});
-	return format->duration > 0 ? av_rescale(format->duration, 1000000, AV_TIME_BASE) : 0;
+	if (format->duration <= 0) /* AV_NOPTS_VALUE, too */
+		return 0;
+	int64_t duration = av_rescale(format->duration, 1000000, AV_TIME_BASE);
+	/* What Matroska's writers call duration is the time at which the last frame ends. */
+	if (kx_input_is(packets->input, "matroska") && packets->origin > 0)
+		duration -= av_rescale_q(packets->origin, packets->origin_base, (AVRational){1, 1000000});
+	return duration > 0 ? duration : 0;
 }
 
 /* Whether there is enough to jump to, and nothing but the start is left out: other edits repeat or reorder parts of

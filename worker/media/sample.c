@@ -89,7 +89,8 @@ static kx_status check_request(const struct sampler *sampler)
 	bool size = request->width && request->height && request->width <= SIDE_MAX && request->height <= SIDE_MAX;
 	if (!times || request->start_us > (uint64_t)INT64_MAX / 4 || (visual && (!grid || !size)))
 		return kx_error_set(sampler->error, KX_EINVAL, KX_ERROR_FATAL,
-				    "decode request out of range: %g frames/s, %ux%u, from %llu to %llu us", request->fps,
+				    "decode request out of range: %g frames/s, %ux%u, from %llu to %llu us",
+				    request->fps,
 				    request->width, request->height, (unsigned long long)request->start_us,
 				    (unsigned long long)request->end_us);
 	return KX_OK;
@@ -102,7 +103,8 @@ static kx_status open_visual(struct sampler *sampler)
 	kx_status status = kx_video_open(&sampler->video, &sampler->packets, sampler->error);
 	if (status)
 		return status;
-	if (kx_picker_init(&sampler->picker, grid, kx_grid_from(&grid, (int64_t)request->start_us), emit_frame, sampler) ||
+	if (kx_picker_init(&sampler->picker, grid, kx_grid_from(&grid, (int64_t)request->start_us), emit_frame,
+			   sampler) ||
 	    kx_scaler_init(&sampler->scaler, request->width, request->height,
 			   kx_probe_orientation(sampler->input.video)))
 		return kx_error_nomem(sampler->error);

@@ -97,7 +97,8 @@ static bool prepare(struct kx_scaler *scaler, const AVFrame *frame, int format, 
 	sws_freeContext(scaler->sws);
 	scaler->sws = sws_getContext(frame->width, frame->height, (enum AVPixelFormat)format, width, height,
 				     AV_PIX_FMT_RGB24,
-				     SWS_AREA | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_BITEXACT, NULL, NULL, NULL);
+				     SWS_AREA | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_BITEXACT,
+				     NULL, NULL, NULL);
 	if (!scaler->sws)
 		return false;
 	/* Fails for formats without a matrix (RGB), which need none. */

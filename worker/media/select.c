@@ -117,8 +117,8 @@ static bool picked(const struct kx_select_group *group, const struct kx_select_g
 	return wanted_between(grid, k, first ? 0 : packet->pts_us, time_after(group, next, packet->pts_us));
 }
 
-void kx_select_plan(const struct kx_select_group *group, const struct kx_select_group *next, const struct kx_grid *grid,
-		    uint64_t k, bool next_needs, struct kx_select_plan *ret_plan)
+void kx_select_plan(const struct kx_select_group *group, const struct kx_select_group *next,
+		    const struct kx_grid *grid, uint64_t k, bool next_needs, struct kx_select_plan *ret_plan)
 {
 	uint8_t top = 0;
 	size_t last = 0; /* one past the last packet, in decoding order, that has to be decoded */
@@ -148,6 +148,5 @@ void kx_select_plan(const struct kx_select_group *group, const struct kx_select_
 		const struct kx_select_packet *packet = &group->packets[i];
 		if (!packet->droppable || packet->layer < top)
 			ret_plan->keep[i] = true;
-		ret_plan->keep_count += ret_plan->keep[i];
 	}
 }

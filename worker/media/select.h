@@ -51,14 +51,13 @@ void kx_select_check(struct kx_select_group *group, int64_t after_us, bool known
 
 struct kx_select_plan {
 	bool keep[KX_GROUP_PACKETS_MAX];
-	size_t keep_count;
 	bool whole; /* all that others may need is kept up to the group's end, so that the next may follow on */
 };
 
 /* Plans `group`, whose next wanted grid point is k; next is the group after it, NULL at the end of the file. Both
  * must be usable. next_needs: the following group needs this one's pictures (kx_select_needs()). */
-void kx_select_plan(const struct kx_select_group *group, const struct kx_select_group *next, const struct kx_grid *grid,
-		    uint64_t k, bool next_needs, struct kx_select_plan *ret_plan);
+void kx_select_plan(const struct kx_select_group *group, const struct kx_select_group *next,
+		    const struct kx_grid *grid, uint64_t k, bool next_needs, struct kx_select_plan *ret_plan);
 
 /* Whether sampling needs `group` to be decoded after the group before it rather than from its own start: it has
  * wanted pictures that are shown before its first one, or it is not understood well enough to say. */

@@ -401,19 +401,6 @@ static void test_flat_memory(void **state)
 }
 #endif
 
-static int setup(void **state)
-{
-	*state = (void *)(uintptr_t)kit_enter();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	kit_leave();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -428,5 +415,5 @@ int main(void)
 		cmocka_unit_test(test_span_with_sound), cmocka_unit_test(test_failures),
 		cmocka_unit_test(test_damage),
 	};
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, kit_enter, kit_leave);
 }

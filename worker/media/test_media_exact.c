@@ -231,19 +231,6 @@ static void test_cut_transport_stream(void **state)
 	check_clip(&(struct clip){"started-late.ts", arguments, false, true});
 }
 
-static int setup(void **state)
-{
-	*state = (void *)(uintptr_t)kit_enter();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	kit_leave();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -253,5 +240,5 @@ int main(void)
 		cmocka_unit_test(test_edit_list),
 		cmocka_unit_test(test_cut_transport_stream),
 	};
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, kit_enter, kit_leave);
 }

@@ -18,8 +18,6 @@
 #define PSNR_MIN 45.0
 #define LOGMEL_RMS_MAX 0.05
 
-
-
 struct golden {
 	const char *name;
 	const char *arguments;
@@ -190,19 +188,6 @@ static void test_sound(void **state)
 	check_sound("voice.opus.ogg", SOUND ":s=48000:d=8\" -c:a libopus");
 }
 
-static int setup(void **state)
-{
-	*state = (void *)(uintptr_t)kit_enter();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	kit_leave();
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -210,5 +195,5 @@ int main(void)
 		cmocka_unit_test(test_rotation),
 		cmocka_unit_test(test_sound),
 	};
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, kit_enter, kit_leave);
 }

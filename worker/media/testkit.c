@@ -16,18 +16,20 @@
 
 static char folder[256];
 
-const char *kit_enter(void)
+int kit_enter(void **state)
 {
 	const char *base = getenv("TMPDIR");
+	(void)state;
 	snprintf(folder, sizeof(folder), "%s/kx-media-XXXXXX", base ? base : "/tmp");
 	assert_non_null(mkdtemp(folder));
 	kx_media_init();
-	return folder;
+	return 0;
 }
 
-void kit_leave(void)
+int kit_leave(void **state)
 {
-	assert_int_equal(kx_fs_remove_tree(folder, NULL), KX_OK);
+	(void)state;
+	return kx_fs_remove_tree(folder, NULL);
 }
 
 const char *kit_path(const char *name)

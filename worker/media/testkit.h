@@ -37,9 +37,9 @@ struct kit_want {
 	size_t fail_at;
 };
 
-/* A folder of its own under the build's temporary place; kit_leave() removes it with all in it. */
-const char *kit_enter(void);
-void kit_leave(void);
+/* Of a group of tests: a folder of its own under the build's temporary place; kit_leave() removes it with all in it. */
+int kit_enter(void **state);
+int kit_leave(void **state);
 const char *kit_path(const char *name); /* inside that folder; valid until the 8th next call */
 
 /* Runs `ffmpeg -nostdin -v error -y ARGUMENTS FOLDER/name`; fails the test when it fails. Returns the path. */

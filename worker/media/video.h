@@ -20,7 +20,8 @@ struct kx_video {
 	bool dirty;       /* packets went in since the last flush */
 };
 
-kx_status kx_video_open(struct kx_video *video, const struct kx_packets *packets, struct kx_error *error) KX_MUST_CHECK;
+kx_status kx_video_open(struct kx_video *video, const struct kx_packets *packets,
+			struct kx_error *error) KX_MUST_CHECK;
 void kx_video_done(struct kx_video *video);
 
 /* NULL drains. Bad data is counted, not returned. After each send, receive until KX_ENOTFOUND. */

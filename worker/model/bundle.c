@@ -148,8 +148,8 @@ kx_status kx_bundle_space(const struct kx_bundle *bundle, const char *media_prep
 	ret_space[0] = '\0';
 	kx_hex_encode(bundle->sha256, sizeof(bundle->sha256), bundle_hex);
 	char *recipe KX_CLEANUP(kx_cleanup_free) =
-		kx_strf("bundle=%s\npreprocess=%s\nmedia=%s\nprojection=none\npooling=mean\nprecision=%s\n", bundle_hex,
-			bundle->preprocess, media_preprocess, precision);
+		kx_strf("bundle=%s\npreprocess=%s\nmedia=%s\nprojection=none\npooling=mean\nprecision=%s\n",
+			bundle_hex, bundle->preprocess, media_preprocess, precision);
 	if (!recipe || kx_sha256_bytes(recipe, strlen(recipe), digest))
 		return KX_ENOMEM;
 	kx_hex_encode(digest, SPACE_DIGITS / 2, hex);

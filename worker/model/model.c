@@ -1,6 +1,5 @@
 #include "worker/model/model.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 #include "common/base/fault.h"
 #include "common/base/macros.h"
 #include "common/base/str.h"
+#include "common/learn/learn.h"
 #include "worker/model/runtime.h"
 
 #define BATCH_MAX 256
@@ -301,27 +301,6 @@ kx_status kx_model_run(struct kx_model_stream *stream, const void *const *inputs
 	return KX_OK;
 }
 
-static void softmax(float *values, size_t count)
-{
-	float top = values[0];
-	double sum = 0;
-
-	for (size_t i = 1; i < count; i++)
-		top = values[i] > top ? values[i] : top;
-	for (size_t i = 0; i < count; i++) {
-		values[i] = expf(values[i] - top);
-		sum += (double)values[i];
-	}
-	for (size_t i = 0; i < count; i++)
-		values[i] = (float)((double)values[i] / sum);
-}
-
-static void sigmoid(float *values, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		values[i] = 1.0f / (1.0f + expf(-values[i]));
-}
-
 kx_status kx_model_infer(struct kx_model_stream *stream, const void *const *inputs, size_t count, float *features,
 			 float *scores, struct kx_error *error)
 {
@@ -333,9 +312,9 @@ kx_status kx_model_infer(struct kx_model_stream *stream, const void *const *inpu
 	for (size_t i = 0; i < count; i++) {
 		float *item = scores + i * b->class_count;
 		if (b->activation == KX_ACTIVATION_SOFTMAX)
-			softmax(item, b->class_count);
+			kx_learn_softmax(item, b->class_count, item);
 		else
-			sigmoid(item, b->class_count);
+			kx_learn_sigmoid(item, b->class_count, item);
 	}
 	return KX_OK;
 }

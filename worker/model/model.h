@@ -29,13 +29,15 @@ struct kx_model_options {
 
 /* Compiles. The bundle must outlive the model. Takes from 100 ms to seconds. */
 kx_status kx_model_new(struct kx_runtime *runtime, const struct kx_bundle *bundle,
-		       const struct kx_model_options *options, struct kx_model **ret, struct kx_error *error) KX_MUST_CHECK;
+		       const struct kx_model_options *options, struct kx_model **ret,
+		       struct kx_error *error) KX_MUST_CHECK;
 void kx_model_free(struct kx_model *model); /* streams first */
 size_t kx_model_batch(const struct kx_model *model);
 const struct kx_bundle *kx_model_bundle(const struct kx_model *model);
 enum kx_precision kx_model_precision(const struct kx_model *model); /* never AUTO */
 
-kx_status kx_model_stream_new(struct kx_model *model, struct kx_model_stream **ret, struct kx_error *error) KX_MUST_CHECK;
+kx_status kx_model_stream_new(struct kx_model *model, struct kx_model_stream **ret,
+			      struct kx_error *error) KX_MUST_CHECK;
 void kx_model_stream_free(struct kx_model_stream *stream);
 
 /* Runs `count` <= batch items. inputs[i]: input_bytes of one item. features: [count][feature_dim], scores:

@@ -193,7 +193,6 @@ struct kx_cell *kx_assembler_take(struct kx_assembler *assembler)
 struct arrays {
 	uint64_t *pts_us;
 	float *lo, *step;
-	float *pooled;     /* [dim] */
 	float *mean;       /* [class_count] */
 	float *class_scores;
 	uint32_t *class_ids;
@@ -204,7 +203,7 @@ struct arrays {
 static kx_status arrays_new(struct kx_cell *cell, const struct kx_track_shape *shape, struct arrays *ret)
 {
 	size_t count = cell->count, dim = shape->dim, classes = shape->class_count;
-	size_t floats = 2 * count + dim + classes + KX_MOMENT_CLASSES;
+	size_t floats = 2 * count + classes + KX_MOMENT_CLASSES;
 	uint64_t *at = malloc(count * sizeof(uint64_t) + floats * sizeof(float) +
 			      KX_MOMENT_CLASSES * sizeof(uint32_t) + count * dim + dim);
 
@@ -214,8 +213,7 @@ static kx_status arrays_new(struct kx_cell *cell, const struct kx_track_shape *s
 	ret->pts_us = at;
 	ret->lo = (float *)(at + count);
 	ret->step = ret->lo + count;
-	ret->pooled = ret->step + count;
-	ret->mean = ret->pooled + dim;
+	ret->mean = ret->step + count;
 	ret->class_scores = ret->mean + classes;
 	ret->class_ids = (uint32_t *)(ret->class_scores + KX_MOMENT_CLASSES);
 	ret->features = (uint8_t *)(ret->class_ids + KX_MOMENT_CLASSES);
@@ -273,9 +271,9 @@ kx_status kx_cell_moment(struct kx_cell *cell, const struct kx_track_shape *shap
 	if (arrays_new(cell, shape, &to) != KX_OK)
 		return kx_error_nomem(error);
 	moment.max_time_error_us = copy_rows(cell, shape->dim, &to);
-	if (kx_learn_pool(to.features, to.lo, to.step, cell->count, shape->dim, to.pooled) != KX_OK)
+	if (kx_learn_embed_moment(to.features, to.lo, to.step, cell->count, shape->dim, to.embedding,
+				  &moment.embedding_scale) != KX_OK)
 		return kx_error_nomem(error);
-	kx_learn_quantize_i8(to.pooled, shape->dim, to.embedding, &moment.embedding_scale);
 	moment.class_count = (uint32_t)mean_classes(cell, shape->class_count, &to);
 	moment.pts_us = to.pts_us;
 	moment.features = to.features;

@@ -45,7 +45,6 @@ static int open_source(const struct kx_job *job, enum kx_reason *ret_reason, str
 {
 	KX_CLEANUP(kx_cleanup_close) int fd = open(job->source, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
-	int taken;
 
 	if (fd < 0 || fstat(fd, &st) != 0) {
 		*ret_reason = reason_of_errno(errno);
@@ -59,9 +58,7 @@ static int open_source(const struct kx_job *job, enum kx_reason *ret_reason, str
 			     job->content_bytes);
 		return -1;
 	}
-	taken = fd;
-	fd = -1;
-	return taken;
+	return kx_steal_fd(&fd);
 }
 
 static struct kx_lane *free_lane(struct kx_pipeline *pipeline)

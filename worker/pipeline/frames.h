@@ -14,7 +14,8 @@ struct kx_frames_request {
 };
 
 /* rgb: [height][width][3] u8, valid during the call. Another status than KX_OK ends the reading and is returned. */
-typedef kx_status kx_frames_visit(void *ctx, const struct kx_sample *sample, const uint8_t *rgb, struct kx_error *error);
+typedef kx_status kx_frames_visit(void *ctx, const struct kx_sample *sample, const uint8_t *rgb,
+				  struct kx_error *error);
 
 /* Decodes in a child of the prober's host and visits every sampled frame, in order, on the calling thread. Blocking;
  * thread-safe. fd is borrowed. ret_info may be NULL, else kx_probe_info_done(). On failure *ret_reason says why. */

@@ -17,8 +17,6 @@
 #include "common/base/macros.h"
 #include "common/base/str.h"
 
-extern char **environ;
-
 /* The host must have one thread, and OpenBLAS makes its threads when it is loaded: tell it not to. */
 static char one_blas_thread[] = "OPENBLAS_NUM_THREADS=1";
 

@@ -85,7 +85,7 @@ static size_t batch_of(const struct kx_pipeline *pipeline, size_t track)
 
 static kx_status open_stream(struct kx_pipeline *pipeline, struct kx_stream *stream, struct kx_error *error)
 {
-	size_t features = 0, scores = 0;
+	size_t features = 1, scores = 1; /* calloc() may answer NULL to 0 */
 
 	stream->pipeline = pipeline;
 	for (size_t i = 0; i < KX_TRACKS; i++) {
@@ -328,7 +328,8 @@ static kx_status check_job(const struct kx_pipeline *pipeline, const struct kx_j
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "no bundle for the tracks that are wanted");
 	if (!(job->fps >= KX_FPS_MIN && job->fps <= KX_FPS_MAX) || job->moment_us == 0)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
-				    "fps must be from %g to %g, and a moment longer than nothing", KX_FPS_MIN, KX_FPS_MAX);
+				    "fps must be from %g to %g, and a moment longer than nothing", KX_FPS_MIN,
+				    KX_FPS_MAX);
 	if (job->fps * (double)job->moment_us * 1e-6 + 1 > KX_MOMENT_ROWS_MAX ||
 	    job->moment_us / KX_PATCH_STEP_US + 1 > KX_MOMENT_ROWS_MAX)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "a moment would hold more than %u samples",

@@ -68,6 +68,7 @@ static void clip_gives_its_moments(void **state)
 	assert_true(result.end.has_visual && result.end.has_audio);
 	assert_false(result.end.truncated);
 	assert_int_equal(result.end.parts, 1);
+	assert_int_equal(result.end.moment_us, 5000000);
 	assert_int_equal(result.width, 320);
 	assert_int_equal(result.height, 240);
 	assert_true(result.decode_cpu_us > 0);

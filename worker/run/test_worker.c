@@ -260,6 +260,7 @@ static void full_bus_holds_back_and_loses_nothing(void **state)
 	publish_job(&world, &job);
 	assert_int_equal(drain_part(&world, &end), 11 + 10);
 	assert_int_equal(end.frames, 110);
+	assert_int_equal(end.moment_us, job.moment_us);
 	world_done(&world);
 }
 

@@ -16,7 +16,7 @@ def main():
         module = importlib.import_module(f"bench.{name}")
         one = chosen.add_parser(name, help=module.__doc__.partition(": ")[2], description=module.__doc__)
         one.add_argument("--kinodex", type=pathlib.Path, default=kinodex.default(), help="executable (build/release)")
-        one.add_argument("--bundles", type=pathlib.Path, default=report.ROOT / "bundles", help="model bundles (bundles/)")
+        one.add_argument("--bundles", type=pathlib.Path, default=report.ROOT / "bundles", help="models (bundles/)")
         module.add_arguments(one)
         one.set_defaults(run=module.main)
     args = parser.parse_args()

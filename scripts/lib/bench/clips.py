@@ -10,10 +10,10 @@ LONG_BYTES = 20_000_000
 def find(folder, long=False):
     """Files of the folder by name; those over LONG_BYTES only when asked for."""
     folder = pathlib.Path(folder)
-    found = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")] \
-        if folder.is_dir() else []
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [path for path in entries if path.is_file() and not path.name.startswith(".")]
     if not found:
-        sys.exit(f"error: there are no clips in {folder}. Run scripts/samples all first, or name a folder with --clips.")
+        sys.exit(f"error: there are no clips in {folder}. Run scripts/samples all, or name a folder with --clips.")
     return [path for path in found if long or path.stat().st_size <= LONG_BYTES]
 
 

@@ -10,7 +10,7 @@ HD_LINES = 720
 
 
 def _stft_patches(wave, magnitudes):
-    """Patches of a 16 kHz wave; magnitudes(wave) gives [257][hops] of centred 400-sample windows in 512-sample frames."""
+    """Patches of a 16 kHz wave; magnitudes(wave) gives [257][hops] of 400-sample windows centred in 512 samples."""
     wave = features.fill_up(wave)
     if len(wave) == 0:
         return np.zeros((0, features.PATCH_HOPS, 64), np.float32)
@@ -38,7 +38,16 @@ def torchaudio_patches(wave):
 
 
 class PyAv:
-    """PyAV: one pass over the packets, every frame decoded, those wanted scaled from YUV by libswscale's area filter."""
+    """PyAV: one pass over the packets; every frame is decoded, those wanted go through libswscale's area filter."""
+
+    @staticmethod
+    def load():
+        import av
+        import librosa
+        import onnxruntime
+
+        librosa.stft(np.zeros(features.RATE, np.float32))  # what it loads lazily
+        del av, onnxruntime
 
     def __init__(self, path, batch):
         import av
@@ -140,6 +149,15 @@ class PyAvFast(PyAv):
 
 class TorchCodec:
     """torchcodec: only the frames that are asked for come out, at full size, to be scaled by OpenCV's area filter."""
+
+    @staticmethod
+    def load():
+        import cv2
+        import onnxruntime
+        import torchaudio
+        import torchcodec
+
+        del cv2, onnxruntime, torchaudio, torchcodec
 
     def __init__(self, path, batch):
         import torch

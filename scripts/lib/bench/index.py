@@ -12,21 +12,22 @@ from .kinodex import Kinodex, read_export
 PACKAGES = ("numpy", "onnxruntime", "av", "librosa", "chroma-hnswlib", "torch", "torchaudio", "torchcodec",
             "opencv-python-headless")
 PEERS = ("pyav", "pyav-fast", "torchcodec", "torchcodec-resize")
-# A peer whose pictures are others than ours does less, and is not the one to beat.
-FLOOR = {"f32": 0.999, "bf16": 0.998}
+# Peers whose embeddings are under it have other pixels; they are measured all the same.
+FLOOR = 0.999
+FLOOR_BF16 = 0.998
 TARGET = 1.3
 KINODEX = "kinodex"
 
 
 def add_arguments(parser):
     parser.add_argument("--runs", type=int, default=3, help="turns; the median counts (3)")
-    parser.add_argument("--clips", type=pathlib.Path, default=report.ROOT / "samples", help="folder of clips (samples/)")
+    parser.add_argument("--clips", type=pathlib.Path, default=report.ROOT / "samples", help="folder (samples/)")
     parser.add_argument("--long", action="store_true", help="also clips over 20 MB (ten minutes of film)")
-    parser.add_argument("--repeat", type=int, default=0, help="also a run with each clip this many times, by which "
-                        "starting counts less (0: none)")
+    parser.add_argument("--repeat", type=int, default=4, help="also a turn with each clip this many times, by which "
+                        "starting counts less (4; 0: none)")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"of {','.join(PEERS)}; torchcodec downloads 3 GB")
-    parser.add_argument("--precision", default="auto", choices=["auto", "f32", "bf16"], help="kinodex's in the measured "
-                        "runs (auto); outputs are compared in f32 and in this one")
+    parser.add_argument("--precision", default="auto", choices=["auto", "f32", "bf16"],
+                        help="kinodex's in the measured runs (auto); outputs are compared in f32 and in this one")
 
 
 class Contest:
@@ -105,22 +106,61 @@ def _show_times(medians, counts):
     report.table(["median", "CPU s", "wall s", "CPU ratio", "wall ratio", "frames"], rows)
 
 
-def _best(medians, equal):
-    """The cheapest peer with the same outputs."""
-    return min(equal, key=lambda name: medians[name]["cpu_s"])
+def _cheapest(medians, names):
+    return min(names, key=lambda name: medians[name]["cpu_s"])
 
 
-def _repeated(args, contest, kinodex, peer, out):
+def _ratio(medians, name):
+    return medians[name]["cpu_s"] / medians[KINODEX]["cpu_s"]
+
+
+def _repeated(args, contest, peers):
+    """A turn over copies of the clips: the medians, and how much there was."""
     with tempfile.TemporaryDirectory(prefix="kx-bench-", dir=report.CACHE) as folder:
         copies = clips.repeat(contest.paths, args.repeat, pathlib.Path(folder) / "clips")
         print(f"\n  each clip {args.repeat} times ({len(copies)} files)")
-        again = Contest(kinodex, [peer], copies, args.precision, pathlib.Path(folder))
+        again = Contest(contest.kinodex, peers, copies, args.precision, pathlib.Path(folder))
         again.run_all(1)
         medians = again.medians()
         _show_times(medians, again.counts)
-        out["repeated"] = {"times": args.repeat, "files": len(copies), "medians": medians,
-                           "hours": again.counts[KINODEX]["hours"]}
-        return medians[peer]["cpu_s"] / medians[KINODEX]["cpu_s"]
+        return {"times": args.repeat, "files": len(copies), "medians": medians, "hours": again.counts[KINODEX]["hours"]}
+
+
+def _contest(args, peers, paths, folder):
+    """All turns and comparisons of the clips as they are."""
+    contest = Contest(Kinodex(args.kinodex, args.bundles), peers, paths, args.precision, folder)
+    contest.run_all(args.runs)
+    fields = {"clips": len(paths), "hours": contest.counts[KINODEX]["hours"], "precision": args.precision,
+              "medians": contest.medians(), "cosines": {}}
+    for precision in dict.fromkeys(["f32", args.precision if args.precision != "auto" else "f32"]):
+        fields["cosines"][precision] = compare(contest, precision)
+        _show_cosines(fields["cosines"][precision], precision)
+    print()
+    _show_times(fields["medians"], contest.counts)
+    return contest, fields
+
+
+def _judge(fields, equal):
+    """The target is for the cheapest peer with our pixels; the cheapest of all is there to be seen."""
+    good = report.verdict("peers with the same outputs", ", ".join(equal) or "none", f"cosine >= {FLOOR}", bool(equal))
+    if equal and "bf16" in fields["cosines"]:
+        lowest = max(_worst(fields["cosines"]["bf16"][name]) for name in equal)
+        good = report.verdict("their lowest cosine with bf16", f"{lowest:.5f}", f">= {FLOOR_BF16}",
+                              lowest >= FLOOR_BF16) and good
+    fields["ratios"] = {}
+    again = fields.get("repeated", {}).get("medians", {})
+    for title, medians in (("", fields["medians"]), (", repeated clips", again)):
+        same, every = ([name for name in names if name in medians] for names in (equal, PEERS))
+        if every:
+            name = _cheapest(medians, every)
+            fields["ratios"]["any" + title] = ratio = _ratio(medians, name)
+            print(f"  CPU time of the cheapest peer{title}, whatever its outputs ({name}) / kinodex: {ratio:.2f}x")
+        if same:
+            name = _cheapest(medians, same)
+            fields["ratios"]["same outputs" + title] = ratio = _ratio(medians, name)
+            what = f"CPU time of the cheapest peer{title}, same outputs ({name}) / kinodex"
+            good = report.verdict(what, f"{ratio:.2f}x", f">= {TARGET}x", ratio >= TARGET) and good
+    return good
 
 
 def main(args):
@@ -128,29 +168,16 @@ def main(args):
     peers = [name for name in args.peers.split(",") if name]
     if not peers or set(peers) - set(PEERS):
         sys.exit(f"error: --peers takes some of {','.join(PEERS)}")
-    kinodex = Kinodex(args.kinodex, args.bundles)
     out = report.Report("index", PACKAGES)
     report.CACHE.mkdir(parents=True, exist_ok=True)
     print(f"  {len(paths)} clips, {sum(map(os.path.getsize, paths)) / 1e6:.0f} MB; {args.runs} turns; "
           f"peers with {os.cpu_count()} processes of one thread", flush=True)
     with tempfile.TemporaryDirectory(prefix="kx-bench-", dir=report.CACHE) as folder:
-        contest = Contest(kinodex, peers, paths, args.precision, pathlib.Path(folder))
-        contest.run_all(args.runs)
-        fields = {"clips": len(paths), "hours": contest.counts[KINODEX]["hours"], "precision": args.precision,
-                  "medians": contest.medians(), "cosines": {}}
-        for precision in dict.fromkeys(["f32", args.precision if args.precision != "auto" else "f32"]):
-            fields["cosines"][precision] = compare(contest, precision)
-            _show_cosines(fields["cosines"][precision], precision)
-        print()
-        _show_times(fields["medians"], contest.counts)
-        equal = [name for name in peers if _worst(fields["cosines"]["f32"][name]) >= FLOOR["f32"]]
-        good = report.verdict("peers with the same outputs", ", ".join(equal) or "none", "cosine >= 0.999", bool(equal))
-        if equal:
-            peer = _best(fields["medians"], equal)
-            ratio = fields["medians"][peer]["cpu_s"] / fields["medians"][KINODEX]["cpu_s"]
-            if args.repeat:
-                ratio = _repeated(args, contest, kinodex, peer, fields)
-            fields.update(best=peer, ratio=ratio)
-            good = report.verdict(f"CPU time of {peer} / kinodex", f"{ratio:.2f}x", f">= {TARGET}x", ratio >= TARGET) and good
+        contest, fields = _contest(args, peers, paths, pathlib.Path(folder))
+    equal = [name for name in peers if _worst(fields["cosines"]["f32"][name]) >= FLOOR]
+    if args.repeat:
+        best = {_cheapest(fields["medians"], names) for names in (equal, peers) if names}
+        fields["repeated"] = _repeated(args, contest, sorted(best))
+    good = _judge(fields, equal)
     out.write(**fields)
     return 0 if good else 1

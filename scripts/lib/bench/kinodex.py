@@ -41,8 +41,8 @@ class Kinodex:
         """(measure.Run, what it reported). Quarantined inputs (status 3) are the report's matter."""
         if fresh:
             shutil.rmtree(data, ignore_errors=True)
-        command = self._command("index", *sources, "--data", data, "--bundles", self.bundles, "--fps", "1",
-                                "--workers", workers, "--streams", workers, "--precision", precision, "--json", "--quiet")
+        command = self._command("index", *sources, "--data", data, "--bundles", self.bundles, "--fps", 1, "--workers",
+                                workers, "--streams", workers, "--precision", precision, "--json", "--quiet")
         done = measure.run(command, ok=(0, 3), watch=watch)
         return done, json.loads(done.out)
 

@@ -55,11 +55,12 @@ def main(args):
         folder = pathlib.Path(folder)
         films = [args.film, join(args.film, args.times, folder)]
         runs = [_index(kinodex, film, args.precision, folder / "data") for film in films]
+    keys = ("film", "hours", "wall_s", "cpu_s", "rss_mib", "pss_mib", "processes")
     report.table(["film", "hours", "wall s", "CPU s", "peak RSS MiB", "peak PSS MiB", "processes"],
-                 [[run["film"], run["hours"], run["wall_s"], run["cpu_s"], f"{run['rss_mib']:.0f}", f"{run['pss_mib']:.0f}",
-                   run["processes"]] for run in runs])
+                 [[run[key] for key in keys] for run in runs])
     for run in runs:
-        print(f"  {run['film']}: peak PSS MiB by tenth of the run: {' '.join(f'{mib:.0f}' for mib in run['pss_mib_by_tenth'])}")
+        tenths = " ".join(f"{mib:.0f}" for mib in run["pss_mib_by_tenth"])
+        print(f"  {run['film']}: peak PSS MiB by tenth of the run: {tenths}")
     print("  RSS counts pages that processes share once for each; PSS counts them once")
     peak, growth = max(run["rss_mib"] for run in runs), runs[1]["rss_mib"] / runs[0]["rss_mib"]
     good = report.verdict("peak RSS of all processes", f"{peak:.0f} MiB", f"< {LIMIT_MIB} MiB", peak < LIMIT_MIB)

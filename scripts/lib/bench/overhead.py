@@ -15,7 +15,7 @@ TARGET = 1.15
 
 def add_arguments(parser):
     parser.add_argument("--runs", type=int, default=3, help="turns; the median counts (3)")
-    parser.add_argument("--clips", type=pathlib.Path, default=report.ROOT / "samples", help="folder of clips (samples/)")
+    parser.add_argument("--clips", type=pathlib.Path, default=report.ROOT / "samples", help="folder (samples/)")
     parser.add_argument("--short", action="store_true", help="leave out clips over 20 MB")
     parser.add_argument("--precision", default="auto", choices=["auto", "f32", "bf16"])
 
@@ -73,12 +73,16 @@ def main(args):
     middle = {key: statistics.median(turn[key] for turn in turns) for key in turns[0]}
     alone = middle["decode_s"] + middle["pictures_s"] + middle["sound_s"]
     ratio = middle["index_s"] / alone
-    print(f"  {len(paths)} clips, {middle['hours']:.3f} h, {middle['frames']:.0f} frames, {middle['patches']:.0f} patches; "
-          f"median of {args.runs}")
+    print(f"  {len(paths)} clips, {middle['hours']:.3f} h, {middle['frames']:.0f} frames, {middle['patches']:.0f} "
+          f"patches; median of {args.runs}")
     report.table(["CPU seconds", ""], [
-        ["decoding alone", middle["decode_s"]], ["inference alone, pictures", middle["pictures_s"]],
-        ["inference alone, sound", middle["sound_s"]], ["sum", alone], ["indexing", middle["index_s"]],
-        ["  of it decoding, as it says", middle["decode_in_index_s"]], ["  of it starting with nothing to do", starting]])
+        ["decoding alone", middle["decode_s"]],
+        ["inference alone, pictures", middle["pictures_s"]],
+        ["inference alone, sound", middle["sound_s"]],
+        ["sum", alone],
+        ["indexing", middle["index_s"]],
+        ["  of it decoding, as it says", middle["decode_in_index_s"]],
+        ["  of it starting with nothing to do", starting]])
     good = report.verdict("indexing / sum of its parts", f"{ratio:.3f}", f"<= {TARGET}", ratio <= TARGET)
     out.write(clips=len(paths), precision=args.precision, ratio=ratio, starting_s=starting, turns=turns, **middle)
     return 0 if good else 1

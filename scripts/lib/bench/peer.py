@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from . import features
+from . import decoders, features
 
 BATCH = 16
 
@@ -22,8 +22,6 @@ _state = {}
 
 
 def _start(decoder, bundles):
-    from . import decoders
-
     _state["open"] = decoders.DECODERS[decoder]
     _state["visual"] = features.lite0(bundles)
     _state["audio"] = features.yamnet(bundles)
@@ -88,6 +86,7 @@ def main():
     args = parser.parse_args()
     started = time.monotonic()
     clips = sorted(args.clips, key=os.path.getsize, reverse=True)
+    decoders.DECODERS[args.decoder].load()  # once, before the processes part
     with multiprocessing.get_context("fork").Pool(args.processes, _start, (args.decoder, args.bundles)) as pool:
         results = list(pool.imap_unordered(_index, clips))
         pool.close()

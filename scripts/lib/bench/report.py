@@ -57,8 +57,8 @@ class Report:
             "command": "scripts/bench " + shlex.join(sys.argv[1:]),
         }
         machine = self.fields["machine"]
-        print(f"{name}: {self.fields['date']}, {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
-              f"load {self.fields['load_before']}")
+        print(f"{name}: {self.fields['date']}, {machine['cpu']}, {machine['cores']} cores, "
+              f"{machine['memory_gib']} GiB, load {self.fields['load_before']}")
         print("  " + ", ".join(f"{key} {value}" for key, value in self.fields["versions"].items()))
         print(f"  {self.fields['command']}", flush=True)
 

@@ -1,4 +1,4 @@
-"""scripts/bench retrieval: do clips that were re-encoded, cropped, rescaled, sped up or mirrored find their originals?"""
+"""scripts/bench retrieval: whether re-encoded, cropped, rescaled, sped-up and mirrored clips find their originals."""
 import concurrent.futures
 import hashlib
 import os
@@ -22,16 +22,16 @@ VARIANTS = {
 
 
 def add_arguments(parser):
-    parser.add_argument("--clips", type=pathlib.Path, default=report.ROOT / "samples", help="folder of clips (samples/)")
+    parser.add_argument("--clips", type=pathlib.Path, default=report.ROOT / "samples", help="folder (samples/)")
     parser.add_argument("--short", action="store_true", help="leave out clips over 20 MB")
     parser.add_argument("--precision", default="auto", choices=["auto", "f32", "bf16"])
 
 
 def _recipe(clip, name):
     video, audio, crf = VARIANTS[name]
-    return ["-i", clip, "-map", "0:v:0", "-map", "0:a:0?", "-vf", video, "-c:v", "libx264", "-preset", "veryfast", "-crf",
-            str(crf), "-pix_fmt", "yuv420p", *(["-af", audio] if audio else []), "-c:a", "aac", "-b:a", "64k",
-            "-ac", "2"]
+    return ["-i", clip, "-map", "0:v:0", "-map", "0:a:0?", "-vf", video, "-c:v", "libx264", "-preset", "veryfast",
+            "-crf", crf, "-pix_fmt", "yuv420p", *(["-af", audio] if audio else []), "-c:a", "aac", "-b:a", "64k",
+            "-ac", 2]
 
 
 def make(clip, name, folder):
