@@ -32,6 +32,16 @@ struct index_run {
 	struct kx_progress *progress;
 };
 
+static kx_status check_namespace(const char *ns, struct kx_error *error)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
+	size_t len = strlen(ns);
+	if (len > 0 && len <= KX_NAMESPACE_MAX && strspn(ns, letters) == len)
+		return KX_OK;
+	return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL,
+			    "--namespace \"%s\": 1 to %d letters, digits, '-' and '_' make a namespace", ns, KX_NAMESPACE_MAX);
+}
+
 static kx_status make_topics(const struct kx_config *config, struct kx_bus *bus, struct kx_error *error)
 {
 	int partitions = (int)kx_config_int(config, "partitions");
@@ -50,7 +60,9 @@ kx_status kx_cli_bus(const struct kx_config *config, struct kx_bus **ret, struct
 {
 	const char *brokers = kx_config_text(config, "brokers");
 	struct kx_bus *bus = NULL;
-	kx_status status;
+	kx_status status = check_namespace(kx_config_text(config, "namespace"), error);
+	if (status != KX_OK)
+		return status;
 	if (brokers == NULL) {
 		struct kx_bus_local_options options = {.topic_bytes_max = LOCAL_TOPIC_BYTES};
 		status = kx_bus_local_new(&options, &bus, error);

@@ -87,15 +87,33 @@ static void print_overview(FILE *to)
 		"`key = value`, or in the environment: KINODEX_DATA for --data.\n");
 }
 
+static void print_wrapped(const char *text, size_t width)
+{
+	size_t column = 0;
+	for (size_t len; *text != '\0'; text += len + strspn(text + len, " ")) {
+		len = strcspn(text, " ");
+		if (column > 0 && column + 1 + len > width) {
+			putchar('\n');
+			column = 0;
+		}
+		column += (size_t)printf("%s%.*s", column > 0 ? " " : "", (int)len, text);
+	}
+	putchar('\n');
+}
+
 static int print_command_help(const struct kx_command *command)
 {
+	size_t width = terminal_width();
 	struct kx_buf text = {.max = 1 << 20};
 	size_t len;
 	const struct kx_option *options = kx_options(&len);
-	kx_status status = kx_config_help(options, len, command->bit, terminal_width(), &text);
-	if (status == KX_OK)
-		printf("Usage: kinodex %s [OPTIONS] %s\n\n%s.\n%s%s\nOptions:\n%s", command->name, command->arguments,
-		       command->summary, command->about, *command->about ? "\n" : "", (const char *)text.data);
+	kx_status status = kx_config_help(options, len, command->bit, width, &text);
+	if (status == KX_OK) {
+		printf("Usage: kinodex %s [OPTIONS] %s\n\n%s.\n", command->name, command->arguments, command->summary);
+		if (*command->about)
+			print_wrapped(command->about, width);
+		printf("\nOptions:\n%s", (const char *)text.data);
+	}
 	kx_buf_done(&text);
 	return status == KX_OK ? KX_EXIT_DONE : KX_EXIT_FAILED;
 }

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "common/base/testkit.h"
 #include "common/learn/learn.h"
 #include "shard/ann/ann.h"
 
@@ -15,18 +16,10 @@
 #define DIM_A 24u
 #define ROWS 3000u /* more than two blocks */
 
-static uint64_t next(uint64_t *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
-}
-
 static void random_unit(uint64_t *state, float *out, uint32_t dim)
 {
 	for (uint32_t i = 0; i < dim; i++)
-		out[i] = (float)(next(state) >> 40) / (float)(1 << 23) - 1.0f;
+		out[i] = (float)(kx_test_random(state) >> 40) / (float)(1 << 23) - 1.0f;
 	(void)kx_learn_normalize(out, dim);
 }
 
@@ -56,7 +49,7 @@ static void put_random(struct world *world, uint32_t number)
 {
 	struct row *row = &world->rows[number];
 	struct kx_ann_vector vectors[2];
-	uint64_t kind = next(&world->random) % 8;
+	uint64_t kind = kx_test_random(&world->random) % 8;
 
 	row->has[0] = kind != 0;
 	row->has[1] = kind > 2;
@@ -68,11 +61,9 @@ static void put_random(struct world *world, uint32_t number)
 static int set_up(void **state)
 {
 	struct world *world = calloc(1, sizeof(*world));
-	const char *seed = getenv("KINODEX_SEED");
 
 	assert_non_null(world);
-	world->random = seed ? strtoull(seed, NULL, 10) : 88172645463325252u;
-	printf("KINODEX_SEED=%llu\n", (unsigned long long)world->random);
+	world->random = kx_test_seed();
 	assert_int_equal(kx_ann_exact_new(NULL, NULL, &world->ann), KX_OK);
 	*state = world;
 	return 0;
@@ -171,9 +162,9 @@ static void test_as_naive_through_changes(void **state)
 		put_random(world, i);
 	compare_some(world);
 	for (int i = 0; i < 1500; i++) {
-		uint32_t number = (uint32_t)(next(&world->random) % ROWS);
+		uint32_t number = (uint32_t)(kx_test_random(&world->random) % ROWS);
 
-		if (next(&world->random) % 2) {
+		if (kx_test_random(&world->random) % 2) {
 			put_random(world, number);
 			continue;
 		}

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "common/base/clock.h"
+#include "common/base/testkit.h"
 #include "common/bus/topics.h"
 #include "common/record/event.h"
 #include "shard/run/shard.h"
@@ -186,15 +187,15 @@ static int run_and_kill(const char *folder, unsigned after, unsigned spin, bool 
 
 static void test_what_was_announced_is_kept(void **state)
 {
-	uint64_t random = kx_kit_seed();
+	uint64_t random = kx_test_seed();
 	bool announced[VIDEOS] = {false};
 	char *folder = kx_kit_folder();
 	int status;
 
 	(void)state;
 	for (int round = 0; round < ROUNDS; round++) {
-		(void)run_and_kill(folder, (unsigned)(kx_kit_random(&random) % 8),
-				   (unsigned)(kx_kit_random(&random) % 30000), announced);
+		(void)run_and_kill(folder, (unsigned)(kx_test_random(&random) % 8),
+				   (unsigned)(kx_test_random(&random) % 30000), announced);
 		check(folder, announced);
 	}
 	status = run_and_kill(folder, VIDEOS + 1, 0, announced);

@@ -12,18 +12,8 @@ char *kx_store_tombstone_key(const char *id)
 static kx_status load_tombstone(struct kx_store *store, struct kx_entity *entity, struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_free) char *key = kx_store_tombstone_key(entity->id);
-	struct kx_buf value = {.max = 64};
-	kx_status status;
+	kx_status status = kx_store_number(store, key, &entity->deleted_upto, error);
 
-	if (!key)
-		return kx_error_nomem(error);
-	status = kx_kv_get(store->kv, KX_STORE_META, key, strlen(key), &value, error);
-	if (!status && value.len != 8)
-		status = kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "stored tombstone of %s: %zu bytes", entity->id,
-				      value.len);
-	if (!status)
-		entity->deleted_upto = kx_be64_get(value.data);
-	kx_buf_done(&value);
 	return status == KX_ENOTFOUND ? KX_OK : status;
 }
 

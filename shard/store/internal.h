@@ -11,6 +11,9 @@ struct kx_store {
 
 char *kx_store_offset_key(const char *bus, const char *topic, int partition); /* the caller frees; NULL: no memory */
 
+/* A number of the meta family. KX_ENOTFOUND without a message when there is none. key NULL is no memory. */
+kx_status kx_store_number(struct kx_store *store, const char *key, uint64_t *ret, struct kx_error *error) KX_MUST_CHECK;
+
 /* What a batch knows of one video: as stored, and changed by the messages of the batch. */
 struct kx_entity {
 	char *id;

@@ -268,6 +268,22 @@ uint64_t kx_store_disk_bytes(struct kx_store *store)
 	return kx_kv_disk_bytes(store->kv);
 }
 
+kx_status kx_store_number(struct kx_store *store, const char *key, uint64_t *ret, struct kx_error *error)
+{
+	struct kx_buf value = {.max = 64};
+	kx_status status;
+
+	if (!key)
+		return kx_error_nomem(error);
+	status = kx_kv_get(store->kv, KX_STORE_META, key, strlen(key), &value, error);
+	if (!status && value.len != 8)
+		status = kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "stored %s: %zu bytes", key, value.len);
+	if (!status)
+		*ret = kx_be64_get(value.data);
+	kx_buf_done(&value);
+	return status;
+}
+
 char *kx_store_offset_key(const char *bus, const char *topic, int partition)
 {
 	return kx_strf("%s%s/%s/%d", offset_prefix, bus, topic, partition);
@@ -277,22 +293,13 @@ kx_status kx_store_offset(struct kx_store *store, const char *bus, const char *t
 			  struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_free) char *key = kx_store_offset_key(bus, topic, partition);
-	struct kx_buf value = {.max = 64};
-	kx_status status;
+	uint64_t offset = 0;
+	kx_status status = kx_store_number(store, key, &offset, error);
 
-	if (!key)
-		return kx_error_nomem(error);
-	status = kx_kv_get(store->kv, KX_STORE_META, key, strlen(key), &value, error);
-	if (!status && value.len != 8)
-		status = kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "stored offset %s: %zu bytes", key, value.len);
-	if (!status)
-		*ret = (int64_t)kx_be64_get(value.data);
-	if (status == KX_ENOTFOUND) {
-		*ret = -1;
-		status = KX_OK;
-	}
-	kx_buf_done(&value);
-	return status;
+	if (status && status != KX_ENOTFOUND)
+		return status;
+	*ret = status == KX_OK ? (int64_t)offset : -1;
+	return KX_OK;
 }
 
 /* As kx_bus_identity() names a local bus: no cluster's own id has this form. */

@@ -9,6 +9,7 @@
 
 #include "common/base/fault.h"
 #include "common/base/log.h"
+#include "common/base/testkit.h"
 #include "shard/store/testkit.h"
 
 static const struct kx_kit_video clip = {
@@ -113,16 +114,16 @@ static void apply_roughly(struct fixture *fixture, uint64_t *random)
 
 	while (from < fixture->stream.count) {
 		struct kx_kit_stream part = {0};
-		size_t len = 1 + kx_kit_random(random) % 9;
+		size_t len = 1 + kx_test_random(random) % 9;
 
 		for (size_t i = from; i < fixture->stream.count && part.count < len; i++)
 			part.messages[part.count++] = fixture->stream.messages[i];
-		if (kx_kit_random(random) % 4 == 0)
-			kx_fault_arm("kv.write", 1 + kx_kit_random(random) % 2);
+		if (kx_test_random(random) % 4 == 0)
+			kx_fault_arm("kv.write", 1 + kx_test_random(random) % 2);
 		if (!kx_kit_apply(fixture->store, &part, NULL))
 			from += len;
 		kx_fault_clear();
-		if (kx_kit_random(random) % 16 == 0)
+		if (kx_test_random(random) % 16 == 0)
 			reopen(fixture);
 	}
 }
@@ -130,7 +131,7 @@ static void apply_roughly(struct fixture *fixture, uint64_t *random)
 static void test_any_order_and_number_gives_the_same_bytes(void **state)
 {
 	struct fixture *fixture = *state;
-	uint64_t random = kx_kit_seed();
+	uint64_t random = kx_test_seed();
 	uint8_t want[KX_SHA_LEN], have[KX_SHA_LEN];
 
 	apply_video(fixture, &clip);
@@ -140,7 +141,7 @@ static void test_any_order_and_number_gives_the_same_bytes(void **state)
 
 		other.store = kx_kit_open(other.folder);
 		kx_kit_stream_add(&other.stream, &clip);
-		kx_kit_stream_repeat(&other.stream, kx_kit_random(&random) % 30, &random);
+		kx_kit_stream_repeat(&other.stream, kx_test_random(&random) % 30, &random);
 		kx_kit_stream_shuffle(&other.stream, &random);
 		apply_roughly(&other, &random);
 		kx_kit_digest(other.store, have);
@@ -155,7 +156,7 @@ static void test_the_newest_generation_wins_in_any_order(void **state)
 {
 	struct fixture *fixture = *state;
 	struct kx_kit_video newer = clip;
-	uint64_t random = kx_kit_seed();
+	uint64_t random = kx_test_seed();
 	uint8_t want[KX_SHA_LEN], have[KX_SHA_LEN];
 
 	newer.generation = 4;

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "common/base/testkit.h"
 #include "shard/store/keys.h"
 #include "shard/store/testkit.h"
 
@@ -71,17 +72,17 @@ static void test_every_cut_is_refused(void **state)
 
 static void test_damage_is_survived(void **state)
 {
-	uint64_t random = kx_kit_seed();
+	uint64_t random = kx_test_seed();
 	struct kx_summary in, out;
 	struct kx_buf packed, again = {.max = KX_SUMMARY_MAX};
 
 	(void)state;
 	make(&in, &packed);
 	for (int i = 0; i < 20000; i++) {
-		size_t at = kx_kit_random(&random) % packed.len;
+		size_t at = kx_test_random(&random) % packed.len;
 		uint8_t was = packed.data[at];
 
-		packed.data[at] = (uint8_t)kx_kit_random(&random);
+		packed.data[at] = (uint8_t)kx_test_random(&random);
 		/* Refused, or a summary that packs to just these bytes. */
 		if (!kx_summary_unpack(packed.data, packed.len, &out, NULL)) {
 			kx_buf_clear(&again);

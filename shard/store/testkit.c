@@ -6,10 +6,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/base/clock.h"
 #include "common/base/fs.h"
 #include "common/base/hash.h"
 #include "common/base/str.h"
+#include "common/base/testkit.h"
 #include "common/learn/learn.h"
 
 #define NOW_MS 1700000000000u
@@ -21,25 +21,6 @@ static void need(bool holds, const char *what)
 		return;
 	fprintf(stderr, "testkit: %s\n", what);
 	abort();
-}
-
-uint64_t kx_kit_random(uint64_t *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
-}
-
-uint64_t kx_kit_seed(void)
-{
-	const char *given = getenv("KINODEX_SEED");
-	uint64_t seed = kx_clock_mono_us() * 2654435761u | 1u;
-
-	if (given)
-		need(!kx_parse_u64(given, &seed) && seed, "KINODEX_SEED is no seed");
-	printf("KINODEX_SEED=%llu\n", (unsigned long long)seed);
-	return seed;
 }
 
 static void push(struct kx_kit_stream *stream, const struct kx_result *result)
@@ -81,17 +62,15 @@ static void push_moment(struct kx_kit_stream *stream, const struct kx_kit_video 
 	struct kx_result result = {.video_id = (char *)(uintptr_t)video->id, .generation = video->generation,
 				   .kind = KX_RESULT_MOMENT};
 
-	for (int i = 0; i < 8; i++)
-		(void)kx_kit_random(&random); /* away from the nearly equal seeds */
 	for (uint32_t i = 0; i < KX_KIT_ROWS * dim; i++)
-		features[i] = (uint8_t)(kx_kit_random(&random) >> 32);
+		features[i] = (uint8_t)(kx_test_random(&random) >> 32);
 	for (uint32_t i = 0; i < KX_KIT_ROWS; i++) {
 		pts[i] = index * moment_us_of(video) + i * moment_us_of(video) / KX_KIT_ROWS;
 		lo[i] = -1.0f;
 		step[i] = 2.0f / 255.0f;
 	}
 	for (uint32_t i = 0; i < 3; i++) {
-		ids[i] = i * 40 + (uint32_t)(kx_kit_random(&random) % 40);
+		ids[i] = i * 40 + (uint32_t)(kx_test_random(&random) % 40);
 		scores[i] = 0.9f - 0.25f * (float)i;
 	}
 	result.moment = (struct kx_moment){.modality = modality,
@@ -183,7 +162,7 @@ void kx_kit_stream_done(struct kx_kit_stream *stream)
 void kx_kit_stream_shuffle(struct kx_kit_stream *stream, uint64_t *random)
 {
 	for (size_t i = stream->count; i > 1; i--) {
-		size_t j = kx_kit_random(random) % i;
+		size_t j = kx_test_random(random) % i;
 		struct kx_buf swap = stream->messages[i - 1];
 
 		stream->messages[i - 1] = stream->messages[j];
@@ -194,7 +173,7 @@ void kx_kit_stream_shuffle(struct kx_kit_stream *stream, uint64_t *random)
 void kx_kit_stream_repeat(struct kx_kit_stream *stream, size_t times, uint64_t *random)
 {
 	for (size_t i = 0; i < times; i++) {
-		const struct kx_buf *from = &stream->messages[kx_kit_random(random) % stream->count];
+		const struct kx_buf *from = &stream->messages[kx_test_random(random) % stream->count];
 		struct kx_buf *to = &stream->messages[stream->count++];
 
 		need(stream->count <= KX_KIT_MESSAGES_MAX, "too many messages");

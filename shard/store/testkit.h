@@ -15,8 +15,6 @@
 #define KX_KIT_MESSAGES_MAX 256u
 
 /* Small, fast, and the same everywhere. Never 0. */
-uint64_t kx_kit_random(uint64_t *state);
-uint64_t kx_kit_seed(void); /* KINODEX_SEED, or new; printed */
 
 struct kx_kit_video {
 	const char *id;

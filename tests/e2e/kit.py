@@ -190,7 +190,7 @@ class Case(unittest.TestCase):
             process.kill()
             out, err = process.communicate()
             self.fail(f"still running after {timeout_s} s: {' '.join(process.args)}\n{out}\n{err}")
-        return Result(process.args, process.returncode, out, err)
+        return Result(process.args, process.returncode, out or "", err or "")  # None: it went elsewhere
 
     def run_kinodex(self, verb, *args, status=DONE, **how):
         result = self.finish(self.start(verb, *args, **how))

@@ -18,7 +18,7 @@ class Kill(Case):
 
     def setUp(self):
         super().setUp()
-        self.clips = [*short_clips(16), *kit.samples("basketball.mp4", "R6llTwEh07w.mp4")]
+        self.clips = [*short_clips(10), *kit.samples("basketball.mp4", "R6llTwEh07w.mp4")]
         self.films = catalogue(self.dir / "films", self.clips)
         seed = int(os.environ.get("KINODEX_E2E_SEED", random.randrange(1 << 32)))
         print(f"\n{self.id()}: seed {seed}", flush=True)

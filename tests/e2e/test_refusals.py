@@ -34,6 +34,8 @@ class Refusals(Case):
         self.index_refuses(self.films, "--fps", "0", words=["fps"], status=kit.USAGE)
         self.index_refuses(self.films, "--workers", "many", words=["workers", "many"], status=kit.USAGE)
         self.index_refuses(self.films, "--segment", "15", words=["segment", "15", "10"])
+        for name in ("", "two words", "x" * 65):
+            self.index_refuses(self.films, "--namespace", name, words=["namespace"])
         self.refuses("similar", "x", "--weights", "visual=0,audio=0", words=["weights"], status=kit.USAGE)
 
     def test_no_source(self):
