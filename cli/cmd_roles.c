@@ -46,13 +46,13 @@ static kx_status worker_health(void *role, struct kx_error *error)
 
 static kx_status run_worker(const struct kx_config *config, struct kx_error *error)
 {
-	char run_dir[] = "/tmp/kinodex-worker-XXXXXX";
+	KX_CLEANUP(kx_cleanup_free) char *run_dir = NULL;
 	struct kx_engine *engine = NULL;
 	struct kx_bus *bus = NULL;
 	struct kx_worker *worker = NULL;
-	if (mkdtemp(run_dir) == NULL)
-		return kx_error_set(error, KX_EIO, KX_ERROR_FATAL, "can't make a folder for sockets in /tmp");
-	kx_status status = kx_engine_open(config, &engine, error);
+	kx_status status = kx_data_scratch(&run_dir, error);
+	if (status == KX_OK)
+		status = kx_engine_open(config, &engine, error);
 	if (status == KX_OK)
 		status = kx_cli_bus(config, &bus, error);
 	if (status == KX_OK)
@@ -67,7 +67,8 @@ static kx_status run_worker(const struct kx_config *config, struct kx_error *err
 	kx_worker_stop(worker);
 	kx_engine_free(engine);
 	kx_bus_free(bus);
-	(void)!kx_fs_remove_tree(run_dir, NULL);
+	if (run_dir != NULL)
+		(void)!kx_fs_remove_tree(run_dir, NULL);
 	return status;
 }
 

@@ -55,6 +55,11 @@ static kx_status private_dir(const char *path, struct kx_error *error)
 	return KX_OK;
 }
 
+static char *user_dir(void)
+{
+	return kx_strf("/tmp/kinodex-%u", (unsigned)geteuid());
+}
+
 static kx_status short_socket_dir(const char *dir, char **ret, struct kx_error *error)
 {
 	uint8_t sha[KX_SHA256_LEN];
@@ -63,7 +68,7 @@ static kx_status short_socket_dir(const char *dir, char **ret, struct kx_error *
 	if (status != KX_OK)
 		return kx_error_nomem(error);
 	kx_hex_encode(sha, 8, hex);
-	char *base = kx_strf("/tmp/kinodex-%u", (unsigned)geteuid());
+	char *base = user_dir();
 	char *path = base != NULL ? kx_strf("%s/%s", base, hex) : NULL;
 	status = path == NULL ? kx_error_nomem(error) : private_dir(base, error);
 	if (status == KX_OK)
@@ -93,16 +98,16 @@ static kx_status find_socket_dir(struct kx_data *data, struct kx_error *error)
 }
 
 /* Folders of processes that were killed. */
-static void sweep_work_dirs(const struct kx_data *data)
+static void sweep_work_dirs(const char *folder)
 {
-	KX_CLEANUP(kx_cleanup_closedir) DIR *dir = opendir(data->socket_dir);
+	KX_CLEANUP(kx_cleanup_closedir) DIR *dir = opendir(folder);
 	for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
 		uint64_t pid;
 		if (kx_parse_u64(entry->d_name, &pid) != KX_OK || pid > INT32_MAX)
 			continue;
 		if (kill((pid_t)pid, 0) == 0 || errno != ESRCH)
 			continue;
-		KX_CLEANUP(kx_cleanup_free) char *path = kx_fs_join(data->socket_dir, entry->d_name);
+		KX_CLEANUP(kx_cleanup_free) char *path = kx_fs_join(folder, entry->d_name);
 		if (path != NULL)
 			(void)!kx_fs_remove_tree(path, NULL);
 	}
@@ -141,7 +146,7 @@ static kx_status open_in(struct kx_data *data, const char *dir, enum kx_data_mod
 	if (status == KX_OK)
 		status = find_socket_dir(data, error);
 	if (status == KX_OK && mode == KX_DATA_WRITE)
-		sweep_work_dirs(data);
+		sweep_work_dirs(data->socket_dir);
 	return status;
 }
 
@@ -181,4 +186,20 @@ bool kx_data_busy(const struct kx_data *data)
 {
 	KX_CLEANUP(kx_cleanup_free) char *path = kx_fs_join(data->dir, "LOCK");
 	return path != NULL && kx_fs_is_locked(path);
+}
+
+kx_status kx_data_scratch(char **ret, struct kx_error *error)
+{
+	KX_CLEANUP(kx_cleanup_free) char *base = user_dir();
+	KX_CLEANUP(kx_cleanup_free) char *path = base != NULL ? kx_strf("%s/%d", base, (int)getpid()) : NULL;
+	if (path == NULL)
+		return kx_error_nomem(error);
+	kx_status status = private_dir(base, error);
+	if (status == KX_OK)
+		status = private_dir(path, error);
+	if (status != KX_OK)
+		return status;
+	sweep_work_dirs(base);
+	*ret = KX_STEAL(path);
+	return KX_OK;
 }

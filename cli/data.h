@@ -28,4 +28,8 @@ void kx_data_cleanup(struct kx_data **data);
 /* A process that writes, and so answers at endpoint, is there. */
 bool kx_data_busy(const struct kx_data *data);
 
+/* A folder for the sockets of a process without a data directory; those that killed processes left are removed. The
+ * caller removes it (kx_fs_remove_tree) and frees the path. */
+kx_status kx_data_scratch(char **ret, struct kx_error *error) KX_MUST_CHECK;
+
 #endif

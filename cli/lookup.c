@@ -14,8 +14,8 @@
 struct kx_lookup {
 	struct kx_data *data;
 	struct kx_ledger *ledger;
-	struct kx_wire *wire;   /* another process answers, or: */
-	struct kx_shard *shard; /* this one does */
+	struct kx_wire *wire;   /* to the process that writes, once it was asked */
+	struct kx_shard *shard; /* the store as it stands, once it was asked */
 };
 
 static kx_status open_in(struct kx_lookup *lookup, const char *dir, struct kx_error *error)
@@ -69,25 +69,31 @@ kx_status kx_lookup_ledger(struct kx_lookup *lookup, struct kx_ledger **ret, str
 	return KX_OK;
 }
 
-static kx_status reach_shard(struct kx_lookup *lookup, struct kx_error *error)
+static kx_status ask_writer(struct kx_lookup *lookup, const struct kx_query_request *request, struct kx_query_reply **ret,
+			    struct kx_error *error)
 {
-	if (lookup->wire != NULL || lookup->shard != NULL)
-		return KX_OK;
-	if (kx_data_busy(lookup->data))
-		return kx_wire_new(&lookup->wire, error);
+	kx_status status = lookup->wire != NULL ? KX_OK : kx_wire_new(&lookup->wire, error);
+	if (status != KX_OK)
+		return status;
+	return kx_shard_ask(lookup->wire, lookup->data->endpoint, request, ANSWER_TIMEOUT_MS, ret, error);
+}
+
+static kx_status ask_here(struct kx_lookup *lookup, const struct kx_query_request *request, struct kx_query_reply **ret,
+			  struct kx_error *error)
+{
 	struct kx_shard_options options = {.data_dir = lookup->data->dir, .read_only = true};
-	return kx_shard_start(&options, &lookup->shard, error);
+	kx_status status = lookup->shard != NULL ? KX_OK : kx_shard_start(&options, &lookup->shard, error);
+	return status == KX_OK ? kx_shard_answer(lookup->shard, request, ret, error) : status;
 }
 
 kx_status kx_lookup_ask(struct kx_lookup *lookup, const struct kx_query_request *request, struct kx_query_reply **ret,
 			struct kx_error *error)
 {
 	struct kx_query_reply *reply = NULL;
-	kx_status status = reach_shard(lookup, error);
-	if (status == KX_OK && lookup->shard != NULL)
-		status = kx_shard_answer(lookup->shard, request, &reply, error);
-	else if (status == KX_OK)
-		status = kx_shard_ask(lookup->wire, lookup->data->endpoint, request, ANSWER_TIMEOUT_MS, &reply, error);
+	bool busy = lookup->shard == NULL && kx_data_busy(lookup->data);
+	kx_status status = busy ? ask_writer(lookup, request, &reply, error) : ask_here(lookup, request, &reply, error);
+	if (busy && status == KX_ETIMEDOUT && !kx_data_busy(lookup->data)) /* it ended before it could answer */
+		status = ask_here(lookup, request, &reply, error);
 	if (status != KX_OK)
 		return status;
 	if (reply->status != KX_OK) {

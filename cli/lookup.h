@@ -8,8 +8,8 @@
 
 struct kx_lookup; /* one thread */
 
-/* Opens DIR to read. At the first question: where another process writes to it, questions go to that one over its
- * socket; else the store is opened here. */
+/* Opens DIR to read. Where another process writes to it, a question goes to that one over its socket; else the store is
+ * opened here, with the first question. */
 kx_status kx_lookup_open(const char *dir, struct kx_lookup **ret, struct kx_error *error) KX_MUST_CHECK;
 void kx_lookup_free(struct kx_lookup *lookup);
 void kx_lookup_cleanup(struct kx_lookup **lookup);

@@ -68,7 +68,8 @@ def ffmpeg(name, *args):
     if not path.exists():
         CLIPS.mkdir(parents=True, exist_ok=True)
         part = CLIPS / f".{os.getpid()}-{key}-{name}"
-        subprocess.run(["ffmpeg", "-v", "error", "-nostdin", "-y", *map(str, args), str(part)], check=True, timeout=TIMEOUT_S)
+        command = ["ffmpeg", "-v", "error", "-nostdin", "-y", *map(str, args), str(part)]
+        subprocess.run(command, check=True, timeout=TIMEOUT_S)
         part.rename(path)
     return path
 
@@ -88,7 +89,7 @@ def short_clips(count, seconds=12):
     """Small clips that differ in picture and pitch, some without sound: quick to index, so that many fit into a test."""
     out = []
     for i in range(count):
-        shown = picture(seconds, pattern="testsrc2" if i % 2 else "mandelbrot") if i % 3 else picture(seconds, pattern="testsrc")
+        shown = picture(seconds, pattern=("testsrc", "testsrc2", "mandelbrot")[i % 3])
         heard = sound(seconds, 200 + 90 * i) if i % 4 else ()
         out.append(ffmpeg(f"short{i}.mp4", *shown, *heard, *H264, "-vf", f"hue=h={25 * i}", "-g", "25"))
     return out
@@ -244,7 +245,8 @@ class Case(unittest.TestCase):
         count = {state: sum(row["state"] == state for row in inputs.values())
                  for state in ("planned", "done", "partial", "quarantined", "deleted")}
         self.assertEqual(count["planned"], 0)
-        self.assertEqual(count["done"] + count["partial"], report["done"] + report["partial"] + report["copied"] + report["unchanged"])
+        self.assertEqual(count["done"] + count["partial"],
+                         sum(report[end] for end in ("done", "partial", "copied", "unchanged")))
         self.assertEqual(count["quarantined"], report["quarantined"])
         self.assertEqual(sum(report["reasons"].values()), report["quarantined"])
         quarantined = {name: row["reason"] for name, row in inputs.items() if row["state"] == "quarantined"}

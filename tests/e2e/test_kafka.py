@@ -60,6 +60,10 @@ class Kafka(Case):
         parent = self.processes.parent
         return [pid for pid in self.processes.decoders() if parent(parent(pid)) == worker.pid]
 
+    def wait_for_something_done(self, process):
+        """Or for the process's end."""
+        wait_for("something done", lambda: self.ask("status", "--state", "done", status=None).out or process.poll() is not None)
+
     def test_in_one_process(self):
         report = self.index(self.films, *self.bus, "--segment", 60)
         self.assertEqual(report["done"], len(self.clips))
@@ -71,7 +75,7 @@ class Kafka(Case):
 
     def test_in_one_process_that_is_killed(self):
         index = self.start("index", self.films, *self.bus, "--segment", 60, "--data", self.data, "--quiet")
-        wait_for("something done", lambda: self.ask("status", "--state", "done", status=None).out or index.poll() is not None)
+        self.wait_for_something_done(index)
         kill(index.pid)
         self.finish(index)
         done = set(self.inputs("done"))
@@ -103,7 +107,7 @@ class Kafka(Case):
         wait_for("a job", lambda: self.jobs_are_running(victim) or coordinator.poll() is not None)
         self.assertTrue(kill(victim.pid))
         replacement = self.role("worker", "--workers", 1, "--streams", 1)
-        wait_for("something done", lambda: self.ask("status", "--state", "done", status=None).out or coordinator.poll() is not None)
+        self.wait_for_something_done(coordinator)
         self.assertIsNone(coordinator.poll(), "the work was done before the shard could be killed")
         self.assertTrue(kill(shard.pid))
         shard.wait()
@@ -119,7 +123,7 @@ class Kafka(Case):
         shard = self.role("shard", "--data", self.data)
         worker = self.role("worker")
         coordinator = self.coordinator()
-        wait_for("something done", lambda: self.ask("status", "--state", "done", status=None).out or coordinator.poll() is not None)
+        self.wait_for_something_done(coordinator)
         kill(coordinator.pid)
         self.finish(coordinator)
         done = set(self.inputs("done"))

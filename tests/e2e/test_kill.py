@@ -4,6 +4,7 @@ The moments are random; the seed is printed, and KINODEX_E2E_SEED repeats one.
 """
 import os
 import random
+import subprocess
 import time
 import unittest
 
@@ -11,6 +12,14 @@ import kit
 from kit import Case, catalogue, kill, short_clips, wait_for
 
 KILLS = 15
+
+
+def ends_within(process, seconds):
+    try:
+        process.wait(seconds)
+        return True
+    except subprocess.TimeoutExpired:
+        return False
 
 
 class Kill(Case):
@@ -51,9 +60,7 @@ class Kill(Case):
             rounds += 1
             self.assertLess(rounds, 4 * KILLS, "the runs end before they can be killed")
             index = self.start_index()
-            try:
-                index.wait(self.random.uniform(0.05, 1.1) * self.took_s)
-            except Exception:
+            if not ends_within(index, self.random.uniform(0.05, 1.1) * self.took_s):
                 kills += kill(index.pid)
             result = self.finish(index)
             self.assertIn(result.status, (-9, kit.DONE), str(result))
@@ -76,7 +83,7 @@ class Kill(Case):
         index = self.start_index("--json", *args)
         killed = 0
         while killed < times and index.poll() is None:
-            time.sleep(self.random.uniform(0, self.took_s / times))
+            ends_within(index, self.random.uniform(0, self.took_s / times))
             victims = pick()
             if victims:
                 killed += kill(self.random.choice(victims))
@@ -101,7 +108,8 @@ class Kill(Case):
 
         def reads_victim(pid):
             try:
-                return any(os.readlink(f"/proc/{pid}/fd/{fd}") == str(victim.resolve()) for fd in os.listdir(f"/proc/{pid}/fd"))
+                fds = os.listdir(f"/proc/{pid}/fd")
+                return any(os.readlink(f"/proc/{pid}/fd/{fd}") == str(victim.resolve()) for fd in fds)
             except OSError:
                 return False
 

@@ -148,7 +148,7 @@ class Refusals(Case):
         askers = [subprocess.Popen(["sh", "-c", question, str(kit.PROGRAM)], cwd=self.dir, env=self.environment())
                   for _ in range(2)]
         try:
-            for _ in range(8):
+            for _ in range(5):
                 self.assertEqual(self.index(self.films)["unchanged"], len(CLIPS))
         finally:
             (self.dir / "go").unlink()

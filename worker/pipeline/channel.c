@@ -11,6 +11,7 @@
 #include "common/base/str.h"
 
 #define QUEUE_MAX 1024
+#define HOST_STARTS 3
 #define HOST_START_MS 20000
 
 static kx_status bind_socket(struct kx_channel *channel, const char *run_dir, struct kx_error *error)
@@ -27,6 +28,20 @@ static kx_status bind_socket(struct kx_channel *channel, const char *run_dir, st
 	return kx_wire_server(channel->wire, endpoint, QUEUE_MAX, &channel->socket, error);
 }
 
+/* A host that somebody killed while it started is started again; one that can't start fails each time. */
+static kx_status start_host(struct kx_channel *channel, struct kx_error *error)
+{
+	kx_status status = KX_EIO;
+
+	for (int i = 0; i < HOST_STARTS && status == KX_EIO; i++) {
+		kx_host_stop(&channel->host);
+		status = kx_host_start(&channel->host, channel->program, error);
+		if (status == KX_OK)
+			status = kx_host_wait_ready(&channel->host, HOST_START_MS, error);
+	}
+	return status;
+}
+
 kx_status kx_channel_open(struct kx_channel *channel, const char *program, const char *run_dir, struct kx_error *error)
 {
 	kx_status status = kx_fs_mkdirs(run_dir, error);
@@ -41,9 +56,7 @@ kx_status kx_channel_open(struct kx_channel *channel, const char *program, const
 	if (status == KX_OK)
 		status = bind_socket(channel, run_dir, error);
 	if (status == KX_OK)
-		status = kx_host_start(&channel->host, program, error);
-	if (status == KX_OK)
-		status = kx_host_wait_ready(&channel->host, HOST_START_MS, error);
+		status = start_host(channel, error);
 	if (status != KX_OK)
 		kx_channel_close(channel);
 	return status;

@@ -5,8 +5,10 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -132,6 +134,31 @@ static void program_that_is_no_host_is_an_error(void **state)
 	assert_int_equal(kx_test_open_fds(), fds);
 }
 
+/* The first start of this program ends at once, as if somebody had killed it. */
+static void host_that_dies_while_it_starts_is_started_again(void **state)
+{
+	char script[256], text[512], self[256];
+	struct kx_prober *prober = NULL;
+	struct kx_error error = {0};
+	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	FILE *file;
+
+	(void)state;
+	assert_true(len > 0);
+	self[len] = '\0';
+	snprintf(script, sizeof(script), "%s/host.sh", folder);
+	snprintf(text, sizeof(text), "#!/bin/sh\nmkdir \"$0.started\" 2>/dev/null && exit 0\nexec \"%s\" \"$@\"\n", self);
+	file = fopen(script, "we");
+	assert_non_null(file);
+	assert_true(fputs(text, file) >= 0);
+	assert_int_equal(fclose(file), 0);
+	assert_int_equal(chmod(script, 0700), 0);
+	if (kx_prober_new(script, folder, &prober, &error) != KX_OK)
+		fail_msg("%s", error.message);
+	assert_probes_clip(prober);
+	kx_prober_free(prober);
+}
+
 struct seen {
 	uint64_t count, limit;
 	uint64_t sum; /* of all bytes: the pictures are not empty */
@@ -242,6 +269,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(frames_come_in_order_and_all),
 		cmocka_unit_test(reading_ends_when_its_visitor_wants),
 		cmocka_unit_test(program_that_is_no_host_is_an_error),
+		cmocka_unit_test(host_that_dies_while_it_starts_is_started_again),
 		cmocka_unit_test(host_refuses_what_it_does_not_understand),
 	};
 	int status;
