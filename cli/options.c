@@ -24,7 +24,7 @@ static const struct kx_option table[] = {
 	 .commands = EMBEDS | KX_CMD_COORDINATOR | KX_CMD_BUNDLE},
 	{.key = "fps", .letter = 'r', .type = KX_OPTION_REAL, .unit = "frames/s", .min = 0.01, .max = 60, .value = "1",
 	 .help = "frames sampled a second of video", .commands = PLANS},
-	{.key = "segment", .type = KX_OPTION_INT, .unit = "seconds", .min = 10, .max = 86400, .value = "120",
+	{.key = "segment", .type = KX_OPTION_INT, .unit = "seconds", .min = 10, .max = 86400, .value = "300",
 	 .help = "longest span of pictures in one job, a multiple of 10; longer videos are split",
 	 .commands = PLANS},
 	{.key = "decode", .type = KX_OPTION_CHOICE, .choices = "exact", .value = "exact",
