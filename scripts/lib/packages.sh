@@ -30,7 +30,7 @@ deb_source_fetch() {
 		'deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(REPO_URI) $(RELEASE) $(COMPONENT)' \
 		'Created-By: Packages' 'Origin: Debian' | sort -u >"$sources"
 	local options=(-o Dir::Etc::sourcelist="$sources" -o Dir::Etc::sourceparts=/dev/null -o Dir::State::Lists="$state/lists"
-		-o APT::Sandbox::User=root)
+		-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root)
 	if ! apt-get -qq "${options[@]}" update ||
 		! (cd "$1" && apt-get -qq "${options[@]}" source --download-only --tar-only "$2" 2>"$state/err"); then
 		cat "$state/err" >&2 2>/dev/null || true
