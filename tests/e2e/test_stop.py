@@ -57,7 +57,8 @@ class Stop(Case):
         self.assertLess(report["done"], len(self.clips))
         self.verify()
         self.has_no_work_dirs()
-        self.assertEqual({row for row in self.inputs("done")}, self.stored())
+        # The shard commits first and the ledger follows: a stop in between leaves the ledger behind, never ahead.
+        self.assertLessEqual(set(self.inputs("done")), set(self.stored()))
         self.goes_on(report["done"])
 
     def test_sigint(self):
