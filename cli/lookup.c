@@ -129,8 +129,9 @@ kx_status kx_lookup_resolve(struct kx_lookup *lookup, const char *name, char **r
 {
 	struct kx_input *input = NULL;
 	if (lookup->ledger == NULL) {
-		*ret_id = kx_fs_exists(name) ? NULL : kx_strdup(name);
-		return *ret_id != NULL || kx_fs_exists(name) ? KX_OK : kx_error_nomem(error);
+		bool is_file = kx_fs_exists(name);
+		*ret_id = is_file ? NULL : kx_strdup(name);
+		return *ret_id != NULL || is_file ? KX_OK : kx_error_nomem(error);
 	}
 	kx_status status = kx_ledger_get(lookup->ledger, name, &input, error);
 	if (status == KX_ENOTFOUND)
