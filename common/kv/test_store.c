@@ -1,5 +1,6 @@
 #include "common/kv/test_store.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -162,6 +163,7 @@ int test_store_spawn(const char *name, const char *path, int *ret_pipe)
 	pid_t pid;
 
 	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(fcntl(ends[0], F_SETPIPE_SZ, TEST_STORE_PIPE_BYTES), TEST_STORE_PIPE_BYTES);
 	pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {

@@ -25,8 +25,9 @@ kx_status test_store_put(struct kx_kv *kv, unsigned number, size_t value_len, st
 unsigned test_store_count(struct kx_kv *kv);
 bool test_store_has(struct kx_kv *kv, unsigned number);
 
-/* Runs this program again with "--child NAME PATH" and gives its pid; *ret_pipe reads what it prints. Not fork alone:
- * RocksDB's threads would be missing in the child. */
+/* Runs this program again with "--child NAME PATH" and gives its pid; *ret_pipe reads what it prints, of which it holds
+ * TEST_STORE_PIPE_BYTES. Not fork alone: RocksDB's threads would be missing in the child. */
+#define TEST_STORE_PIPE_BYTES 4096
 int test_store_spawn(const char *name, const char *path, int *ret_pipe);
 int test_store_wait(int pid); /* its exit status, or -signal */
 
