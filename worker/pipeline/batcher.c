@@ -2,14 +2,14 @@
 
 #include <assert.h>
 
-void kx_batcher_init(struct kx_batcher *batcher, const size_t batch[KX_TRACKS], uint64_t linger_us)
+void kx_batcher_init(struct kx_batcher *batcher, const size_t burst[KX_TRACKS], uint64_t linger_us)
 {
 	batcher->linger_us = linger_us;
 	for (size_t i = 0; i < KX_TRACKS; i++) {
 		struct kx_batch_queue *queue = &batcher->queue[i];
 
-		assert(batch[i] >= 1 && batch[i] <= KX_BATCH_MAX);
-		*queue = (struct kx_batch_queue){.tail = &queue->head, .batch = batch[i]};
+		assert(burst[i] >= 1 && burst[i] <= KX_BURST_MAX);
+		*queue = (struct kx_batch_queue){.tail = &queue->head, .burst = burst[i]};
 	}
 }
 
@@ -28,14 +28,14 @@ static bool due(const struct kx_batcher *batcher, const struct kx_batch_queue *q
 {
 	if (queue->count == 0)
 		return false;
-	return flush || queue->count >= queue->batch || now_us >= queue->head->since_us + batcher->linger_us;
+	return flush || queue->count >= queue->burst || now_us >= queue->head->since_us + batcher->linger_us;
 }
 
 static size_t take_from(struct kx_batch_queue *queue, struct kx_item **items)
 {
 	size_t count = 0;
 
-	while (queue->head && count < queue->batch) {
+	while (queue->head && count < queue->burst) {
 		items[count++] = queue->head;
 		queue->head = queue->head->next;
 	}
@@ -46,7 +46,7 @@ static size_t take_from(struct kx_batch_queue *queue, struct kx_item **items)
 }
 
 size_t kx_batcher_take(struct kx_batcher *batcher, uint64_t now_us, bool flush, size_t *ret_track,
-		       struct kx_item *items[KX_BATCH_MAX])
+		       struct kx_item *items[KX_BURST_MAX])
 {
 	struct kx_batch_queue *best = NULL;
 

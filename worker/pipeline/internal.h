@@ -78,7 +78,7 @@ struct kx_stream {
 	pthread_t thread;
 	bool started;
 	struct kx_model_stream *model[KX_TRACKS];
-	float *features; /* [batch][dim], of the larger track */
+	float *features; /* [burst][dim], of the larger track */
 	float *scores;
 };
 

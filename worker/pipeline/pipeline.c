@@ -17,9 +17,11 @@
 #include "worker/pipeline/internal.h"
 
 #define LINGER_US 2000000u /* throughput is what counts: a slow child needs this long for a batch of its frames */
-#define RING_BATCHES 4u   /* batches that a ring has room for */
-#define RING_SLOTS_MIN 16u
-#define RING_SLOTS_MAX 128u
+/* Items that a stream infers in one go. The network's weights and code then stay in the core's caches from one item to
+ * the next; between two single ones a decoder that shares the core throws them out (docs/decisions/0005). */
+#define BURST_ITEMS 16u
+#define RING_BURSTS 3u    /* bursts that a ring has room for: one inferred, one waiting, one being decoded */
+#define RING_SLOTS_MAX 192u
 
 /* ---- models ---- */
 
@@ -54,8 +56,8 @@ static kx_status load_model(struct kx_pipeline *pipeline, size_t track, const st
 	status = kx_model_new(pipeline->runtime, bundle, &model_options, &pipeline->model[track], error);
 	if (status == KX_OK)
 		status = kx_model_check(pipeline->model[track], &cosine, error);
-	if (status == KX_OK && kx_model_batch(pipeline->model[track]) > KX_BATCH_MAX)
-		status = kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "a batch is at most %d", KX_BATCH_MAX);
+	if (status == KX_OK && kx_model_batch(pipeline->model[track]) > KX_BURST_MAX)
+		status = kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "a batch is at most %d", KX_BURST_MAX);
 	return status;
 }
 
@@ -83,6 +85,14 @@ static size_t batch_of(const struct kx_pipeline *pipeline, size_t track)
 	return pipeline->model[track] ? kx_model_batch(pipeline->model[track]) : 1;
 }
 
+/* Whole batches, at least BURST_ITEMS of items. */
+static size_t burst_of(const struct kx_pipeline *pipeline, size_t track)
+{
+	size_t batch = batch_of(pipeline, track);
+
+	return (BURST_ITEMS + batch - 1) / batch * batch;
+}
+
 static kx_status open_stream(struct kx_pipeline *pipeline, struct kx_stream *stream, struct kx_error *error)
 {
 	size_t features = 1, scores = 1; /* calloc() may answer NULL to 0 */
@@ -96,8 +106,8 @@ static kx_status open_stream(struct kx_pipeline *pipeline, struct kx_stream *str
 		status = kx_model_stream_new(pipeline->model[i], &stream->model[i], error);
 		if (status != KX_OK)
 			return status;
-		features = max_size(features, batch_of(pipeline, i) * pipeline->bundle[i]->feature_dim);
-		scores = max_size(scores, batch_of(pipeline, i) * pipeline->bundle[i]->class_count);
+		features = max_size(features, burst_of(pipeline, i) * pipeline->bundle[i]->feature_dim);
+		scores = max_size(scores, burst_of(pipeline, i) * pipeline->bundle[i]->class_count);
 	}
 	stream->features = calloc(features, sizeof(float));
 	stream->scores = calloc(scores, sizeof(float));
@@ -119,17 +129,16 @@ static kx_status open_streams(struct kx_pipeline *pipeline, struct kx_error *err
 static kx_status open_lanes(struct kx_pipeline *pipeline, struct kx_error *error)
 {
 	const struct kx_bundle *visual = pipeline->bundle[0], *audio = pipeline->bundle[1];
-	const size_t batch[KX_TRACKS] = {batch_of(pipeline, 0), batch_of(pipeline, 1)};
-	size_t slots = RING_BATCHES * max_size(batch[0], batch[1]);
+	const size_t burst[KX_TRACKS] = {burst_of(pipeline, 0), burst_of(pipeline, 1)};
+	size_t slots = RING_BURSTS * max_size(burst[0], burst[1]);
 
 	if (visual) {
 		pipeline->height = (uint32_t)visual->shape[0];
 		pipeline->width = (uint32_t)visual->shape[1];
 	}
 	pipeline->slot_bytes = (uint32_t)max_size(visual ? visual->input_bytes : 0, audio ? audio->input_bytes : 0);
-	slots = max_size(slots, RING_SLOTS_MIN);
 	pipeline->ring_slots = (uint32_t)(slots < RING_SLOTS_MAX ? slots : RING_SLOTS_MAX);
-	kx_batcher_init(&pipeline->batcher, batch, LINGER_US);
+	kx_batcher_init(&pipeline->batcher, burst, LINGER_US);
 	pipeline->lanes = calloc(pipeline->lane_count, sizeof(*pipeline->lanes));
 	return pipeline->lanes ? KX_OK : kx_error_nomem(error);
 }

@@ -1,4 +1,4 @@
-/* An inference stream: runs batches, and sinks what they complete. */
+/* An inference stream: runs bursts, and sinks what they complete. */
 #include <stdlib.h>
 
 #include "common/base/clock.h"
@@ -150,13 +150,28 @@ static void settle(struct kx_pipeline *pipeline, struct kx_work *work, kx_status
 	free(work);
 }
 
+/* No lock. Batch by batch into the stream's features and scores. */
+static kx_status infer_burst(struct kx_stream *stream, size_t track, const void *const *inputs, size_t count,
+			     struct kx_error *error)
+{
+	const struct kx_bundle *bundle = stream->pipeline->bundle[track];
+	const size_t batch = kx_model_batch(stream->pipeline->model[track]);
+	kx_status status = KX_OK;
+
+	for (size_t i = 0; i < count && status == KX_OK; i += batch)
+		status = kx_model_infer(stream->model[track], inputs + i, count - i < batch ? count - i : batch,
+					stream->features + i * bundle->feature_dim,
+					stream->scores + i * bundle->class_count, error);
+	return status;
+}
+
 /* Lock held; let go while the model runs. */
 static void infer(struct kx_stream *stream, size_t track, struct kx_item **items, size_t count)
 {
 	struct kx_pipeline *pipeline = stream->pipeline;
 	const struct kx_bundle *bundle = pipeline->bundle[track];
-	const void *inputs[KX_BATCH_MAX];
-	kx_status filled[KX_BATCH_MAX] = {KX_OK};
+	const void *inputs[KX_BURST_MAX];
+	kx_status filled[KX_BURST_MAX] = {KX_OK};
 	struct kx_error error = {0};
 	kx_status status;
 
@@ -166,7 +181,7 @@ static void infer(struct kx_stream *stream, size_t track, struct kx_item **items
 		inputs[i] = kx_ring_slot(work->run->lane->ring, work->slot);
 	}
 	pthread_mutex_unlock(&pipeline->lock);
-	status = kx_model_infer(stream->model[track], inputs, count, stream->features, stream->scores, &error);
+	status = infer_burst(stream, track, inputs, count, &error);
 	for (size_t i = 0; i < count && status == KX_OK; i++) {
 		struct kx_work *work = (struct kx_work *)items[i];
 
@@ -188,7 +203,7 @@ static void infer(struct kx_stream *stream, size_t track, struct kx_item **items
 static bool infer_next(struct kx_stream *stream)
 {
 	struct kx_pipeline *pipeline = stream->pipeline;
-	struct kx_item *items[KX_BATCH_MAX];
+	struct kx_item *items[KX_BURST_MAX];
 	size_t track = 0, count;
 
 	if (congested(pipeline))

@@ -22,7 +22,7 @@ static void push(struct kx_batcher *batcher, size_t track, struct kx_item *item,
 static void full_batch_runs_at_once_and_oldest_first(void **state)
 {
 	struct kx_item items[6] = {0};
-	struct kx_item *taken[KX_BATCH_MAX];
+	struct kx_item *taken[KX_BURST_MAX];
 	struct kx_batcher batcher;
 	size_t track = 9;
 
@@ -41,7 +41,7 @@ static void full_batch_runs_at_once_and_oldest_first(void **state)
 static void part_of_a_batch_waits_for_its_time_or_a_flush(void **state)
 {
 	struct kx_item items[3] = {0};
-	struct kx_item *taken[KX_BATCH_MAX];
+	struct kx_item *taken[KX_BURST_MAX];
 	struct kx_batcher batcher;
 	size_t track;
 
@@ -62,7 +62,7 @@ static void part_of_a_batch_waits_for_its_time_or_a_flush(void **state)
 static void older_track_goes_first(void **state)
 {
 	struct kx_item items[4] = {0};
-	struct kx_item *taken[KX_BATCH_MAX];
+	struct kx_item *taken[KX_BURST_MAX];
 	struct kx_batcher batcher;
 	size_t track = 9;
 
@@ -84,7 +84,7 @@ static void older_track_goes_first(void **state)
 static void older_track_that_is_not_due_does_not_block(void **state)
 {
 	struct kx_item items[3] = {0};
-	struct kx_item *taken[KX_BATCH_MAX];
+	struct kx_item *taken[KX_BURST_MAX];
 	struct kx_batcher batcher;
 	size_t track = 9;
 
@@ -100,7 +100,7 @@ static void older_track_that_is_not_due_does_not_block(void **state)
 static void drop_takes_an_owners_and_leaves_the_rest_in_order(void **state)
 {
 	struct kx_item items[6] = {0};
-	struct kx_item *taken[KX_BATCH_MAX];
+	struct kx_item *taken[KX_BURST_MAX];
 	struct kx_batcher batcher;
 	size_t track, dropped = 0;
 
