@@ -16,6 +16,7 @@
 
 #include "worker/media/scale.h"
 #include "worker/media/scale_format.h"
+#include "worker/media/test_tone.h"
 #include "worker/media/tone.h"
 
 #define SIDE_MAX 300
@@ -502,60 +503,21 @@ static void test_refusals(void **state)
 
 /* --- HDR ----------------------------------------------------------------------------------------------------- */
 
-static double pq_to_nits(double signal)
-{
-	double p = pow(signal, 1 / 78.84375);
-	return 10000 * pow(fmax(p - 0.8359375, 0) / (18.8515625 - 18.6875 * p), 1 / 0.1593017578125);
-}
-
-static double nits_to_pq(double nits)
-{
-	double p = pow(nits / 10000, 0.1593017578125);
-	return pow((0.8359375 + 18.8515625 * p) / (1 + 18.6875 * p), 78.84375);
-}
-
-/* BT.2390's roll-off, as its text has it. */
-static double eetf(double nits)
-{
-	double white = nits_to_pq(1000);
-	double e1 = fmin(nits_to_pq(nits) / white, 1);
-	double max = nits_to_pq(203) / white;
-	double ks = 1.5 * max - 0.5;
-	if (e1 >= ks) {
-		double t = (e1 - ks) / (1 - ks);
-		e1 = (2 * pow(t, 3) - 3 * pow(t, 2) + 1) * ks + (pow(t, 3) - 2 * pow(t, 2) + t) * (1 - ks) +
-		     (-2 * pow(t, 3) + 3 * pow(t, 2)) * max;
-	}
-	return pq_to_nits(e1 * white);
-}
-
 static double hlg_scene(double signal)
 {
 	return signal <= 0.5 ? signal * signal / 3 : (exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12;
 }
 
-/* Levels of 0..255, from non-linear R, G, B of 0..1. */
-static void reference_tone(bool hlg, const double signal[3], double out[3])
+/* Light in nits, from non-linear R, G, B of 0..1. */
+static void reference_light(bool hlg, const double signal[3], double light[3])
 {
-	static const double matrix[3][3] = {
-		{1.660491, -0.587641, -0.072850}, {-0.124550, 1.132900, -0.008349}, {-0.018151, -0.100579, 1.118730}};
-	double light[3];
-	double max = 0;
-	for (int i = 0; i < 3; i++)
-		light[i] = hlg ? hlg_scene(signal[i]) : pq_to_nits(signal[i]);
-	double luminance = 0.2627 * light[0] + 0.6780 * light[1] + 0.0593 * light[2];
+	double scene[3];
 	for (int i = 0; i < 3; i++) {
-		if (hlg && luminance > 0)
-			light[i] *= 1000 * pow(luminance, 0.2);
-		max = fmax(max, light[i]);
+		scene[i] = hlg_scene(signal[i]);
+		light[i] = pq_to_nits(signal[i]);
 	}
-	for (int i = 0; i < 3; i++) {
-		double sum = 0;
-		for (int j = 0; j < 3; j++)
-			sum += matrix[i][j] * light[j];
-		double down = max > 0 ? sum * eetf(max) / max / 203 : 0;
-		out[i] = 255 * pow(fmin(fmax(down, 0), 1), 1 / 2.4);
-	}
+	if (hlg)
+		hlg_display(scene, light);
 }
 
 static void check_tone(enum AVColorTransferCharacteristic transfer, const char *name)
@@ -579,9 +541,11 @@ static void check_tone(enum AVColorTransferCharacteristic transfer, const char *
 	assert_int_equal(kx_tone_new(transfer, AVCOL_PRI_BT2020, &tone), KX_OK);
 	kx_tone_row(tone, (const int16_t *const[3]){parts[0], parts[1], parts[2]}, COUNT, &matrix, got);
 	for (unsigned i = 0; i < COUNT; i++) {
+		double light[3];
 		double want[3];
-		reference_tone(transfer == AVCOL_TRC_ARIB_STD_B67,
-			       (double[3]){parts[0][i] / 32767.0, parts[1][i] / 32767.0, parts[2][i] / 32767.0}, want);
+		reference_light(transfer == AVCOL_TRC_ARIB_STD_B67,
+				(double[3]){parts[0][i] / 32767.0, parts[1][i] / 32767.0, parts[2][i] / 32767.0}, light);
+		reference_tone(light, want);
 		for (unsigned c = 0; c < 3; c++) {
 			double off = fabs(got[i * 3 + c] - want[c]);
 			sum += off * off;
