@@ -36,21 +36,24 @@ bool kx_scale_same_kind(const struct kx_scale_kind *a, const struct kx_scale_kin
 	       a->transfer == b->transfer && a->primaries == b->primaries && a->field == b->field;
 }
 
-/* Samples along a side, each standing for 2^log2 pixels. */
-static struct kx_axis_shape along(int extent, unsigned log2)
+/* Samples along a side, each standing for 2^log2 pixels. Where the side is no multiple of that, chroma is spread over
+ * all of it as if it were: half a sample off at the far end, but what libswscale does, and so where those who make
+ * such pictures put it. */
+static struct kx_axis_shape along(int side, unsigned log2)
 {
+	int64_t samples = AV_CEIL_RSHIFT((int64_t)side, log2);
 	return (struct kx_axis_shape){
-		.extent = extent,
-		.samples = -(-extent >> log2),
+		.extent = samples << log2,
+		.samples = samples,
 		.step2 = INT64_C(2) << log2,
 	};
 }
 
 /* Every second line, and each stands for two. A chroma line lies in the middle of its 2^log2 lines of the frame, or
  * in the same place of its own field where the standards mean interlaced pictures: that is the same place. */
-static struct kx_axis_shape down(int extent, unsigned log2, int field)
+static struct kx_axis_shape down(int side, unsigned log2, int field)
 {
-	struct kx_axis_shape shape = along(extent, log2);
+	struct kx_axis_shape shape = along(side, log2);
 	if (field < 0)
 		return shape;
 	shape.origin2 = (2 * field - 1) * (INT64_C(1) << log2);

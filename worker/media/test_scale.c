@@ -151,7 +151,7 @@ static void reference_component(const struct reference *ref, int c, double *out)
 		for (int k = 0; k < ref->width; k++) {
 			double sum = 0;
 			for (int x = 0; x < columns; x++)
-				sum += row[x] * weight(frame->width, columns, 0, 1 << log2x, x, ref->width, k);
+				sum += row[x] * weight(columns << log2x, columns, 0, 1 << log2x, x, ref->width, k);
 			ref->samples[i * ref->width + k] = sum;
 		}
 	}
@@ -159,7 +159,7 @@ static void reference_component(const struct reference *ref, int c, double *out)
 		for (int x = 0; x < ref->width; x++)
 			out[k * ref->width + x] = 0;
 		for (int i = 0; i < count; i++) {
-			double w = weight(frame->height, count, origin_y, step_y, i, ref->height, k);
+			double w = weight(lines << log2y, count, origin_y, step_y, i, ref->height, k);
 			for (int x = 0; w > 0 && x < ref->width; x++)
 				out[k * ref->width + x] += w * ref->samples[i * ref->width + x];
 		}

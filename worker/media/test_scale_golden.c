@@ -85,15 +85,19 @@ static const struct format formats[] = {
 	{"gray16.mkv", TESTSRC("320x240") "-c:v ffv1 -pix_fmt gray16le", "in_range=full"},
 	{"yuva420p.mkv", ALPHA "-c:v ffv1 -pix_fmt yuva420p", "in_color_matrix=bt601"},
 	{"yuva444p10.mov", ALPHA "-c:v prores_ks -pix_fmt yuva444p10le", "in_color_matrix=bt601"},
-	{"rgb24.mov", TESTSRC("321x241") "-c:v png -pix_fmt rgb24", "in_range=full"},
-	{"rgb48.mov", TESTSRC("321x241") "-c:v png -pix_fmt rgb48be", "in_range=full"},
-	{"pal8.mov", TESTSRC("321x241") "-c:v png -pix_fmt pal8", "in_range=full"},
+	{"rgb24.mov", TESTSRC("322x242") "-c:v png -pix_fmt rgb24", "in_range=full"},
+	{"rgb48.mov", TESTSRC("322x242") "-c:v png -pix_fmt rgb48be", "in_range=full"},
+	{"pal8.mov", TESTSRC("322x242") "-c:v png -pix_fmt pal8", "in_range=full"},
 	{"gbrp.mkv", TESTSRC("320x240") "-c:v libx264rgb -preset ultrafast -pix_fmt rgb24", "in_range=full"},
 	{"bgr0.mkv", TESTSRC("320x240") "-c:v ffv1 -pix_fmt bgr0", "in_range=full"},
 	/* Rows from the bottom up. */
-	{"bgr24.avi", TESTSRC("322x241") "-c:v rawvideo -pix_fmt bgr24", "in_range=full"},
+	{"bgr24.avi", TESTSRC("322x242") "-c:v rawvideo -pix_fmt bgr24", "in_range=full"},
 	{"yuyv422.avi", TESTSRC("320x240") "-c:v rawvideo -pix_fmt yuyv422", "in_color_matrix=bt601"},
 	{"nv12.avi", TESTSRC("320x240") "-c:v rawvideo -pix_fmt nv12", "in_color_matrix=bt601"},
+	/* testsrc2 makes even sides only. */
+	{"odd.mkv", "-f lavfi -i mandelbrot=size=321x405:rate=2 -t 1 -c:v ffv1 -pix_fmt yuv420p", "in_color_matrix=bt601"},
+	{"odd410.mkv", "-f lavfi -i mandelbrot=size=287x223:rate=2 -t 1 -c:v ffv1 -pix_fmt yuv410p",
+	 "in_color_matrix=bt601"},
 	{"1x1.mkv", TESTSRC("16x16") "-vf scale=1:1 -c:v ffv1 -pix_fmt yuv420p", "in_color_matrix=bt601"},
 };
 
@@ -178,7 +182,7 @@ static void check_interlaced(const struct interlaced *clip)
 	printf("%-10s %zu frames: PSNR against what was interlaced %.1f dB (yadif %.1f, no deinterlacing %.1f); "
 	       "against yadif %.1f\n", clip->name, run.frame_count, to_source, yadif_to_source, woven_to_source, to_yadif);
 	/* One field knows less than three frames; the wrong one, or both, are far off where things move. */
-	assert_true(to_source >= woven_to_source + 2);
+	assert_true(to_source >= woven_to_source + 1.5);
 	assert_true(to_source >= yadif_to_source - 5);
 	assert_true(to_yadif >= 29);
 	kit_done(&run);
