@@ -7,6 +7,7 @@
 #include <libavutil/log.h>
 #include <libavutil/mem.h>
 #include <libswresample/swresample.h>
+#include <libswscale/swscale.h>
 
 #include "worker/media/probe.h"
 #include "worker/media/sample.h"

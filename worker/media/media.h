@@ -27,7 +27,7 @@
 #define KX_PATCH_BYTES (KX_PATCH_HOPS * KX_PATCH_BANDS * 4u)
 
 /* Names the exact preprocessing of this folder; part of every space. Change it when pixels or patches change. */
-#define KX_MEDIA_PREPROCESS "area-yuv-rgb8/1 logmel16k/1"
+#define KX_MEDIA_PREPROCESS "area-yuv-rgb8/2 logmel16k/1"
 
 struct kx_media_sink {
 	void *ctx;

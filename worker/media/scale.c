@@ -5,9 +5,7 @@
 
 #include <libavutil/pixdesc.h>
 
-#define HD_LINES 720
-/* libswscale may write past a row's end. */
-#define ROW_PAD 64u
+#include "worker/media/scale_plan.h"
 
 struct kx_orientation kx_orientation_from_matrix(const int32_t *matrix)
 {
@@ -32,126 +30,153 @@ struct kx_orientation kx_orientation_from_matrix(const int32_t *matrix)
 	return orientation;
 }
 
+static bool turned(const struct kx_scaler *scaler)
+{
+	struct kx_orientation orientation = scaler->orientation;
+	return orientation.transpose || orientation.flip_x || orientation.flip_y;
+}
+
 kx_status kx_scaler_init(struct kx_scaler *scaler, unsigned width, unsigned height, struct kx_orientation orientation)
 {
-	*scaler = (struct kx_scaler){.width = width, .height = height, .orientation = orientation, .from_format = -1};
-	scaler->stride = ((orientation.transpose ? height : width) * 3 + ROW_PAD - 1) / ROW_PAD * ROW_PAD + ROW_PAD;
-	scaler->scaled = malloc((size_t)scaler->stride * (orientation.transpose ? width : height));
+	*scaler = (struct kx_scaler){
+		.width = width, .height = height, .orientation = orientation, .kernels = kx_scale_best()};
+	if (!turned(scaler))
+		return KX_OK;
+	scaler->scaled = malloc((size_t)width * height * 3);
 	return scaler->scaled ? KX_OK : KX_ENOMEM;
 }
 
 void kx_scaler_done(struct kx_scaler *scaler)
 {
-	sws_freeContext(scaler->sws);
-	scaler->sws = NULL;
-	free(scaler->scaled);
-	scaler->scaled = NULL;
+	kx_scale_plan_free(KX_STEAL(scaler->plan));
+	free(KX_STEAL(scaler->scaled));
 }
 
-/* The J formats are the plain ones with full range; libswscale warns about them and means the same. */
-static int plain_format(int format, int *range)
+/* Makes the plan anew when the frame is of another kind than the one before. */
+static kx_status prepare(struct kx_scaler *scaler, const AVFrame *frame)
 {
-	static const int pairs[][2] = {
-		{AV_PIX_FMT_YUVJ420P, AV_PIX_FMT_YUV420P}, {AV_PIX_FMT_YUVJ422P, AV_PIX_FMT_YUV422P},
-		{AV_PIX_FMT_YUVJ444P, AV_PIX_FMT_YUV444P}, {AV_PIX_FMT_YUVJ440P, AV_PIX_FMT_YUV440P},
-		{AV_PIX_FMT_YUVJ411P, AV_PIX_FMT_YUV411P},
+	struct kx_scale_kind kind = kx_scale_kind_of(frame);
+	if (scaler->plan && kx_scale_same_kind(&kind, &scaler->plan->kind))
+		return KX_OK;
+	bool transpose = scaler->orientation.transpose;
+	kx_scale_plan_free(KX_STEAL(scaler->plan));
+	return kx_scale_plan_new(&kind, transpose ? scaler->height : scaler->width,
+				 transpose ? scaler->width : scaler->height, &scaler->plan);
+}
+
+/* Row `y` of the output, of one plane at its own width. */
+static void scale_rows(const struct kx_scaler *scaler, const AVFrame *frame, unsigned plane, unsigned y)
+{
+	const struct kx_scale_plan *plan = scaler->plan;
+	unsigned chroma = plan->plane_chroma[plane];
+	const struct kx_axis *axis = &plan->rows[chroma];
+	const struct kx_component *part = plan->pixels.part;
+	const uint8_t *from = frame->data[plane];
+	ptrdiff_t stride = frame->linesize[plane];
+	if (plan->kind.field >= 0) {
+		from += stride * plan->kind.field;
+		stride *= 2;
+	}
+	uint32_t last = plan->samples[chroma] - 1;
+	for (unsigned t = 0; t < axis->taps; t++) {
+		uint32_t line = axis->first[y] + t;
+		plan->lines[t] = from + stride * (ptrdiff_t)(line < last ? line : last);
+	}
+	/* All components of a format have one depth. */
+	unsigned shift = KX_AXIS_BITS + part->depth + part->raise - KX_SAMPLE_BITS;
+	(plan->pixels.wide ? scaler->kernels->rows16 : scaler->kernels->rows8)(
+		plan->lines, axis->weights + (size_t)y * axis->taps, axis->taps, plan->plane_width[plane], shift,
+		plan->plane_row[plane]);
+}
+
+/* A component's own row, taken out from among others where it has to be. */
+static const int16_t *take_part(const struct kx_scale_plan *plan, const struct kx_component *part)
+{
+	const int16_t *row = plan->plane_row[part->plane] + part->offset;
+	if (part->step == 1)
+		return row;
+	unsigned count = (plan->plane_width[part->plane] - part->offset - 1) / part->step + 1;
+	for (unsigned x = 0; x < count; x++)
+		plan->apart[x] = row[(size_t)x * part->step];
+	return plan->apart;
+}
+
+static void scale_row(const struct kx_scaler *scaler, const AVFrame *frame, unsigned y, uint8_t *rgb)
+{
+	const struct kx_scale_plan *plan = scaler->plan;
+	const struct kx_pixels *pixels = &plan->pixels;
+	for (unsigned plane = 0; plane < pixels->planes; plane++)
+		scale_rows(scaler, frame, plane, y);
+	for (unsigned i = 0; i < pixels->parts; i++) {
+		const struct kx_component *part = &pixels->part[i];
+		scaler->kernels->columns(take_part(plan, part), &plan->columns[part->chroma], plan->part_row[i]);
+	}
+	/* Gray has no others, and the matrix gives them no weight. */
+	bool one = pixels->parts == 1;
+	const int16_t *const parts[3] = {
+		plan->part_row[0],
+		plan->part_row[one ? 0 : 1],
+		plan->part_row[one ? 0 : 2],
 	};
-	for (size_t i = 0; i < KX_ARRAY_LEN(pairs); i++) {
-		if (pairs[i][0] == format) {
-			*range = 1;
-			return pairs[i][1];
-		}
-	}
-	return format;
-}
-
-static int matrix_of(const AVFrame *frame)
-{
-	switch (frame->colorspace) {
-	case AVCOL_SPC_BT709:
-		return SWS_CS_ITU709;
-	case AVCOL_SPC_FCC:
-		return SWS_CS_FCC;
-	case AVCOL_SPC_BT470BG:
-	case AVCOL_SPC_SMPTE170M:
-		return SWS_CS_ITU601;
-	case AVCOL_SPC_SMPTE240M:
-		return SWS_CS_SMPTE240M;
-	case AVCOL_SPC_BT2020_NCL:
-	case AVCOL_SPC_BT2020_CL:
-		return SWS_CS_BT2020;
-	default:
-		return frame->height >= HD_LINES ? SWS_CS_ITU709 : SWS_CS_ITU601;
-	}
-}
-
-/* Makes the converter anew when the frame is of another kind than the one before. */
-static bool prepare(struct kx_scaler *scaler, const AVFrame *frame, int format, int range)
-{
-	int space = matrix_of(frame);
-	if (scaler->sws && frame->width == scaler->from_width && frame->height == scaler->from_height &&
-	    format == scaler->from_format && space == scaler->from_space && range == scaler->from_range)
-		return true;
-	int width = (int)(scaler->orientation.transpose ? scaler->height : scaler->width);
-	int height = (int)(scaler->orientation.transpose ? scaler->width : scaler->height);
-	sws_freeContext(scaler->sws);
-	scaler->sws = sws_getContext(frame->width, frame->height, (enum AVPixelFormat)format, width, height,
-				     AV_PIX_FMT_RGB24,
-				     SWS_AREA | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_BITEXACT,
-				     NULL, NULL, NULL);
-	if (!scaler->sws)
-		return false;
-	/* Fails for formats without a matrix (RGB), which need none. */
-	(void)sws_setColorspaceDetails(scaler->sws, sws_getCoefficients(space), range,
-				       sws_getCoefficients(SWS_CS_DEFAULT), 1, 0, 1 << 16, 1 << 16);
-	scaler->from_width = frame->width;
-	scaler->from_height = frame->height;
-	scaler->from_format = format;
-	scaler->from_space = space;
-	scaler->from_range = range;
-	return true;
+	if (plan->tone)
+		kx_tone_row(plan->tone, parts, plan->width, &plan->matrix, rgb);
+	else
+		scaler->kernels->matrix(parts, plan->width, &plan->matrix, rgb);
 }
 
 static void turn(const struct kx_scaler *scaler, uint8_t *rgb)
 {
 	struct kx_orientation orientation = scaler->orientation;
+	size_t stride = (size_t)scaler->plan->width * 3;
 	for (unsigned y = 0; y < scaler->height; y++) {
 		unsigned from_y = orientation.flip_y ? scaler->height - 1 - y : y;
 		for (unsigned x = 0; x < scaler->width; x++) {
 			unsigned from_x = orientation.flip_x ? scaler->width - 1 - x : x;
 			unsigned row = orientation.transpose ? from_x : from_y;
 			unsigned column = orientation.transpose ? from_y : from_x;
-			memcpy(rgb, scaler->scaled + (size_t)row * scaler->stride + (size_t)column * 3, 3);
+			memcpy(rgb, scaler->scaled + row * stride + (size_t)column * 3, 3);
 			rgb += 3;
 		}
 	}
 }
 
-static void copy(const struct kx_scaler *scaler, uint8_t *rgb)
+static bool has_planes(const AVFrame *frame, const struct kx_scale_plan *plan)
 {
-	size_t row = (size_t)scaler->width * 3;
-	for (unsigned y = 0; y < scaler->height; y++)
-		memcpy(rgb + y * row, scaler->scaled + (size_t)y * scaler->stride, row);
+	for (unsigned plane = 0; plane < plan->pixels.planes; plane++) {
+		if (!frame->data[plane])
+			return false;
+	}
+	return true;
+}
+
+/* The frame in a format that is read as it is. */
+static const AVFrame *make_plain(const struct kx_scale_plan *plan, const AVFrame *frame)
+{
+	if (!plan->sws)
+		return frame;
+	int rows = sws_scale(plan->sws, (const uint8_t *const *)frame->data, frame->linesize, 0, frame->height,
+			     plan->plain->data, plan->plain->linesize);
+	return rows == frame->height ? plan->plain : NULL;
 }
 
 kx_status kx_scaler_run(struct kx_scaler *scaler, const AVFrame *frame, uint8_t *rgb, struct kx_error *error)
 {
-	int range = frame->color_range == AVCOL_RANGE_JPEG;
-	int format = plain_format(frame->format, &range);
-	if (!prepare(scaler, frame, format, range))
-		return kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON, "can't scale %dx%d %s to %ux%u",
-				    frame->width, frame->height, av_get_pix_fmt_name(frame->format), scaler->width,
-				    scaler->height);
-	uint8_t *out[4] = {scaler->scaled};
-	int stride[4] = {(int)scaler->stride};
-	int rows = sws_scale(scaler->sws, (const uint8_t *const *)frame->data, frame->linesize, 0, frame->height, out,
-			     stride);
-	if (rows <= 0)
+	const char *name = av_get_pix_fmt_name(frame->format);
+	kx_status status = prepare(scaler, frame);
+	if (status == KX_ENOMEM)
+		return kx_error_nomem(error);
+	if (status)
+		return kx_error_set(error, status, KX_ERROR_POISON, "can't scale %dx%d %s to %ux%u", frame->width,
+				    frame->height, name ? name : "without a format", scaler->width, scaler->height);
+	const struct kx_scale_plan *plan = scaler->plan;
+	const AVFrame *plain = make_plain(plan, frame);
+	if (!plain || !has_planes(plain, plan))
 		return kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON, "scaling %dx%d %s failed", frame->width,
-				    frame->height, av_get_pix_fmt_name(frame->format));
-	if (scaler->orientation.transpose || scaler->orientation.flip_x || scaler->orientation.flip_y)
+				    frame->height, name);
+	uint8_t *out = turned(scaler) ? scaler->scaled : rgb;
+	for (unsigned y = 0; y < plan->height; y++)
+		scale_row(scaler, plain, y, out + (size_t)y * plan->width * 3);
+	if (turned(scaler))
 		turn(scaler, rgb);
-	else
-		copy(scaler, rgb);
 	return KX_OK;
 }

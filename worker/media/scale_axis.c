@@ -1,0 +1,80 @@
+#include "worker/media/scale_axis.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+
+/* All positions below are in 1/(2 * count) of a pixel, where samples and outputs begin at whole numbers. */
+
+static int64_t floor_div(int64_t a, int64_t b)
+{
+	int64_t quotient = a / b;
+	return a % b < 0 ? quotient - 1 : quotient;
+}
+
+static int64_t clamp(int64_t value, int64_t low, int64_t high)
+{
+	return value < low ? low : value > high ? high : value;
+}
+
+/* Weights are differences of rounded sums: their own sum is exact, and no error adds up along the taps. */
+static void cover(struct kx_axis *axis, const struct kx_axis_shape *shape, unsigned output)
+{
+	int64_t span = 2 * shape->extent;
+	int64_t low = span * output;
+	int64_t origin = shape->origin2 * axis->count;
+	int64_t step = shape->step2 * axis->count;
+	int64_t sample = clamp(floor_div(low - origin, step), 0, shape->samples - 1);
+	int16_t *weights = axis->weights + (size_t)output * axis->taps;
+	int64_t before = 0;
+	axis->first[output] = (uint32_t)sample;
+	for (unsigned tap = 0; before < KX_AXIS_ONE; tap++, sample++) {
+		int64_t end = origin + (sample + 1) * step - low;
+		int64_t covered = sample == shape->samples - 1 ? span : clamp(end, 0, span);
+		int64_t sum = (covered * KX_AXIS_ONE + shape->extent) / span;
+		weights[tap] = (int16_t)(sum - before);
+		before = sum;
+	}
+}
+
+static void interpolate(struct kx_axis *axis, const struct kx_axis_shape *shape, unsigned output)
+{
+	int64_t step = shape->step2 * axis->count;
+	/* From the middle of sample 0 to the middle of the output, doubled to stay whole. */
+	int64_t distance = 2 * shape->extent * (2 * (int64_t)output + 1) - 2 * shape->origin2 * axis->count - step;
+	int64_t sample = floor_div(distance, 2 * step);
+	int64_t rest = distance - sample * 2 * step;
+	int16_t *weights = axis->weights + (size_t)output * axis->taps;
+	int64_t second = (rest * KX_AXIS_ONE + step) / (2 * step);
+	if (sample < 0 || sample >= shape->samples - 1) {
+		sample = sample < 0 ? 0 : shape->samples - 1;
+		second = 0;
+	}
+	axis->first[output] = (uint32_t)sample;
+	weights[0] = (int16_t)(KX_AXIS_ONE - second);
+	weights[1] = (int16_t)second;
+}
+
+kx_status kx_axis_init(struct kx_axis *axis, struct kx_axis_shape shape, unsigned count, unsigned multiple)
+{
+	int64_t step = shape.step2 * count;
+	bool dense = step <= 2 * shape.extent;
+	int64_t taps = dense ? (2 * shape.extent + step - 1) / step + 1 : 2;
+	taps = (taps + multiple - 1) / multiple * multiple;
+	*axis = (struct kx_axis){.count = count, .taps = (unsigned)taps};
+	axis->first = calloc(count, sizeof(*axis->first));
+	axis->weights = calloc((size_t)count * (size_t)taps, sizeof(*axis->weights));
+	if (!axis->first || !axis->weights) {
+		kx_axis_done(axis);
+		return KX_ENOMEM;
+	}
+	for (unsigned output = 0; output < count; output++)
+		(dense ? cover : interpolate)(axis, &shape, output);
+	return KX_OK;
+}
+
+void kx_axis_done(struct kx_axis *axis)
+{
+	free(axis->first);
+	free(axis->weights);
+	*axis = (struct kx_axis){0};
+}

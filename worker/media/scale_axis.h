@@ -1,0 +1,36 @@
+/* One side of a plane to one side of the output: which samples each output takes, with which weights.
+ * Layer: worker/media. Integers only: the same weights on every machine. */
+#ifndef KX_MEDIA_SCALE_AXIS_H
+#define KX_MEDIA_SCALE_AXIS_H
+
+#include <stdint.h>
+
+#include "common/base/error.h"
+
+#define KX_AXIS_BITS 14
+#define KX_AXIS_ONE (1 << KX_AXIS_BITS)
+
+/* Where the samples lie along the side, in half pixels of the picture: sample i covers
+ * [origin2 + i * step2, origin2 + (i + 1) * step2), and the first and the last reach as far as the picture does. */
+struct kx_axis_shape {
+	int64_t extent; /* the picture's side, pixels */
+	int64_t samples;
+	int64_t origin2;
+	int64_t step2;
+};
+
+struct kx_axis {
+	unsigned count;   /* outputs */
+	unsigned taps;    /* an output; those that fill up weigh 0 and may lie past the last sample */
+	uint32_t *first;  /* [count] the sample of the first tap, always there */
+	int16_t *weights; /* [count][taps], none negative, of sum KX_AXIS_ONE */
+};
+
+/* Makes an axis of `count` outputs; taps is rounded up to a multiple of `multiple`. Where samples are at least as
+ * dense as outputs, an output is the mean over what it covers, parts of samples counted as such (box filter);
+ * where they are not, the line between the two samples beside its middle. KX_ENOMEM. */
+kx_status kx_axis_init(struct kx_axis *axis, struct kx_axis_shape shape, unsigned count, unsigned multiple)
+	KX_MUST_CHECK;
+void kx_axis_done(struct kx_axis *axis);
+
+#endif
