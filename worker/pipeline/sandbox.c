@@ -6,6 +6,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -49,9 +50,11 @@ static const int allowed[] = {
 	SCMP_SYS(epoll_ctl),
 	/* memory; mmap, mprotect have conditions */
 	SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise),
-	/* threads that there are, and their end */
-	SCMP_SYS(futex), SCMP_SYS(sched_yield), SCMP_SYS(sched_getaffinity), SCMP_SYS(set_robust_list), SCMP_SYS(exit),
-	SCMP_SYS(exit_group), SCMP_SYS(gettid), SCMP_SYS(getpid), SCMP_SYS(getppid), SCMP_SYS(restart_syscall),
+	/* threads that there are: they may be at their first instructions yet, where ZeroMQ sets up how they are scheduled
+	 * (prctl, sched_setscheduler have conditions); and their end */
+	SCMP_SYS(futex), SCMP_SYS(sched_yield), SCMP_SYS(sched_getaffinity), SCMP_SYS(set_robust_list), SCMP_SYS(rseq),
+	SCMP_SYS(sched_getparam), SCMP_SYS(sched_getscheduler), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(gettid),
+	SCMP_SYS(getpid), SCMP_SYS(getppid), SCMP_SYS(restart_syscall),
 	/* signals to itself; tgkill has a condition */
 	SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction), SCMP_SYS(sigaltstack),
 	/* time, and qsort(), which asks how much memory there is */
@@ -90,6 +93,8 @@ static bool add_conditional(scmp_filter_ctx filter)
 {
 	bool good = add_if(filter, SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)) &&
 		    add_if(filter, SCMP_SYS(mprotect), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)) &&
+		    add_if(filter, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME)) &&
+		    add_if(filter, SCMP_SYS(sched_setscheduler), SCMP_A1(SCMP_CMP_EQ, SCHED_OTHER)) &&
 		    /* to the peer of a connection, not to an address */
 		    add_if(filter, SCMP_SYS(sendto), SCMP_A4(SCMP_CMP_EQ, 0)) &&
 		    /* abort() and raise() */
