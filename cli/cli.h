@@ -30,6 +30,10 @@ enum kx_command_bit {
 	KX_CMD_SHARD = 1u << 10,
 };
 
+/* Commands that start decoders. */
+#define KX_CMDS_DECODE \
+	(KX_CMD_INDEX | KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_WORKER | KX_CMD_DEAD | KX_CMD_COORDINATOR)
+
 struct kx_command {
 	const char *name;
 	unsigned bit;

@@ -172,6 +172,15 @@ static bool wants_help(int argc, char **argv)
 	return false;
 }
 
+/* Decoder hosts read the option from their environment: it is a matter of the whole process, wherever it starts one. */
+static bool pass_sandbox_on(const struct kx_config *config)
+{
+	const char *sandbox = kx_config_text(config, "sandbox");
+	if (strcmp(sandbox, "off") == 0)
+		kx_log(KX_LOG_WARN, "--sandbox off: a hostile file may do whatever this user may");
+	return setenv("KINODEX_SANDBOX", sandbox, 1) == 0;
+}
+
 static int run_command(const struct kx_command *command, int argc, char **argv)
 {
 	if (wants_help(argc, argv))
@@ -184,6 +193,8 @@ static int run_command(const struct kx_command *command, int argc, char **argv)
 		return kx_usage("%s", error.message);
 	if (kx_config_flag(config, "verbose"))
 		kx_log_set_level(KX_LOG_INFO);
+	if ((command->bit & KX_CMDS_DECODE) && !pass_sandbox_on(config))
+		return kx_fail(&(struct kx_error){.status = KX_ENOMEM, .message = "out of memory"});
 	if (kx_stop_init(&kx_interrupted, &error) != KX_OK)
 		return kx_fail(&error);
 	catch_signals((command->bit & (KX_CMD_STATUS | KX_CMD_EXPORT | KX_CMD_VERIFY)) != 0);
