@@ -133,8 +133,8 @@ class Hostile(Case):
         bomb.write_bytes(png(16000))
         self.put("bomb.mkv", ffmpeg(f"bomb-{bomb.stat().st_size}.mkv", "-i", bomb, "-c", "copy").read_bytes())
         self.put("bomb-inside.mov", stills(bomb.read_bytes(), 1, kind=b"png "))
-        pictures = [png(500)] * 3 + [bomb.read_bytes()] * 3
-        self.put("bomb-later.mov", stills(b"".join(pictures), 6, kind=b"png ", sizes=[*map(len, pictures)]))
+        pictures = [png(500)] * 3 + [bomb.read_bytes()] * 12
+        self.put("bomb-later.mov", stills(b"".join(pictures), 15, kind=b"png ", sizes=[*map(len, pictures)]))
         self.put("streams.mov", stills(self.jpeg, 1, tracks=500))
         self.put("thousands.mov", stills(self.jpeg, 1, tracks=3000))
         self.put("entries.mov", stills(self.jpeg, 0x7ffffff0, stored=1))
