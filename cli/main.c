@@ -35,6 +35,12 @@ static const struct kx_command commands[] = {
 	{"dead", KX_CMD_DEAD, "list | show ID | replay ID...",
 	 "the dead letters: inputs that were quarantined, and why",
 	 "replay tries them again, whether or not they changed.", kx_cmd_dead},
+	{"replay", KX_CMD_REPLAY, "DIR|ID", "run a failure again, from the capsule that it left",
+	 "A capsule is a folder with the reason, the decoder's words, the job, the versions, and the input or where it is; "
+	 "kinodex dead show ID names that of an input. It is decoded again in the sandbox, under the same limits. Exit status "
+	 "0: it fails for the same reason; 1: it does not. With --reduce the capsule then gets the smallest part of the "
+	 "input that still does, as far as a minute of tries finds it.",
+	 kx_cmd_replay},
 	{"verify", KX_CMD_VERIFY, "", "read everything back and prove it",
 	 "Checks every checksum, the ledger's sum, and that each video has the moments it says and comes out of them again "
 	 "bit by bit. The digest is the same for the same catalogue and settings however it was indexed.",

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -174,8 +175,10 @@ static void misbehave(void)
 		(void)!kill(getppid(), SIGTERM);
 	if (kx_fault("child.code"))
 		(void)!mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (kx_fault("child.abort"))
+	if (kx_fault("child.abort")) {
+		fputs("about to abort\n", stderr);
 		abort();
+	}
 }
 
 enum kx_child_status kx_child_main(const struct kx_decode_request *request, const int *fds,
