@@ -1,5 +1,6 @@
 #include "worker/media/sample.h"
 
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 
@@ -51,7 +52,10 @@ static kx_status emit_frame(void *ctx, const AVFrame *frame, uint64_t k, int64_t
 	kx_status status = sampler->sink->acquire(sampler->sink->ctx, &memory);
 	if (status)
 		return sink_failure(sampler, status);
+	errno = 0;
 	status = kx_scaler_run(&sampler->scaler, frame, memory, sampler->error);
+	if (status && errno == ENOMEM) /* libswscale does not tell why it can't */
+		status = kx_error_nomem(sampler->error);
 	if (status)
 		return kx_error_prefix(sampler->error, status, "%s", sampler->input.name);
 	struct kx_sample sample = {
