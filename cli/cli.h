@@ -28,7 +28,13 @@ enum kx_command_bit {
 	KX_CMD_COORDINATOR = 1u << 8,
 	KX_CMD_WORKER = 1u << 9,
 	KX_CMD_SHARD = 1u << 10,
+	KX_CMD_REPLAY = 1u << 15,
 };
+
+/* Commands that start decoders. */
+#define KX_CMDS_DECODE \
+	(KX_CMD_INDEX | KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_WORKER | KX_CMD_DEAD | KX_CMD_COORDINATOR | \
+	 KX_CMD_REPLAY)
 
 struct kx_command {
 	const char *name;
@@ -55,6 +61,7 @@ int kx_cmd_similar(const struct kx_config *config);
 int kx_cmd_classify(const struct kx_config *config);
 int kx_cmd_status(const struct kx_config *config);
 int kx_cmd_dead(const struct kx_config *config);
+int kx_cmd_replay(const struct kx_config *config);
 int kx_cmd_verify(const struct kx_config *config);
 int kx_cmd_export(const struct kx_config *config);
 int kx_cmd_bundle(const struct kx_config *config);

@@ -4,20 +4,34 @@
 #include <string.h>
 #include <time.h>
 
+#include "cli/capsule.h"
 #include "cli/cli.h"
 #include "cli/indexer.h"
 #include "cli/json.h"
 #include "cli/lookup.h"
+#include "common/base/fs.h"
 #include "common/base/str.h"
 
-static kx_status print_letter_json(const struct kx_dead_letter *letter, struct kx_error *error)
+/* Where its capsule is; NULL where it left none. */
+static char *capsule_of(const struct kx_config *config, const struct kx_dead_letter *letter)
 {
+	char *path = kx_capsule_path(kx_config_text(config, "data"), letter->video_id);
+	if (path == NULL || kx_fs_exists(path))
+		return path;
+	free(path);
+	return NULL;
+}
+
+static kx_status print_letter_json(const struct kx_config *config, const struct kx_dead_letter *letter,
+				   struct kx_error *error)
+{
+	KX_CLEANUP(kx_cleanup_free) char *capsule = capsule_of(config, letter);
 	const char *source = kx_utf8_valid(letter->source, strlen(letter->source)) ? letter->source : "";
-	return kx_json_print(json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s}", "id", letter->video_id, "source",
+	return kx_json_print(json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:s?}", "id", letter->video_id, "source",
 				       source, "reason", kx_reason_name(letter->reason), "message", letter->message,
 				       "cure", kx_reason_help(letter->reason), "attempts",
 				       (json_int_t)letter->attempts, "at_ms", (json_int_t)letter->at_ms, "run",
-				       letter->run_id, "software", letter->software),
+				       letter->run_id, "software", letter->software, "capsule", capsule),
 			     error);
 }
 
@@ -25,7 +39,7 @@ static kx_status list_letter(void *ctx, const struct kx_dead_letter *letter, str
 {
 	const struct kx_config *config = ctx;
 	if (kx_config_flag(config, "json"))
-		return print_letter_json(letter, error);
+		return print_letter_json(config, letter, error);
 	printf("%-16s %-40s %s\n", kx_reason_name(letter->reason), letter->video_id, letter->message);
 	return KX_OK;
 }
@@ -43,8 +57,9 @@ static int dead_list(const struct kx_config *config)
 	return status == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }
 
-static void print_letter(const struct kx_dead_letter *letter)
+static void print_letter(const struct kx_config *config, const struct kx_dead_letter *letter)
 {
+	KX_CLEANUP(kx_cleanup_free) char *capsule = capsule_of(config, letter);
 	char when[32] = "";
 	time_t at = (time_t)(letter->at_ms / 1000);
 	struct tm local;
@@ -54,6 +69,8 @@ static void print_letter(const struct kx_dead_letter *letter)
 	       "\nwhen      %s\nrun       %s\nsoftware  %s\n",
 	       letter->video_id, letter->source, kx_reason_name(letter->reason), letter->message,
 	       kx_reason_help(letter->reason), letter->attempts, when, letter->run_id, letter->software);
+	if (capsule != NULL)
+		printf("capsule   %s\n", capsule);
 }
 
 static int dead_show(const struct kx_config *config)
@@ -74,9 +91,9 @@ static int dead_show(const struct kx_config *config)
 		kx_error_set(&error, KX_ENOTFOUND, KX_ERROR_POISON,
 			     "no dead letter has the id %s: kinodex dead list lists them", id);
 	if (status == KX_OK && kx_config_flag(config, "json"))
-		status = print_letter_json(letter, &error);
+		status = print_letter_json(config, letter, &error);
 	else if (status == KX_OK)
-		print_letter(letter);
+		print_letter(config, letter);
 	return status == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }
 

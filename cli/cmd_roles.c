@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cli/capsule.h"
 #include "cli/cli.h"
 #include "cli/data.h"
 #include "cli/engine.h"
@@ -141,6 +142,7 @@ static kx_status run_coordinator(const struct kx_config *config, const char *con
 	struct kx_bus *bus = NULL;
 	struct kx_prober *prober = NULL;
 	struct kx_progress *progress = NULL;
+	struct kx_capsules *capsules = NULL;
 	struct kx_coordinator_options options = {.sources = sources, .source_count = count};
 	kx_status status = kx_cli_coordinator_options(config, &options, error);
 	if (status == KX_OK)
@@ -156,7 +158,10 @@ static kx_status run_coordinator(const struct kx_config *config, const char *con
 		status = kx_prober_new(engine->program, data->work_dir, &prober, error);
 	if (status == KX_OK)
 		status = kx_progress_new(kx_config_flag(config, "quiet"), &progress, error);
+	if (status == KX_OK)
+		status = kx_capsules_new(data->dir, options.attempts_max, &capsules, error);
 	if (status == KX_OK) {
+		kx_prober_watch(prober, kx_capsules_failed, capsules);
 		options.bus = bus;
 		options.data_dir = data->dir;
 		options.probe = (struct kx_probe){.ctx = prober, .probe = probe};
@@ -168,6 +173,7 @@ static kx_status run_coordinator(const struct kx_config *config, const char *con
 	}
 	kx_progress_free(progress);
 	kx_prober_free(prober);
+	kx_capsules_end(capsules);
 	kx_bus_free(bus);
 	kx_engine_free(engine);
 	kx_data_free(data);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "cli/capsule.h"
 #include "cli/cli.h"
 #include "cli/data.h"
 #include "cli/embed.h"
@@ -30,6 +31,7 @@ struct index_run {
 	struct kx_worker *worker;
 	struct kx_prober *prober;
 	struct kx_progress *progress;
+	struct kx_capsules *capsules;
 };
 
 static kx_status check_namespace(const char *ns, struct kx_error *error)
@@ -121,7 +123,10 @@ static void show_progress(void *ctx, const struct kx_coordinator_progress *now)
 /* The shard comes first: it is what tells a full disk or another version before anything is decoded. */
 static kx_status start_roles(struct index_run *run, const struct kx_config *config, struct kx_error *error)
 {
+	uint32_t attempts = (uint32_t)kx_config_int(config, "attempts");
 	kx_status status = kx_data_open(kx_config_text(config, "data"), KX_DATA_WRITE, &run->data, error);
+	if (status == KX_OK)
+		status = kx_capsules_new(run->data->dir, attempts, &run->capsules, error);
 	if (status == KX_OK)
 		status = kx_engine_open(config, &run->engine, error);
 	if (status == KX_OK)
@@ -141,7 +146,9 @@ static kx_status start_roles(struct index_run *run, const struct kx_config *conf
 		status = kx_prober_new(run->engine->program, run->data->work_dir, &run->prober, error);
 	if (status != KX_OK)
 		return status;
-	struct kx_worker_options worker = {.bus = run->bus, .ns = ns, .pipeline = run->engine->pipeline};
+	kx_prober_watch(run->prober, kx_capsules_failed, run->capsules);
+	struct kx_worker_options worker = {.bus = run->bus, .ns = ns, .pipeline = run->engine->pipeline,
+					   .failed = kx_capsules_failed, .failed_ctx = run->capsules};
 	return kx_worker_start(&worker, &run->worker, error);
 }
 
@@ -154,6 +161,7 @@ static void stop_roles(struct index_run *run)
 	kx_wire_free(KX_STEAL(run->wire));
 	kx_bus_free(KX_STEAL(run->bus));
 	kx_progress_free(KX_STEAL(run->progress));
+	kx_capsules_end(KX_STEAL(run->capsules));
 }
 
 static kx_status coordinate(struct index_run *run, const struct kx_config *config,

@@ -35,6 +35,12 @@ static const struct kx_command commands[] = {
 	{"dead", KX_CMD_DEAD, "list | show ID | replay ID...",
 	 "the dead letters: inputs that were quarantined, and why",
 	 "replay tries them again, whether or not they changed.", kx_cmd_dead},
+	{"replay", KX_CMD_REPLAY, "DIR|ID", "run a failure again, from the capsule that it left",
+	 "A capsule is a folder with the reason, the decoder's words, the job, the versions, and the input or where it is; "
+	 "kinodex dead show ID names that of an input. It is decoded again in the sandbox, under the same limits. Exit status "
+	 "0: it fails for the same reason; 1: it does not. With --reduce the capsule then gets the smallest part of the "
+	 "input that still does, as far as a minute of tries finds it.",
+	 kx_cmd_replay},
 	{"verify", KX_CMD_VERIFY, "", "read everything back and prove it",
 	 "Checks every checksum, the ledger's sum, and that each video has the moments it says and comes out of them again "
 	 "bit by bit. The digest is the same for the same catalogue and settings however it was indexed.",
@@ -172,6 +178,15 @@ static bool wants_help(int argc, char **argv)
 	return false;
 }
 
+/* Decoder hosts read the option from their environment: it is a matter of the whole process, wherever it starts one. */
+static bool pass_sandbox_on(const struct kx_config *config)
+{
+	const char *sandbox = kx_config_text(config, "sandbox");
+	if (strcmp(sandbox, "off") == 0)
+		kx_log(KX_LOG_WARN, "--sandbox off: a hostile file may do whatever this user may");
+	return setenv("KINODEX_SANDBOX", sandbox, 1) == 0;
+}
+
 static int run_command(const struct kx_command *command, int argc, char **argv)
 {
 	if (wants_help(argc, argv))
@@ -184,6 +199,8 @@ static int run_command(const struct kx_command *command, int argc, char **argv)
 		return kx_usage("%s", error.message);
 	if (kx_config_flag(config, "verbose"))
 		kx_log_set_level(KX_LOG_INFO);
+	if ((command->bit & KX_CMDS_DECODE) && !pass_sandbox_on(config))
+		return kx_fail(&(struct kx_error){.status = KX_ENOMEM, .message = "out of memory"});
 	if (kx_stop_init(&kx_interrupted, &error) != KX_OK)
 		return kx_fail(&error);
 	catch_signals((command->bit & (KX_CMD_STATUS | KX_CMD_EXPORT | KX_CMD_VERIFY)) != 0);

@@ -6,12 +6,12 @@
 #define EMBEDS (KX_CMD_INDEX | KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_WORKER | KX_CMD_DEAD)
 #define READS (KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_STATUS | KX_CMD_DEAD | KX_CMD_VERIFY | KX_CMD_EXPORT)
 #define BUSES (KX_CMD_INDEX | KX_CMD_DEAD | ROLES)
-#define PRINTS (KX_CMD_INDEX | KX_CMD_COORDINATOR | KX_CMD_BUNDLE | READS)
+#define PRINTS (KX_CMD_INDEX | KX_CMD_COORDINATOR | KX_CMD_BUNDLE | KX_CMD_REPLAY | READS)
 
 static const struct kx_option table[] = {
 	{.key = "data", .letter = 'd', .type = KX_OPTION_TEXT, .unit = "DIR", .value = "kinodex-data",
 	 .help = "the data directory: ledger, features, embeddings, classes",
-	 .commands = KX_CMD_INDEX | READS | KX_CMD_COORDINATOR | KX_CMD_SHARD},
+	 .commands = KX_CMD_INDEX | READS | KX_CMD_REPLAY | KX_CMD_COORDINATOR | KX_CMD_SHARD},
 	{.key = "bundles", .type = KX_OPTION_TEXT, .unit = "DIR",
 	 .help = "folder of model bundles (default: bundles/ here or beside the build)",
 	 .commands = EMBEDS | KX_CMD_COORDINATOR},
@@ -44,6 +44,10 @@ static const struct kx_option table[] = {
 	 .help = "CPU time a job's decoder may take; 0: by the job's length", .commands = PLANS},
 	{.key = "job-memory-limit", .type = KX_OPTION_INT, .unit = "MiB", .min = 0, .max = 1e6, .value = "0",
 	 .help = "address space a job's decoder may take; 0: 1024", .commands = PLANS},
+	{.key = "sandbox", .type = KX_OPTION_CHOICE, .choices = "on|off", .value = "on",
+	 .help = "keep decoders from all system calls but those they need; off: for a kernel that can't, and files that "
+		 "you trust",
+	 .commands = KX_CMDS_DECODE},
 	{.key = "brokers", .type = KX_OPTION_TEXT, .unit = "HOST:PORT,...",
 	 .help = "Kafka brokers; without them the bus is inside this process", .commands = KX_CMD_INDEX | ROLES},
 	{.key = "namespace", .type = KX_OPTION_TEXT, .unit = "NAME", .value = "kinodex",
@@ -72,6 +76,9 @@ static const struct kx_option table[] = {
 	{.key = "out", .letter = 'o', .type = KX_OPTION_TEXT, .unit = "DIR", .help = "folder for npy files",
 	 .commands = KX_CMD_EXPORT},
 	{.key = "all", .type = KX_OPTION_FLAG, .help = "replay every dead letter", .commands = KX_CMD_DEAD},
+	{.key = "reduce", .type = KX_OPTION_FLAG,
+	 .help = "look for the smallest part of the input that fails the same way, and keep that in the capsule",
+	 .commands = KX_CMD_REPLAY},
 	{.key = "json", .type = KX_OPTION_FLAG, .help = "for machines: JSON on standard output", .commands = PRINTS},
 	{.key = "quiet", .letter = 'q', .type = KX_OPTION_FLAG, .help = "no progress, no summary; errors only",
 	 .commands = KX_CMD_INDEX | KX_CMD_DEAD | ROLES},

@@ -36,6 +36,7 @@ OUTSIDE = {
     "libsw": ["worker/media"],
     "openvino/": ["worker/model"],
     "protobuf-c/": ["common/record"],
+    "seccomp.h": ["worker/pipeline"],
     "cblas.h": ["common/learn"],
     "lapack": ["common/learn"],
     "openblas": ["common/learn"],

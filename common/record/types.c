@@ -68,6 +68,10 @@ static const struct reason_text reasons[KX_REASON_COUNT] = {
 		"internal",
 		"A fault in kinodex itself: replay it, and report it with its dead letter if it comes "
 		"again."},
+	[KX_REASON_SANDBOX] = {
+		"sandbox-violation",
+		"The decoder tried what no decoder has to do, such as opening a file or a connection: do not "
+		"open this file elsewhere, and report it with its capsule."},
 };
 
 const char *kx_reason_name(enum kx_reason reason)

@@ -64,6 +64,7 @@ enum kx_reason {
 	KX_REASON_READ_FAILED,     /* the disk or the source failed */
 	KX_REASON_MODEL_FAILED,    /* inference failed */
 	KX_REASON_INTERNAL,
+	KX_REASON_SANDBOX,         /* the decoder child tried what no decoder has to do */
 	KX_REASON_COUNT,
 };
 

@@ -19,6 +19,8 @@ struct kx_wire {
 	void *context;
 };
 
+enum kind { SERVER, CLIENT, CLIENT_CONNECTED };
+
 struct kx_wire_socket {
 	void *zmq;
 	bool server;
@@ -100,16 +102,19 @@ static bool set_int(void *zmq, int option, int value)
 	return zmq_setsockopt(zmq, option, &value, sizeof(value)) == 0;
 }
 
-static bool set_options(void *zmq, bool server, int queue_max)
+static bool set_options(void *zmq, enum kind kind, int queue_max)
 {
 	int64_t message_max = KX_WIRE_MESSAGE_MAX;
+	bool beats = kind != CLIENT_CONNECTED; /* a missed one would break a connection that can't be made again */
 
 	/* Without MANDATORY a server's messages to a peer that is gone or full would vanish without a word. */
-	if (server && !set_int(zmq, ZMQ_ROUTER_MANDATORY, 1))
+	if (kind == SERVER && !set_int(zmq, ZMQ_ROUTER_MANDATORY, 1))
+		return false;
+	if (kind == CLIENT_CONNECTED && !set_int(zmq, ZMQ_IMMEDIATE, 1))
 		return false;
 	return zmq_setsockopt(zmq, ZMQ_MAXMSGSIZE, &message_max, sizeof(message_max)) == 0 &&
 	       set_int(zmq, ZMQ_SNDHWM, queue_max) && set_int(zmq, ZMQ_RCVHWM, queue_max) &&
-	       set_int(zmq, ZMQ_LINGER, 0) && set_int(zmq, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS) &&
+	       set_int(zmq, ZMQ_LINGER, 0) && set_int(zmq, ZMQ_HEARTBEAT_IVL, beats ? HEARTBEAT_MS : 0) &&
 	       set_int(zmq, ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS);
 }
 
@@ -127,9 +132,10 @@ static bool connect_to(struct kx_wire_socket *socket, const char *endpoint)
 	return zmq_connect(socket->zmq, endpoint) == 0;
 }
 
-static kx_status open_socket(struct kx_wire *wire, const char *endpoint, bool server, int queue_max,
-			     struct kx_wire_socket **ret, struct kx_error *error)
+static kx_status open_kind(struct kx_wire *wire, const char *endpoint, enum kind kind, int queue_max,
+			   struct kx_wire_socket **ret, struct kx_error *error)
 {
+	bool server = kind == SERVER;
 	const char *what = server ? "listening at" : "connecting to";
 	struct kx_wire_socket *socket;
 	kx_status status;
@@ -145,7 +151,7 @@ static kx_status open_socket(struct kx_wire *wire, const char *endpoint, bool se
 		return kx_error_nomem(error);
 	socket->server = server;
 	socket->zmq = zmq_socket(wire->context, server ? ZMQ_ROUTER : ZMQ_DEALER);
-	if (!socket->zmq || !set_options(socket->zmq, server, queue_max) ||
+	if (!socket->zmq || !set_options(socket->zmq, kind, queue_max) ||
 	    !(server ? listen_at(socket, endpoint) : connect_to(socket, endpoint))) {
 		status = fail(error, what, endpoint);
 		kx_wire_socket_close(socket, 0);
@@ -158,13 +164,42 @@ static kx_status open_socket(struct kx_wire *wire, const char *endpoint, bool se
 kx_status kx_wire_server(struct kx_wire *wire, const char *endpoint, int queue_max, struct kx_wire_socket **ret,
 			 struct kx_error *error)
 {
-	return open_socket(wire, endpoint, true, queue_max, ret, error);
+	return open_kind(wire, endpoint, SERVER, queue_max, ret, error);
 }
 
 kx_status kx_wire_client(struct kx_wire *wire, const char *endpoint, int queue_max, struct kx_wire_socket **ret,
 			 struct kx_error *error)
 {
-	return open_socket(wire, endpoint, false, queue_max, ret, error);
+	return open_kind(wire, endpoint, CLIENT, queue_max, ret, error);
+}
+
+/* With IMMEDIATE a socket has room for messages only once it is connected. */
+static bool wait_connected(void *zmq, int timeout_ms)
+{
+	struct deadline deadline = deadline_after(timeout_ms);
+	zmq_pollitem_t item = {.socket = zmq, .events = ZMQ_POLLOUT};
+	int got;
+
+	do {
+		got = zmq_poll(&item, 1, deadline_left_ms(&deadline));
+	} while (got < 0 && errno == EINTR);
+	return got > 0;
+}
+
+kx_status kx_wire_client_connected(struct kx_wire *wire, const char *endpoint, int queue_max, int timeout_ms,
+				   struct kx_wire_socket **ret, struct kx_error *error)
+{
+	struct kx_wire_socket *socket = NULL;
+	kx_status status = open_kind(wire, endpoint, CLIENT_CONNECTED, queue_max, &socket, error);
+
+	if (status != KX_OK)
+		return status;
+	if (!wait_connected(socket->zmq, timeout_ms)) {
+		kx_wire_socket_close(socket, 0);
+		return kx_error_set(error, KX_ETIMEDOUT, KX_ERROR_RETRY, "connecting to %s: nobody answers", endpoint);
+	}
+	*ret = socket;
+	return KX_OK;
 }
 
 void kx_wire_socket_close(struct kx_wire_socket *socket, int linger_ms)

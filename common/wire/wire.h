@@ -28,6 +28,11 @@ kx_status kx_wire_server(struct kx_wire *wire, const char *endpoint, int queue_m
 			 struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_wire_client(struct kx_wire *wire, const char *endpoint, int queue_max, struct kx_wire_socket **ret,
 			 struct kx_error *error) KX_MUST_CHECK;
+/* A client for one who gives up the right to make connections: returns when it is connected, after at most timeout_ms
+ * (KX_ETIMEDOUT). No descriptor or thread is made after that, unless the connection breaks. For a peer on this host,
+ * whose end is certain to be seen. */
+kx_status kx_wire_client_connected(struct kx_wire *wire, const char *endpoint, int queue_max, int timeout_ms,
+				   struct kx_wire_socket **ret, struct kx_error *error) KX_MUST_CHECK;
 /* linger_ms: how long unsent messages may still go out; -1 for ever. It happens in the background: the endpoint is
  * surely free again after kx_wire_free(). NULL is nothing. */
 void kx_wire_socket_close(struct kx_wire_socket *socket, int linger_ms);

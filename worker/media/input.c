@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <libavcodec/avcodec.h>
@@ -14,6 +15,8 @@
 #define IO_BUFFER_BYTES (64 * 1024)
 #define PROBE_BYTES (5 * 1000 * 1000)
 #define PROBE_US "5000000"
+/* libav calls more than its limit "out of memory"; so that we can say what is wrong, it reads some more than we take. */
+#define STREAMS_READ_MAX (8 * KX_STREAMS_MAX)
 /* What libav itself asks for before it stops reading more to make up its mind. Noise scores 1. */
 #define PROBE_SCORE_MIN AVPROBE_SCORE_RETRY
 
@@ -96,10 +99,17 @@ static kx_status fail(enum kx_reason *ret_reason, enum kx_reason reason, struct 
 	return kx_error_set(error, status, class, "%s: %s", name, what);
 }
 
+/* As fstat() does, but through the system call of that name: glibc goes through one that also takes paths, which the
+ * sandbox of a decoder child does not let pass. */
+static int status_of(int fd, struct stat *ret)
+{
+	return (int)syscall(SYS_fstat, fd, ret);
+}
+
 static kx_status open_io(struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
 {
 	struct stat st;
-	if (fstat(input->fd, &st) < 0) {
+	if (status_of(input->fd, &st) < 0) {
 		*ret_reason = KX_REASON_READ_FAILED;
 		return kx_error_from_errno(error, errno, "%s", input->name);
 	}
@@ -150,7 +160,7 @@ static AVDictionary *open_options(void)
 	int failed = av_dict_set(&options, "format_whitelist", demuxers, 0);
 	failed |= av_dict_set(&options, "codec_whitelist", codecs, 0);
 	failed |= av_dict_set(&options, "protocol_whitelist", "none", 0);
-	failed |= av_dict_set_int(&options, "max_streams", KX_STREAMS_MAX, 0);
+	failed |= av_dict_set_int(&options, "max_streams", STREAMS_READ_MAX, 0);
 	failed |= av_dict_set_int(&options, "probesize", PROBE_BYTES, 0);
 	failed |= av_dict_set(&options, "analyzeduration", PROBE_US, 0);
 	if (failed < 0)
@@ -172,7 +182,10 @@ static kx_status explain_open(struct kx_input *input, const AVInputFormat *demux
 	if (code == AVERROR_PATCHWELCOME)
 		return fail(ret_reason, KX_REASON_UNSUPPORTED, error, KX_EUNSUPPORTED, input->name,
 			    "uses a feature of its format that is not supported");
-	if (code == AVERROR_EOF || av_match_name("mov", demuxer->name))
+	if (code == AVERROR_EOF && !av_match_name("mov", demuxer->name))
+		return fail(ret_reason, KX_REASON_TRUNCATED, error, KX_ECORRUPT, input->name,
+			    "cut short: it ends before its first picture or sound; copy or record the file again");
+	if (av_match_name("mov", demuxer->name))
 		return fail(ret_reason, KX_REASON_TRUNCATED, error, KX_ECORRUPT, input->name,
 			    "cut short: the index (moov) is missing; copy or record the file again");
 	*ret_reason = KX_REASON_NOT_MEDIA;
@@ -260,6 +273,16 @@ static kx_status choose_streams(struct kx_input *input, enum kx_reason *ret_reas
 	return KX_OK;
 }
 
+static kx_status check_streams(const struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
+{
+	if (input->format->nb_streams <= KX_STREAMS_MAX)
+		return KX_OK;
+	*ret_reason = KX_REASON_UNSUPPORTED;
+	return kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON,
+			    "%s: %u streams, and %d are the most that are read; keep only those that matter",
+			    input->name, input->format->nb_streams, KX_STREAMS_MAX);
+}
+
 /* Before anything is decoded, and again when decoding has told more. */
 static kx_status check_pixels(const struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
 {
@@ -275,18 +298,39 @@ static kx_status check_pixels(const struct kx_input *input, enum kx_reason *ret_
 	return KX_OK;
 }
 
+/* libav opens decoders of its own for this, to which the limit on pixels is told apart. */
+static kx_status find_info(struct kx_input *input, struct kx_error *error)
+{
+	unsigned count = input->format->nb_streams;
+	AVDictionary **options = av_calloc(count ? count : 1, sizeof(AVDictionary *));
+	int failed = options ? 0 : -1;
+	for (unsigned i = 0; i < count && failed >= 0; i++)
+		failed = av_dict_set_int(&options[i], "max_pixels", KX_PIXELS_MAX, 0);
+	/* What it could not find out shows up later. */
+	if (failed >= 0)
+		(void)avformat_find_stream_info(input->format, options);
+	for (unsigned i = 0; options && i < count; i++)
+		av_dict_free(&options[i]);
+	av_free(options);
+	return failed < 0 ? kx_error_nomem(error) : KX_OK;
+}
+
 /* Decodes a little where the headers leave questions open. */
 static kx_status look_inside(struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
 {
 	if (headers_suffice(input))
 		return KX_OK;
-	/* What it could not find out shows up later; only the disk's failure counts here. */
-	(void)avformat_find_stream_info(input->format, NULL);
+	kx_status status = find_info(input, error);
+	if (status) {
+		*ret_reason = KX_REASON_MEMORY_LIMIT;
+		return status;
+	}
 	if (input->read_errno) {
 		*ret_reason = KX_REASON_READ_FAILED;
 		return kx_error_from_errno(error, input->read_errno, "%s", input->name);
 	}
-	return check_pixels(input, ret_reason, error);
+	status = check_streams(input, ret_reason, error);
+	return status ? status : check_pixels(input, ret_reason, error);
 }
 
 static kx_status open_all(struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
@@ -297,6 +341,8 @@ static kx_status open_all(struct kx_input *input, enum kx_reason *ret_reason, st
 		status = detect(input, &demuxer, ret_reason, error);
 	if (!status)
 		status = open_format(input, demuxer, ret_reason, error);
+	if (!status)
+		status = check_streams(input, ret_reason, error);
 	if (!status)
 		status = check_pixels(input, ret_reason, error);
 	if (!status)

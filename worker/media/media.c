@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <libavcodec/avcodec.h>
 #include <libavutil/log.h>
@@ -52,6 +53,9 @@ void kx_media_init(void)
 	/* What is wrong with a file is said by our own errors; libav's lines would come by the thousand. */
 	av_log_set_level(AV_LOG_QUIET);
 	av_max_alloc(ALLOC_MAX);
+	/* Demuxers print dates. That reads the time zone's file, which a child may not open: the zone that has none. */
+	setenv("TZ", "UTC0", 1);
+	tzset();
 }
 
 const char *kx_media_software(void)

@@ -1,5 +1,6 @@
 #include "worker/media/sample.h"
 
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 
@@ -51,7 +52,10 @@ static kx_status emit_frame(void *ctx, const AVFrame *frame, uint64_t k, int64_t
 	kx_status status = sampler->sink->acquire(sampler->sink->ctx, &memory);
 	if (status)
 		return sink_failure(sampler, status);
+	errno = 0;
 	status = kx_scaler_run(&sampler->scaler, frame, memory, sampler->error);
+	if (status && errno == ENOMEM) /* libswscale does not tell why it can't */
+		status = kx_error_nomem(sampler->error);
 	if (status)
 		return kx_error_prefix(sampler->error, status, "%s", sampler->input.name);
 	struct kx_sample sample = {
@@ -263,12 +267,27 @@ static kx_status check_something_came(struct sampler *sampler)
 	if (picture || sound)
 		return KX_OK;
 	AVStream *stream = sampler->want_visual ? sampler->input.video : sampler->input.audio;
+	if (sampler->want_visual && kx_video_refused_size(&sampler->video)) {
+		sampler->end->reason = KX_REASON_TOO_LARGE;
+		return kx_error_set(sampler->error, KX_ETOOBIG, KX_ERROR_POISON,
+				    "%s: its pictures are larger than the container says, and over the limit of %d pixels",
+				    sampler->input.name, KX_PIXELS_MAX);
+	}
 	bool cut = file_is_cut(sampler, stream);
 	sampler->end->reason = cut ? KX_REASON_TRUNCATED : KX_REASON_NO_FRAMES;
 	return kx_error_set(sampler->error, KX_ECORRUPT, KX_ERROR_POISON,
 			    cut ? "%s: cut before anything could be decoded; copy or record the file again"
 				: "%s: nothing could be decoded",
 			    sampler->input.name);
+}
+
+/* Pictures that are missing for want of memory must not pass for a damaged file, or for a short one. */
+static kx_status check_memory(struct sampler *sampler)
+{
+	if (!sampler->want_visual || !sampler->video.starved)
+		return KX_OK;
+	kx_error_nomem(sampler->error);
+	return kx_error_prefix(sampler->error, KX_ENOMEM, "%s: decoding needs more than the limit", sampler->input.name);
 }
 
 static enum kx_reason reason_for(const struct sampler *sampler, kx_status status)
@@ -299,6 +318,8 @@ static kx_status run(struct sampler *sampler)
 		measure_visual(sampler);
 	if (sampler->audio.codec)
 		measure_audio(sampler);
+	if (!status)
+		status = check_memory(sampler);
 	return status ? status : check_something_came(sampler);
 }
 

@@ -1,5 +1,7 @@
 #include "worker/media/video.h"
 
+#include <errno.h>
+
 #include "worker/media/select.h"
 
 #define ERRORS_A_CALL_MAX 64u
@@ -48,9 +50,24 @@ void kx_video_done(struct kx_video *video)
 	avcodec_free_context(&video->codec);
 }
 
+/* Some decoders take a failed allocation for damage and go on without the picture. malloc() has left its word in errno:
+ * nothing else in here sets that to ENOMEM. */
+static void note_starvation(struct kx_video *video)
+{
+	if (errno == ENOMEM)
+		video->starved = true;
+}
+
+bool kx_video_refused_size(const struct kx_video *video)
+{
+	return video->errors && !video->frames && video->codec->width == 0 && video->codec->height == 0;
+}
+
 kx_status kx_video_send(struct kx_video *video, const AVPacket *packet, struct kx_error *error)
 {
+	errno = 0;
 	int code = avcodec_send_packet(video->codec, packet);
+	note_starvation(video);
 	video->dirty = packet != NULL;
 	if (code == AVERROR(ENOMEM))
 		return video_nomem(video, error);
@@ -77,7 +94,9 @@ static int64_t frame_time(struct kx_video *video, const AVFrame *frame)
 kx_status kx_video_receive(struct kx_video *video, AVFrame *frame, int64_t *ret_pts_us, struct kx_error *error)
 {
 	for (unsigned errors = 0; errors < ERRORS_A_CALL_MAX;) {
+		errno = 0;
 		int code = avcodec_receive_frame(video->codec, frame);
+		note_starvation(video);
 		if (code == AVERROR(EAGAIN) || code == AVERROR_EOF)
 			return KX_ENOTFOUND;
 		if (code == AVERROR(ENOMEM))

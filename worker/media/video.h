@@ -18,11 +18,15 @@ struct kx_video {
 	uint64_t frames;
 	uint64_t errors;
 	bool dirty;       /* packets went in since the last flush */
+	bool starved;     /* an allocation failed, whatever the decoder made of it */
 };
 
 kx_status kx_video_open(struct kx_video *video, const struct kx_packets *packets,
 			struct kx_error *error) KX_MUST_CHECK;
 void kx_video_done(struct kx_video *video);
+
+/* It gave nothing, and refuses the size that its stream says: over KX_PIXELS_MAX, or no size at all. */
+bool kx_video_refused_size(const struct kx_video *video);
 
 /* NULL drains. Bad data is counted, not returned. After each send, receive until KX_ENOTFOUND. */
 kx_status kx_video_send(struct kx_video *video, const AVPacket *packet, struct kx_error *error) KX_MUST_CHECK;

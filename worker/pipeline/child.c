@@ -1,6 +1,15 @@
 #include "worker/pipeline/child.h"
 
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include "common/base/buf.h"
+#include "common/base/fault.h"
 #include "common/wire/ring.h"
 #include "common/wire/wire.h"
 #include "worker/media/media.h"
@@ -8,6 +17,7 @@
 
 #define EVENT_MAX (64u << 10)
 #define QUEUE_MAX 256
+#define CONNECT_MS 20000
 #define SLOT_WAIT_MS 60000 /* only how often the wait is begun anew: what ends it is the limits or a kill */
 
 struct child {
@@ -127,7 +137,8 @@ static kx_status child_open(struct child *child, const int *fds)
 	kx_status status = kx_wire_new(&child->wire, NULL);
 
 	if (status == KX_OK)
-		status = kx_wire_client(child->wire, request->endpoint, QUEUE_MAX, &child->socket, NULL);
+		status = kx_wire_client_connected(child->wire, request->endpoint, QUEUE_MAX, CONNECT_MS, &child->socket,
+						  NULL);
 	if (status == KX_OK && request->purpose == KX_DECODE_SAMPLE)
 		status = kx_ring_attach(fds[1], fds[2], request->ring_slots, request->slot_bytes, &child->ring, NULL);
 	return status;
@@ -145,15 +156,44 @@ static void child_close(struct child *child)
 	kx_buf_done(&child->buf);
 }
 
-enum kx_child_status kx_child_main(const struct kx_decode_request *request, const int *fds)
+/* What a decoder that was taken over might try; armed by tests only. It goes on if it is let, and the test fails. */
+static void misbehave(void)
+{
+	char *const argv[] = {(char *)"true", NULL};
+
+	if (kx_fault("child.read"))
+		(void)!open("/etc/passwd", O_RDONLY | O_CLOEXEC);
+	if (kx_fault("child.create"))
+		(void)!open("/tmp/kinodex-was-here", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (kx_fault("child.socket"))
+		(void)!socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (kx_fault("child.exec"))
+		(void)!execv("/bin/true", argv);
+	if (kx_fault("child.fork"))
+		(void)!fork();
+	if (kx_fault("child.kill"))
+		(void)!kill(getppid(), SIGTERM);
+	if (kx_fault("child.code"))
+		(void)!mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (kx_fault("child.abort")) {
+		fputs("about to abort\n", stderr);
+		abort();
+	}
+}
+
+enum kx_child_status kx_child_main(const struct kx_decode_request *request, const int *fds,
+				   const struct kx_sandbox *sandbox, pid_t parent)
 {
 	struct child child = {.request = request, .buf = {.max = EVENT_MAX}};
 	kx_status status = child_open(&child, fds);
 
+	if (status == KX_OK && sandbox)
+		status = kx_sandbox_enter(sandbox, parent);
 	if (status != KX_OK) {
 		child_close(&child);
 		return status == KX_ENOMEM ? KX_CHILD_NOMEM : KX_CHILD_SETUP;
 	}
+	misbehave();
 	status = request->purpose == KX_DECODE_PROBE ? run_probe(&child, fds[0]) : run_sample(&child, fds[0]);
 	child_close(&child);
 	if (status == KX_OK)

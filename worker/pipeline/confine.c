@@ -31,7 +31,7 @@
 
 static struct itimerval paused;
 
-static kx_status die_with(pid_t parent)
+kx_status kx_confine_die_with(pid_t parent)
 {
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
 		return KX_EIO;
@@ -96,10 +96,11 @@ static kx_status limit_memory(const struct kx_decode_request *request)
 	uint64_t bytes = 0;
 	kx_status status;
 
+	/* One arena: the others reserve 64 MiB of address space each and use little of it. Also, to make another one
+	 * malloc() would count processors, in files that the sandbox keeps closed. */
+	mallopt(M_ARENA_MAX, 1);
 	if (!LIMIT_ADDRESS_SPACE || request->memory_limit_bytes == 0)
 		return KX_OK;
-	/* One arena: the others reserve 64 MiB of address space each and use little of it. */
-	mallopt(M_ARENA_MAX, 1);
 	status = mapped_bytes(&bytes);
 	if (status != KX_OK)
 		return status;
@@ -129,7 +130,7 @@ static kx_status limit_times(const struct kx_decode_request *request)
 
 kx_status kx_confine(pid_t parent, const struct kx_decode_request *request, const int *keep, size_t keep_count)
 {
-	kx_status status = die_with(parent);
+	kx_status status = kx_confine_die_with(parent);
 
 	if (status == KX_OK)
 		status = close_others(keep, keep_count);

@@ -13,6 +13,9 @@
 kx_status kx_confine(pid_t parent, const struct kx_decode_request *request, const int *keep, size_t keep_count)
 	KX_MUST_CHECK;
 
+/* The part of it that a change of user undoes: to be killed when `parent` ends. KX_ECANCELED: it has. */
+kx_status kx_confine_die_with(pid_t parent) KX_MUST_CHECK;
+
 /* Stops the wall clock while the child waits for its reader, and lets it go on: waiting is not the file's fault. */
 void kx_confine_pause(void);
 void kx_confine_resume(void);

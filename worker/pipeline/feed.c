@@ -115,6 +115,8 @@ static kx_status start_child(struct kx_pipeline *pipeline, struct kx_lane *lane,
 		return status;
 	occupy(lane, run, request.ticket);
 	lane->limits = request;
+	run->request = request;
+	run->had_child = true;
 	request.endpoint = (char *)kx_channel_endpoint(&pipeline->channel);
 	request.name = run->job->source;
 	fds[1] = kx_ring_memory_fd(lane->ring);

@@ -5,10 +5,12 @@
  * says that the process is gone. Children have the signal, since we are one thread.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -22,13 +24,16 @@
 #include "worker/pipeline/confine.h"
 #include "worker/pipeline/pipeline.h"
 #include "worker/pipeline/protocol.h"
+#include "worker/pipeline/sandbox.h"
 
 struct host {
 	int signals; /* signalfd for SIGCHLD */
 	pid_t pid;
+	struct kx_sandbox *sandbox; /* NULL: the user wants none */
 	size_t count;
 	struct {
 		pid_t pid;
+		int words; /* the end of its standard output and error that is read */
 		uint64_t ticket;
 	} children[KX_HOST_CHILDREN_MAX];
 };
@@ -51,7 +56,7 @@ static bool tell_not_started(uint64_t ticket, int error)
 		.header = {.verb = KX_HOST_EXIT, .error = (uint32_t)error, .ticket = ticket},
 	};
 
-	return tell(&exit, sizeof(exit));
+	return tell(&exit, KX_HOST_EXIT_LEN(0));
 }
 
 static void close_fds(struct order *order)
@@ -89,32 +94,41 @@ static bool receive(struct order *order)
 }
 
 static _Noreturn void child_begin(const struct host *host, const struct kx_decode_request *request,
-				  const struct order *order)
+				  const struct order *order, int words)
 {
 	sigset_t none;
 
 	sigemptyset(&none);
-	if (sigprocmask(SIG_SETMASK, &none, NULL) != 0 ||
-	    kx_confine(host->pid, request, order->fds, order->fd_count) != KX_OK)
+	if (sigprocmask(SIG_SETMASK, &none, NULL) != 0 || dup2(words, STDOUT_FILENO) < 0 ||
+	    dup2(words, STDERR_FILENO) < 0 || kx_confine(host->pid, request, order->fds, order->fd_count) != KX_OK ||
+	    (host->sandbox && kx_sandbox_prepare(host->sandbox) != KX_OK))
 		_exit(KX_CHILD_SETUP);
-	_exit((int)kx_child_main(request, order->fds));
+	_exit((int)kx_child_main(request, order->fds, host->sandbox, host->pid));
 }
 
 static int spawn(struct host *host, const struct kx_decode_request *request, const struct order *order)
 {
 	size_t wanted = request->purpose == KX_DECODE_PROBE ? 1 : KX_HOST_FDS_MAX;
+	int words[2];
 	pid_t pid;
 
 	if (order->fd_count != wanted)
 		return EBADMSG;
 	if (host->count == KX_HOST_CHILDREN_MAX)
 		return EAGAIN;
-	pid = fork();
-	if (pid < 0)
+	/* A pipe holds 64 KiB; what a child says beyond that is lost to it, and nobody waits. */
+	if (pipe2(words, O_CLOEXEC | O_NONBLOCK) != 0)
 		return errno;
+	pid = fork();
 	if (pid == 0)
-		child_begin(host, request, order);
+		child_begin(host, request, order, words[1]);
+	close(words[1]);
+	if (pid < 0) {
+		close(words[0]);
+		return EAGAIN;
+	}
 	host->children[host->count].pid = pid;
+	host->children[host->count].words = words[0];
 	host->children[host->count].ticket = request->ticket;
 	host->count++;
 	return 0;
@@ -163,20 +177,40 @@ static uint64_t micros(struct timeval time)
 	return (uint64_t)time.tv_sec * 1000000u + (uint64_t)time.tv_usec;
 }
 
+/* All goes to our own standard error, for people; the end of it into the message. */
+static void take_words(int fd, struct kx_host_exit *exit)
+{
+	char part[KX_HOST_WORDS_MAX];
+	ssize_t got;
+
+	while ((got = read(fd, part, sizeof(part))) > 0) {
+		size_t len = (size_t)got, kept = exit->words_len;
+
+		if (kept + len > sizeof(exit->words))
+			kept = sizeof(exit->words) - len;
+		memmove(exit->words, exit->words + exit->words_len - kept, kept);
+		memcpy(exit->words + kept, part, len);
+		exit->words_len = (uint32_t)(kept + len);
+		fwrite(part, 1, len, stderr);
+	}
+}
+
 static bool tell_exit(struct host *host, pid_t pid, int wait_status, const struct rusage *usage)
 {
-	for (size_t i = 0; i < host->count; i++) {
-		const struct kx_host_exit exit = {
-			.header = {.verb = KX_HOST_EXIT, .ticket = host->children[i].ticket},
-			.cpu_us = micros(usage->ru_utime) + micros(usage->ru_stime),
-			.max_rss_bytes = (uint64_t)usage->ru_maxrss * 1024u,
-			.wait_status = wait_status,
-		};
+	struct kx_host_exit exit;
 
+	for (size_t i = 0; i < host->count; i++) {
 		if (host->children[i].pid != pid)
 			continue;
+		exit.header = (struct kx_host_header){.verb = KX_HOST_EXIT, .ticket = host->children[i].ticket};
+		exit.cpu_us = micros(usage->ru_utime) + micros(usage->ru_stime);
+		exit.max_rss_bytes = (uint64_t)usage->ru_maxrss * 1024u;
+		exit.wait_status = wait_status;
+		exit.words_len = 0;
+		take_words(host->children[i].words, &exit);
+		close(host->children[i].words);
 		host->children[i] = host->children[--host->count];
-		return tell(&exit, sizeof(exit));
+		return tell(&exit, KX_HOST_EXIT_LEN(exit.words_len));
 	}
 	return true;
 }
@@ -211,9 +245,23 @@ static bool step(struct host *host)
 	return !polls[0].revents || obey(host);
 }
 
+static kx_status open_sandbox(struct host *host)
+{
+	const char *wanted = getenv(KX_SANDBOX_VARIABLE);
+	struct kx_error error = {0};
+	kx_status status;
+
+	if (wanted && strcmp(wanted, "off") == 0)
+		return KX_OK;
+	status = kx_sandbox_new(&host->sandbox, &error);
+	if (status != KX_OK && status != KX_EUNSUPPORTED)
+		fprintf(stderr, "kinodex: %s\n", error.message);
+	return status;
+}
+
 static bool begin(struct host *host)
 {
-	const struct kx_host_header ready = {.verb = KX_HOST_READY};
+	struct kx_host_header ready = {.verb = KX_HOST_READY};
 	sigset_t set;
 
 	host->pid = getpid();
@@ -225,6 +273,8 @@ static bool begin(struct host *host)
 	if (host->signals < 0)
 		return false;
 	kx_media_init();
+	if (open_sandbox(host) != KX_OK)
+		ready.error = KX_HOST_UNSAFE;
 	return tell(&ready, sizeof(ready));
 }
 
@@ -236,6 +286,7 @@ static void end(struct host *host)
 		;
 	if (host->signals >= 0)
 		close(host->signals);
+	kx_sandbox_free(host->sandbox);
 }
 
 int kx_decoder_host_main(void)

@@ -116,6 +116,16 @@ kx_status kx_host_start(struct kx_host *host, const char *program, struct kx_err
 	return KX_OK;
 }
 
+static kx_status say_why(const struct kx_host *host, struct kx_error *error)
+{
+	if (host->unsafe)
+		return kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_FATAL,
+				    "this kernel or container has no seccomp filters, so a decoder can't be kept from what "
+				    "a hostile file may make it do. --sandbox off decodes without them: only for files "
+				    "that you trust");
+	return kx_error_set(error, KX_EIO, KX_ERROR_FATAL, "the decoder host ended as soon as it was started");
+}
+
 kx_status kx_host_wait_ready(struct kx_host *host, int timeout_ms, struct kx_error *error)
 {
 	uint64_t end_us = kx_clock_mono_us() + (uint64_t)timeout_ms * 1000u;
@@ -132,8 +142,7 @@ kx_status kx_host_wait_ready(struct kx_host *host, int timeout_ms, struct kx_err
 		if (got < 0 && errno != EINTR)
 			return kx_error_from_errno(error, errno, "wait for the decoder host");
 		if (got > 0 && kx_host_recv(host, &none) == KX_EIO)
-			return kx_error_set(error, KX_EIO, KX_ERROR_FATAL,
-					    "the decoder host ended as soon as it was started");
+			return say_why(host, error);
 	}
 	return KX_OK;
 }
@@ -206,7 +215,7 @@ kx_status kx_host_kill(struct kx_host *host, uint64_t ticket)
 
 kx_status kx_host_recv(struct kx_host *host, struct kx_host_exit *ret)
 {
-	struct kx_host_exit message = {0};
+	struct kx_host_exit message;
 
 	if (host->fd < 0)
 		return KX_EIO;
@@ -219,9 +228,14 @@ kx_status kx_host_recv(struct kx_host *host, struct kx_host_exit *ret)
 			return KX_EAGAIN;
 		if (got < (ssize_t)sizeof(message.header))
 			return KX_EIO;
+		if (message.header.verb == KX_HOST_READY && message.header.error == KX_HOST_UNSAFE) {
+			host->unsafe = true;
+			return KX_EIO;
+		}
 		if (message.header.verb == KX_HOST_READY)
 			host->ready = true;
-		if (message.header.verb == KX_HOST_EXIT && got == (ssize_t)sizeof(message)) {
+		if (message.header.verb == KX_HOST_EXIT && got >= (ssize_t)KX_HOST_EXIT_LEN(0) &&
+		    got == (ssize_t)KX_HOST_EXIT_LEN(message.words_len)) {
 			*ret = message;
 			return KX_OK;
 		}

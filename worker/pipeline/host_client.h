@@ -15,12 +15,14 @@
 struct kx_host {
 	pid_t pid;
 	int fd;     /* control socket; readable when kx_host_recv() has something */
-	bool ready; /* it said so */
+	bool ready;  /* it said so */
+	bool unsafe; /* or that it can't lock its children in; it is of no use then */
 };
 
 /* `program decoder-host` in a process group of its own, so that a terminal's Ctrl-C reaches only us. */
 kx_status kx_host_start(struct kx_host *host, const char *program, struct kx_error *error) KX_MUST_CHECK;
-/* Blocks until it can take work. KX_ETIMEDOUT, KX_EIO when it died. */
+/* Blocks until it can take work. KX_ETIMEDOUT; KX_EIO when it died; KX_EUNSUPPORTED, fatal, when the kernel has no sandbox
+ * and nobody said to do without. */
 kx_status kx_host_wait_ready(struct kx_host *host, int timeout_ms, struct kx_error *error) KX_MUST_CHECK;
 /* Kills it, and by that its children. */
 void kx_host_stop(struct kx_host *host);

@@ -43,6 +43,10 @@ struct kx_run {
 	struct kx_probe_info info;
 	struct kx_decode_end end; /* message not used */
 	uint64_t decode_cpu_us;
+	bool had_child;
+	struct kx_decode_request request; /* of the child; no strings */
+	char *words;                      /* the child's, NULL: none */
+	struct kx_failure failure;        /* filled for the outcome */
 };
 
 /* A ring and the child that fills it. */
@@ -126,7 +130,7 @@ void kx_run_fail(struct kx_pipeline *pipeline, struct kx_run *run, enum kx_reaso
 void kx_run_gone(struct kx_pipeline *pipeline, struct kx_run *run); /* it has no child any more */
 void kx_run_kick(struct kx_pipeline *pipeline, struct kx_run *run); /* lists it, if there is something to do */
 bool kx_run_finished(const struct kx_run *run);
-void kx_run_outcome(const struct kx_run *run, struct kx_outcome *ret); /* points into the run */
+void kx_run_outcome(struct kx_run *run, struct kx_outcome *ret); /* points into the run */
 void kx_pipeline_wake(struct kx_pipeline *pipeline); /* the channel thread; async-signal-safe */
 
 /* lane.c: the decoding side; the channel thread calls these with the lock held. */

@@ -2,6 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/str.h"
 #include "worker/pipeline/internal.h"
 #include "worker/pipeline/verdict.h"
 
@@ -203,6 +204,8 @@ void kx_lane_exit(struct kx_pipeline *pipeline, const struct kx_host_exit *exit)
 	lane->alive = false;
 	lane->exit = *exit;
 	lane->run->decode_cpu_us = exit->cpu_us;
+	if (exit->words_len > 0) /* NULL, then there are none to be read */
+		lane->run->words = kx_strndup(exit->words, exit->words_len);
 	pipeline->running--;
 	pthread_cond_broadcast(&pipeline->work); /* streams may be waiting for more of it */
 	if (lane->run->failed || lane->run->ended) {

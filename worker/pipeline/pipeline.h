@@ -29,6 +29,22 @@ struct kx_pipeline_options {
 	size_t queue_max;            /* jobs accepted and not begun */
 };
 
+/* What a child failed at, for those who keep evidence (capsules). */
+struct kx_failure {
+	const char *name;         /* the video's id, or what the prober was told to call it */
+	const char *source;       /* path; NULL: known by its descriptor only */
+	int fd;                   /* the file, borrowed; -1: open source */
+	const struct kx_decode_request *request; /* its strings are not set */
+	enum kx_reason reason;
+	bool retriable;
+	uint32_t attempt;         /* 1-based */
+	const char *message;
+	const char *words;        /* what the child said on standard error; "" for nothing */
+};
+
+/* Called on threads of the pipeline or of those who probe, perhaps on several at a time; everything is borrowed. */
+typedef void kx_failure_visit(void *ctx, const struct kx_failure *failure);
+
 /* How a job went. */
 struct kx_outcome {
 	enum kx_reason reason;    /* KX_REASON_NONE: all its moments were sunk */
@@ -38,6 +54,7 @@ struct kx_outcome {
 	struct kx_probe_info info;
 	uint64_t decode_cpu_us;   /* of the child */
 	uint64_t wall_us;
+	const struct kx_failure *failure; /* NULL: it went well, or no child had a part in it */
 };
 
 /* Both are called on the pipeline's threads, for one job never at the same time, done last and exactly once (also on
@@ -80,9 +97,19 @@ struct kx_prober;
 kx_status kx_prober_new(const char *program, const char *run_dir, struct kx_prober **ret, struct kx_error *error)
 	KX_MUST_CHECK;
 void kx_prober_free(struct kx_prober *prober);
+/* From now on tells visit of every probe that a child failed at. Not while one runs. */
+void kx_prober_watch(struct kx_prober *prober, kx_failure_visit *visit, void *ctx);
 /* On failure *ret_reason says why; the child's crash or limit is such a reason too. ret_info: kx_probe_info_done(). */
 kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, struct kx_probe_info *ret_info,
 			  enum kx_reason *ret_reason, struct kx_error *error) KX_MUST_CHECK;
+
+/* One child that does what `request` says, under its limits, with nobody to look at what it samples; for running a
+ * failure again. Its ticket, endpoint, name and ring are the prober's matter. KX_OK: it came to an end of some kind, and
+ * that stands in *ret_reason (KX_REASON_NONE: all was well), ret_message and, where they are not NULL, ret_words; the
+ * caller frees the texts. */
+kx_status kx_prober_run(struct kx_prober *prober, int fd, const char *name, const struct kx_decode_request *request,
+			enum kx_reason *ret_reason, char **ret_message, char **ret_words,
+			struct kx_error *error) KX_MUST_CHECK;
 
 /* Body of the hidden command `kinodex decoder-host`: control socket on descriptor 3. Returns an exit status. */
 int kx_decoder_host_main(void);

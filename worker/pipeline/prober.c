@@ -1,7 +1,9 @@
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/base/clock.h"
+#include "common/base/str.h"
 #include "common/wire/ring.h"
 #include "worker/pipeline/channel.h"
 #include "worker/pipeline/frames.h"
@@ -19,6 +21,8 @@
 
 struct kx_prober {
 	pthread_mutex_t lock; /* held for a whole probe */
+	kx_failure_visit *watch;
+	void *watch_ctx;
 	struct kx_channel channel;
 };
 
@@ -34,6 +38,7 @@ struct probe {
 	struct kx_ring *ring; /* of a reading, as what follows */
 	kx_frames_visit *visit;
 	void *ctx;
+	bool discard; /* samples are given back unseen */
 };
 
 kx_status kx_prober_new(const char *program, const char *run_dir, struct kx_prober **ret, struct kx_error *error)
@@ -77,6 +82,10 @@ static kx_status fail(struct probe *probe, enum kx_reason reason, bool retriable
 
 static void on_frame(struct probe *probe, const struct kx_sample *sample, struct kx_error *error)
 {
+	if (probe->discard && sample->slot < kx_ring_slots(probe->ring)) {
+		kx_ring_release(probe->ring, sample->slot);
+		return;
+	}
 	if (!probe->visit || sample->slot >= kx_ring_slots(probe->ring)) {
 		fail(probe, KX_REASON_CRASHED, true, "the decoder sent what nobody asked for", error);
 		probe->deadline_us = 0; /* it must not wait for slots that nobody gives back */
@@ -97,7 +106,7 @@ static void on_event(struct probe *probe, const struct kx_decode_event *event, s
 		return;
 	if (event->kind == KX_DECODE_OPENED && !probe->opened) {
 		probe->opened = kx_probe_info_copy(&event->opened, &probe->info) == KX_OK;
-	} else if (event->kind == KX_DECODE_FRAME) {
+	} else if (event->kind == KX_DECODE_FRAME || (event->kind == KX_DECODE_PATCH && probe->discard)) {
 		on_frame(probe, &event->sample, error);
 	} else if (event->kind == KX_DECODE_END) {
 		if (event->end.reason != KX_REASON_NONE)
@@ -223,10 +232,39 @@ static kx_status talk(struct kx_prober *prober, int fd, const char *name, struct
 	return KX_OK;
 }
 
+void kx_prober_watch(struct kx_prober *prober, kx_failure_visit *visit, void *ctx)
+{
+	prober->watch = visit;
+	prober->watch_ctx = ctx;
+}
+
+static void tell_watch(struct kx_prober *prober, int fd, const char *name, const struct probe *probe,
+		       const struct kx_error *error)
+{
+	struct kx_decode_request request = probe->request;
+	char words[KX_HOST_WORDS_MAX + 1];
+	const struct kx_failure failure = {
+		.name = name,
+		.fd = fd,
+		.request = &request,
+		.reason = probe->reason,
+		.retriable = error->class == KX_ERROR_RETRY,
+		.attempt = 1,
+		.message = error->message,
+		.words = words,
+	};
+
+	request.endpoint = request.name = NULL;
+	snprintf(words, sizeof(words), "%.*s", (int)probe->exit.words_len, probe->exit.words);
+	prober->watch(prober->watch_ctx, &failure);
+}
+
 kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, struct kx_probe_info *ret_info,
 			  enum kx_reason *ret_reason, struct kx_error *error)
 {
 	struct probe probe = {.reason = KX_REASON_NONE, .status = KX_OK};
+	struct kx_error local = {0};
+	kx_status status;
 
 	probe.request = (struct kx_decode_request){
 		.purpose = KX_DECODE_PROBE,
@@ -234,7 +272,43 @@ kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, st
 		.cpu_limit_ms = PROBE_CPU_MS,
 		.memory_limit_bytes = PROBE_MEMORY_BYTES,
 	};
-	return talk(prober, fd, name, &probe, ret_info, ret_reason, error);
+	status = talk(prober, fd, name, &probe, ret_info, ret_reason, error ? error : &local);
+	if (status != KX_OK && probe.status != KX_OK && prober->watch)
+		tell_watch(prober, fd, name, &probe, error ? error : &local);
+	return status;
+}
+
+static bool wants_ring(const struct kx_decode_request *request)
+{
+	return request->purpose == KX_DECODE_SAMPLE;
+}
+
+kx_status kx_prober_run(struct kx_prober *prober, int fd, const char *name, const struct kx_decode_request *request,
+			enum kx_reason *ret_reason, char **ret_message, char **ret_words, struct kx_error *error)
+{
+	struct probe probe = {.reason = KX_REASON_NONE, .status = KX_OK, .request = *request, .discard = true};
+	struct kx_error found = {0};
+	kx_status status = KX_OK;
+
+	probe.request.ring_slots = FRAMES_RING_SLOTS;
+	if (wants_ring(request))
+		status = kx_ring_new(FRAMES_RING_SLOTS, request->slot_bytes, &probe.ring, error);
+	if (status != KX_OK)
+		return status;
+	if (probe.request.wall_limit_ms == 0)
+		probe.request.wall_limit_ms = FRAMES_WALL_MS;
+	status = talk(prober, fd, name, &probe, NULL, ret_reason, &found);
+	kx_ring_free(probe.ring);
+	if (status != KX_OK && probe.status == KX_OK)
+		return kx_error_set(error, found.status, found.class, "%s", found.message);
+	*ret_reason = probe.reason;
+	*ret_message = kx_strdup(found.message);
+	if (ret_words)
+		*ret_words = kx_strndup(probe.exit.words, probe.exit.words_len);
+	if (*ret_message && (!ret_words || *ret_words))
+		return KX_OK;
+	free(*ret_message);
+	return kx_error_nomem(error);
 }
 
 kx_status kx_frames_read(struct kx_prober *prober, int fd, const char *name, const struct kx_frames_request *request,

@@ -1,7 +1,7 @@
 /* What a pipeline and its decoder host say to each other on the control socket (SOCK_SEQPACKET, both ends are this
  * executable on this machine, so plain structs travel). Layer: worker/pipeline, private.
  *
- *   host   -> READY                          once, when it can take work
+ *   host   -> READY                          once, when it can take work; with an error: it can't lock children in
  *   client -> START {ticket, packed kx_decode_request} + descriptors: file, and for sampling ring memory, ring wake
  *   client -> KILL  {ticket}
  *   host   -> EXIT  {ticket, how}            once a START
@@ -11,18 +11,20 @@
 #ifndef KX_WORKER_PIPELINE_PROTOCOL_H
 #define KX_WORKER_PIPELINE_PROTOCOL_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define KX_HOST_CONTROL_FD 3
 #define KX_HOST_MESSAGE_MAX (48u << 10) /* a request holds one path of at most KX_PATH_MAX and one endpoint */
 #define KX_HOST_FDS_MAX 3
 #define KX_HOST_CHILDREN_MAX 256
+#define KX_HOST_WORDS_MAX 4096 /* of what a child said on standard error: the end of it */
 
 enum kx_host_verb { KX_HOST_READY = 1, KX_HOST_START, KX_HOST_KILL, KX_HOST_EXIT };
 
 struct kx_host_header {
 	uint32_t verb;
-	uint32_t error; /* EXIT: errno when no child could be made, else 0 */
+	uint32_t error; /* EXIT: errno when no child could be made; READY: KX_HOST_UNSAFE; else 0 */
 	uint64_t ticket;
 };
 
@@ -31,8 +33,12 @@ struct kx_host_exit {
 	uint64_t cpu_us;
 	uint64_t max_rss_bytes;
 	int32_t wait_status;
-	uint32_t padding;
+	uint32_t words_len;
+	char words[KX_HOST_WORDS_MAX]; /* only words_len of them travel */
 };
+
+#define KX_HOST_UNSAFE 1u
+#define KX_HOST_EXIT_LEN(words_len) (offsetof(struct kx_host_exit, words) + (words_len))
 
 /* Exit statuses of a child. */
 enum kx_child_status {

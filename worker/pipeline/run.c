@@ -69,6 +69,7 @@ void kx_run_free(struct kx_run *run)
 	kx_probe_info_done(&run->info);
 	kx_job_free(run->job);
 	free(run->message);
+	free(run->words);
 	free(run);
 }
 
@@ -168,7 +169,25 @@ static void part_end(const struct kx_run *run, struct kx_part_end *ret)
 	memcpy(ret->recipe_sha256, job->recipe_sha256, sizeof(ret->recipe_sha256));
 }
 
-void kx_run_outcome(const struct kx_run *run, struct kx_outcome *ret)
+static const struct kx_failure *failure_of(struct kx_run *run, const char *message)
+{
+	if (!run->failed || !run->had_child)
+		return NULL;
+	run->failure = (struct kx_failure){
+		.name = run->job->video_id,
+		.source = run->job->source,
+		.fd = -1,
+		.request = &run->request,
+		.reason = run->reason,
+		.retriable = run->retriable,
+		.attempt = run->job->attempt,
+		.message = message,
+		.words = run->words ? run->words : "",
+	};
+	return &run->failure;
+}
+
+void kx_run_outcome(struct kx_run *run, struct kx_outcome *ret)
 {
 	*ret = (struct kx_outcome){
 		.reason = run->reason,
@@ -178,6 +197,7 @@ void kx_run_outcome(const struct kx_run *run, struct kx_outcome *ret)
 		.decode_cpu_us = run->decode_cpu_us,
 		.wall_us = kx_clock_mono_us() - run->begun_us,
 	};
+	ret->failure = failure_of(run, ret->message);
 	if (!run->failed)
 		part_end(run, &ret->end);
 }

@@ -243,6 +243,44 @@ static void host_refuses_what_it_does_not_understand(void **state)
 	assert_int_equal(kx_host_run(&host, &request, &fd, 1, NULL), KX_EIO);
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+/* Around what a decoder needs it gets an allocation here and misses one there, and calls the rest damage. */
+static void too_little_memory_never_passes_for_damage(void **state)
+{
+	KX_CLEANUP(kx_cleanup_free) char *path =
+		kx_test_clip(folder, "wide.mp4", "-f lavfi -i testsrc2=size=1280x720:rate=25 -t 1 -c:v libx264 -pix_fmt yuv420p "
+						 "-bf 2");
+	KX_CLEANUP(kx_cleanup_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct kx_prober *prober = prober_new();
+	unsigned good = 0, starved = 0;
+
+	(void)state;
+	for (uint64_t kib = 512; kib <= 64u << 10; kib += kib < 16384 ? 512 : 2048) {
+		const struct kx_decode_request request = {
+			.purpose = KX_DECODE_SAMPLE,
+			.tracks = KX_TRACK_VISUAL,
+			.fps = 25,
+			.decode_mode = KX_DECODE_EXACT,
+			.width = 64,
+			.height = 64,
+			.slot_bytes = 64 * 64 * 3,
+			.memory_limit_bytes = kib << 10,
+		};
+		KX_CLEANUP(kx_cleanup_free) char *message = NULL;
+		enum kx_reason reason = KX_REASON_COUNT;
+
+		assert_int_equal(kx_prober_run(prober, fd, path, &request, &reason, &message, NULL, NULL), KX_OK);
+		if (reason != KX_REASON_NONE && reason != KX_REASON_MEMORY_LIMIT)
+			fail_msg("%u KiB: %s: %s", (unsigned)kib, kx_reason_name(reason), message);
+		good += reason == KX_REASON_NONE;
+		starved += reason == KX_REASON_MEMORY_LIMIT;
+	}
+	assert_in_range(good, 5, 1000);
+	assert_in_range(starved, 5, 1000);
+	kx_prober_free(prober);
+}
+#endif
+
 static int set_up(void **state)
 {
 	(void)state;
@@ -271,6 +309,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(program_that_is_no_host_is_an_error),
 		cmocka_unit_test(host_that_dies_while_it_starts_is_started_again),
 		cmocka_unit_test(host_refuses_what_it_does_not_understand),
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+		cmocka_unit_test(too_little_memory_never_passes_for_damage),
+#endif
 	};
 	int status;
 

@@ -53,6 +53,9 @@ static void by_signal(const struct kx_host_exit *exit, const struct kx_decode_re
 	if (out_of_cpu(exit, request, signal))
 		say(ret, KX_REASON_CPU_LIMIT, false, "decoding took more than the limit of %" PRIu64 " s of CPU time",
 		    (request->cpu_limit_ms + 999) / 1000);
+	else if (signal == SIGSYS)
+		say(ret, KX_REASON_SANDBOX, false,
+		    "the decoder was killed for a system call that it has no need of; the kernel's log has its number");
 	else if (signal == SIGALRM)
 		say(ret, KX_REASON_WALL_LIMIT, true, "decoding took more than the limit of %" PRIu64 " ms",
 		    request->wall_limit_ms);

@@ -40,6 +40,8 @@ struct kx_worker {
 	struct kx_bus *bus;
 	struct kx_pipeline *pipeline;
 	struct kx_topics topics;
+	kx_failure_visit *failed;
+	void *failed_ctx;
 	char *group;
 	size_t in_flight_max;
 	_Atomic size_t in_flight; /* in the pipeline */

@@ -154,6 +154,8 @@ void kx_task_done(void *ctx, const struct kx_job *job, const struct kx_outcome *
 	task->media_us = outcome->end.has_visual ? outcome->end.visual_us : outcome->end.audio_us;
 	if (outcome->reason == KX_REASON_NONE)
 		publish_result(task, &result);
+	if (outcome->failure && task->worker->failed)
+		task->worker->failed(task->worker->failed_ctx, outcome->failure);
 	atomic_fetch_sub(&task->worker->in_flight, 1);
 	kx_worker_wake(task->worker); /* there is room for another job */
 	drop_pending(task);

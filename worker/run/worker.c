@@ -285,6 +285,8 @@ static struct kx_worker *worker_new(const struct kx_worker_options *options, str
 	atomic_init(&worker->refs, 1);
 	worker->bus = options->bus;
 	worker->pipeline = options->pipeline;
+	worker->failed = options->failed;
+	worker->failed_ctx = options->failed_ctx;
 	worker->in_flight_max = options->jobs_in_flight ? options->jobs_in_flight :
 							  2 * kx_pipeline_decoders(options->pipeline);
 	kx_topics_init(&worker->topics, options->ns);

@@ -16,6 +16,8 @@ struct kx_worker_options {
 	struct kx_bus *bus;   /* must outlive the worker */
 	const char *ns;       /* namespace of the topics */
 	struct kx_pipeline *pipeline; /* must outlive the worker */
+	kx_failure_visit *failed; /* told of every job that a child failed at; may be NULL */
+	void *failed_ctx;
 	size_t jobs_in_flight; /* taken and not finished; 0: twice the decoders */
 };
 
