@@ -187,7 +187,7 @@ TARGET static inline __m128i colour(const __m256i in[4], const struct kx_matrix 
 }
 
 /* What goes where when three rows of 16 bytes become 16 triples; 128: nothing. */
-#define NO (char)-128
+#define NO ((char)-128)
 TARGET static inline void store_rgb(__m128i r, __m128i g, __m128i b, uint8_t *rgb)
 {
 	const __m128i r0 = _mm_setr_epi8(0, NO, NO, 1, NO, NO, 2, NO, NO, 3, NO, NO, 4, NO, NO, 5);
