@@ -7,6 +7,10 @@
 
 #include "worker/media/scale_plan.h"
 
+/* Rows are scaled in pieces of so many samples, between which more is asked for from memory. */
+#define PIECE 256u
+#define CACHE_LINE 64u
+
 struct kx_orientation kx_orientation_from_matrix(const int32_t *matrix)
 {
 	struct kx_orientation orientation = {0};
@@ -64,29 +68,65 @@ static kx_status prepare(struct kx_scaler *scaler, const AVFrame *frame)
 				 transpose ? scaler->width : scaler->height, &scaler->plan);
 }
 
+/* Lines of a plane as the kind of frame has them: all, or one field's. */
+struct lines {
+	const uint8_t *first;
+	ptrdiff_t stride;
+	uint32_t last;
+};
+
+static struct lines lines_of(const struct kx_scale_plan *plan, const AVFrame *frame, unsigned plane)
+{
+	struct lines lines = {
+		.first = frame->data[plane],
+		.stride = frame->linesize[plane],
+		.last = plan->samples[plan->plane_chroma[plane]] - 1,
+	};
+	if (plan->kind.field >= 0) {
+		lines.first += lines.stride * plan->kind.field;
+		lines.stride *= 2;
+	}
+	return lines;
+}
+
+static const uint8_t *line_at(const struct lines *lines, uint32_t line)
+{
+	return lines->first + lines->stride * (ptrdiff_t)(line < lines->last ? line : lines->last);
+}
+
+/* Asks for bytes [at, at + len) of the lines that row y + 1 of the output takes and row y does not. They lie far
+ * from what is being read, so that the processor alone would not see them coming. */
+static void fetch_next(const struct lines *lines, const struct kx_axis *axis, unsigned y, size_t at, size_t len)
+{
+	if (y + 1 >= axis->count)
+		return;
+	for (uint32_t line = axis->first[y] + axis->taps; line < axis->first[y + 1] + axis->taps; line++) {
+		const uint8_t *from = line_at(lines, line) + at;
+		for (size_t x = 0; x < len; x += CACHE_LINE)
+			__builtin_prefetch(from + x);
+	}
+}
+
 /* Row `y` of the output, of one plane at its own width. */
 static void scale_rows(const struct kx_scaler *scaler, const AVFrame *frame, unsigned plane, unsigned y)
 {
 	const struct kx_scale_plan *plan = scaler->plan;
-	unsigned chroma = plan->plane_chroma[plane];
-	const struct kx_axis *axis = &plan->rows[chroma];
-	const struct kx_component *part = plan->pixels.part;
-	const uint8_t *from = frame->data[plane];
-	ptrdiff_t stride = frame->linesize[plane];
-	if (plan->kind.field >= 0) {
-		from += stride * plan->kind.field;
-		stride *= 2;
-	}
-	uint32_t last = plan->samples[chroma] - 1;
-	for (unsigned t = 0; t < axis->taps; t++) {
-		uint32_t line = axis->first[y] + t;
-		plan->lines[t] = from + stride * (ptrdiff_t)(line < last ? line : last);
-	}
+	const struct kx_axis *axis = &plan->rows[plan->plane_chroma[plane]];
+	const struct lines lines = lines_of(plan, frame, plane);
+	bool wide = plan->pixels.wide;
 	/* All components of a format have one depth. */
-	unsigned shift = KX_AXIS_BITS + part->depth + part->raise - KX_SAMPLE_BITS;
-	(plan->pixels.wide ? scaler->kernels->rows16 : scaler->kernels->rows8)(
-		plan->lines, axis->weights + (size_t)y * axis->taps, axis->taps, plan->plane_width[plane], shift,
-		plan->plane_row[plane]);
+	unsigned shift = KX_AXIS_BITS + plan->pixels.part[0].depth + plan->pixels.part[0].raise - KX_SAMPLE_BITS;
+	unsigned width = plan->plane_width[plane];
+	for (unsigned at = 0, len; at < width; at += len) {
+		len = width - at < 2 * PIECE ? width - at : PIECE;
+		size_t offset = wide ? (size_t)at * 2 : at;
+		fetch_next(&lines, axis, y, offset, wide ? (size_t)len * 2 : len);
+		for (unsigned t = 0; t < axis->taps; t++)
+			plan->lines[t] = line_at(&lines, axis->first[y] + t) + offset;
+		(wide ? scaler->kernels->rows16 : scaler->kernels->rows8)(
+			plan->lines, axis->weights + (size_t)y * axis->taps, axis->taps, len, shift,
+			plan->plane_row[plane] + at);
+	}
 }
 
 /* A component's own row, taken out from among others where it has to be. */

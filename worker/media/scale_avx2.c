@@ -98,21 +98,33 @@ TARGET static void rows16(const uint8_t *const *rows, const int16_t *weights, un
 		block16(rows, weights, count, at + ROWS16 > width ? width - ROWS16 : at, shift, out);
 }
 
+TARGET static inline __m256i two_lanes(const int16_t *low, const int16_t *high)
+{
+	return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)low)),
+				       _mm_loadu_si128((const void *)high), 1);
+}
+
+/* Outputs k, k + 1, k + 4 and k + 5, of 4 taps each. */
+TARGET static inline __m256i four_of_4(const int16_t *in, const uint32_t *first, const int16_t *weights)
+{
+	__m128i low = _mm_unpacklo_epi64(_mm_loadl_epi64((const void *)(in + first[0])),
+					 _mm_loadl_epi64((const void *)(in + first[1])));
+	__m128i high = _mm_unpacklo_epi64(_mm_loadl_epi64((const void *)(in + first[4])),
+					  _mm_loadl_epi64((const void *)(in + first[5])));
+	return _mm256_madd_epi16(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1),
+				 two_lanes(weights, weights + 4 * 4));
+}
+
 /* Outputs k and k + 4, of 8 taps each. */
 TARGET static inline __m256i two_of_8(const int16_t *in, const uint32_t *first, const int16_t *weights)
 {
-	__m256i samples = _mm256_inserti128_si256(
-		_mm256_castsi128_si256(_mm_loadu_si128((const void *)(in + first[0]))),
-		_mm_loadu_si128((const void *)(in + first[4])), 1);
-	__m256i w = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)weights)),
-					    _mm_loadu_si128((const void *)(weights + 4 * 8)), 1);
-	return _mm256_madd_epi16(samples, w);
+	return _mm256_madd_epi16(two_lanes(in + first[0], in + first[4]), two_lanes(weights, weights + 4 * 8));
 }
 
 TARGET static inline __m256i one_of_many(const int16_t *in, const int16_t *weights, unsigned taps)
 {
 	__m256i sum = _mm256_madd_epi16(load(in), load(weights));
-	for (unsigned t = KX_COLUMN_TAPS_MANY; t < taps; t += KX_COLUMN_TAPS_MANY)
+	for (unsigned t = KX_COLUMN_TAPS; t < taps; t += KX_COLUMN_TAPS)
 		sum = madd_to(sum, load(in + t), load(weights + t));
 	return sum;
 }
@@ -133,7 +145,9 @@ TARGET static void block_columns(const int16_t *in, const struct kx_axis *axis, 
 	const uint32_t *first = axis->first + k;
 	const int16_t *weights = axis->weights + (size_t)k * axis->taps;
 	__m256i sum;
-	if (axis->taps == KX_COLUMN_TAPS_FEW) {
+	if (axis->taps == 4) {
+		sum = _mm256_hadd_epi32(four_of_4(in, first, weights), four_of_4(in, first + 2, weights + 2 * 4));
+	} else if (axis->taps == 8) {
 		__m256i v0 = two_of_8(in, first, weights);
 		__m256i v1 = two_of_8(in, first + 1, weights + 8);
 		__m256i v2 = two_of_8(in, first + 2, weights + 16);
@@ -173,7 +187,7 @@ TARGET static inline __m128i colour(const __m256i in[4], const struct kx_matrix 
 }
 
 /* What goes where when three rows of 16 bytes become 16 triples; 128: nothing. */
-#define NO (char)-128
+#define NO ((char)-128)
 TARGET static inline void store_rgb(__m128i r, __m128i g, __m128i b, uint8_t *rgb)
 {
 	const __m128i r0 = _mm_setr_epi8(0, NO, NO, 1, NO, NO, 2, NO, NO, 3, NO, NO, 4, NO, NO, 5);

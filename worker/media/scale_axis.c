@@ -54,21 +54,29 @@ static void interpolate(struct kx_axis *axis, const struct kx_axis_shape *shape,
 	weights[1] = (int16_t)second;
 }
 
+static bool is_dense(const struct kx_axis_shape *shape, unsigned count)
+{
+	return shape->step2 * count <= 2 * shape->extent;
+}
+
+unsigned kx_axis_taps(const struct kx_axis_shape *shape, unsigned count)
+{
+	int64_t step = shape->step2 * count;
+	return is_dense(shape, count) ? (unsigned)((2 * shape->extent + step - 1) / step + 1) : 2;
+}
+
 kx_status kx_axis_init(struct kx_axis *axis, struct kx_axis_shape shape, unsigned count, unsigned multiple)
 {
-	int64_t step = shape.step2 * count;
-	bool dense = step <= 2 * shape.extent;
-	int64_t taps = dense ? (2 * shape.extent + step - 1) / step + 1 : 2;
-	taps = (taps + multiple - 1) / multiple * multiple;
-	*axis = (struct kx_axis){.count = count, .taps = (unsigned)taps};
+	unsigned taps = (kx_axis_taps(&shape, count) + multiple - 1) / multiple * multiple;
+	*axis = (struct kx_axis){.count = count, .taps = taps};
 	axis->first = calloc(count, sizeof(*axis->first));
-	axis->weights = calloc((size_t)count * (size_t)taps, sizeof(*axis->weights));
+	axis->weights = calloc((size_t)count * taps, sizeof(*axis->weights));
 	if (!axis->first || !axis->weights) {
 		kx_axis_done(axis);
 		return KX_ENOMEM;
 	}
 	for (unsigned output = 0; output < count; output++)
-		(dense ? cover : interpolate)(axis, &shape, output);
+		(is_dense(&shape, count) ? cover : interpolate)(axis, &shape, output);
 	return KX_OK;
 }
 

@@ -26,6 +26,9 @@ struct kx_axis {
 	int16_t *weights; /* [count][taps], none negative, of sum KX_AXIS_ONE */
 };
 
+/* Samples that an output may take part of, at most. */
+unsigned kx_axis_taps(const struct kx_axis_shape *shape, unsigned count);
+
 /* Makes an axis of `count` outputs; taps is rounded up to a multiple of `multiple`. Where samples are at least as
  * dense as outputs, an output is the mean over what it covers, parts of samples counted as such (box filter);
  * where they are not, the line between the two samples beside its middle. KX_ENOMEM. */

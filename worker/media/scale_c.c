@@ -3,7 +3,7 @@
 
 #include "worker/media/scale_kernels.h"
 
-#define BLOCK 64u
+#define BLOCK 256u
 
 static int16_t narrow(int32_t sum, unsigned shift)
 {
@@ -17,10 +17,11 @@ static void rows8(const uint8_t *const *rows, const int16_t *weights, unsigned c
 	for (unsigned from = 0; from < width; from += BLOCK) {
 		int32_t sums[BLOCK] = {0};
 		unsigned len = width - from < BLOCK ? width - from : BLOCK;
-		for (unsigned t = 0; t < count; t++) {
-			const uint8_t *row = rows[t] + from;
+		for (unsigned t = 0; t < count; t += 2) {
+			const uint8_t *a = rows[t] + from;
+			const uint8_t *b = rows[t + 1] + from;
 			for (unsigned x = 0; x < len; x++)
-				sums[x] += weights[t] * row[x];
+				sums[x] += weights[t] * a[x] + weights[t + 1] * b[x];
 		}
 		for (unsigned x = 0; x < len; x++)
 			out[from + x] = narrow(sums[x], shift);
@@ -33,11 +34,13 @@ static void rows16(const uint8_t *const *rows, const int16_t *weights, unsigned 
 	for (unsigned from = 0; from < width; from += BLOCK) {
 		int32_t sums[BLOCK] = {0};
 		unsigned len = width - from < BLOCK ? width - from : BLOCK;
-		for (unsigned t = 0; t < count; t++) {
-			uint16_t row[BLOCK];
-			memcpy(row, rows[t] + (size_t)from * 2, (size_t)len * 2);
+		for (unsigned t = 0; t < count; t += 2) {
+			uint16_t a[BLOCK];
+			uint16_t b[BLOCK];
+			memcpy(a, rows[t] + (size_t)from * 2, (size_t)len * 2);
+			memcpy(b, rows[t + 1] + (size_t)from * 2, (size_t)len * 2);
 			for (unsigned x = 0; x < len; x++)
-				sums[x] += weights[t] * row[x];
+				sums[x] += weights[t] * a[x] + weights[t + 1] * b[x];
 		}
 		for (unsigned x = 0; x < len; x++)
 			out[from + x] = narrow(sums[x], shift);

@@ -12,10 +12,14 @@
 #define KX_SAMPLE_BITS 15
 #define KX_SAMPLE_MAX ((1 << KX_SAMPLE_BITS) - 1)
 
-/* Columns' taps are 8, or a multiple of 16. Rows' taps are even. */
+/* Taps come in multiples of this: for rows, and for columns of an axis that needs so many. Columns have 4, 8, or a
+ * multiple of 16. */
 #define KX_ROW_TAPS 2u
-#define KX_COLUMN_TAPS_FEW 8u
-#define KX_COLUMN_TAPS_MANY 16u
+#define KX_COLUMN_TAPS 16u
+static inline unsigned kx_column_taps(unsigned needed)
+{
+	return needed <= 4 ? 4 : needed <= 8 ? 8 : KX_COLUMN_TAPS;
+}
 
 /* Three components to R, G, B: out = clip8((c . components + bias) >> KX_MATRIX_SHIFT). Coefficients have 13
  * fractional bits and are below 2.5 (times 2^13); the bias holds the components' zero points and the rounding. */

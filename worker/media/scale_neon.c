@@ -73,12 +73,8 @@ static void columns(const int16_t *in, const struct kx_axis *axis, int16_t *out)
 	for (unsigned k = 0; k < axis->count; k++) {
 		const int16_t *from = in + axis->first[k];
 		int32x4_t sum = vdupq_n_s32(0);
-		for (unsigned t = 0; t < axis->taps; t += 8) {
-			int16x8_t samples = vld1q_s16(from + t);
-			int16x8_t w = vld1q_s16(weights + t);
-			sum = vmlal_s16(sum, vget_low_s16(samples), vget_low_s16(w));
-			sum = vmlal_high_s16(sum, samples, w);
-		}
+		for (unsigned t = 0; t < axis->taps; t += 4)
+			sum = vmlal_s16(sum, vld1_s16(from + t), vld1_s16(weights + t));
 		out[k] = (int16_t)((vaddvq_s32(sum) + (1 << (KX_AXIS_BITS - 1))) >> KX_AXIS_BITS);
 		weights += axis->taps;
 	}

@@ -68,9 +68,7 @@ static kx_status make_axes(struct kx_scale_plan *plan)
 	for (unsigned chroma = 0; chroma < 2; chroma++) {
 		struct kx_axis_shape x = along(kind->width, chroma ? plan->pixels.chroma_x : 0);
 		struct kx_axis_shape y = down(kind->height, chroma ? plan->pixels.chroma_y : 0, kind->field);
-		/* An output may take one sample more than it is wide. */
-		bool few = x.extent * 2 <= x.step2 * plan->width * (int64_t)(KX_COLUMN_TAPS_FEW - 1);
-		unsigned taps = few ? KX_COLUMN_TAPS_FEW : KX_COLUMN_TAPS_MANY;
+		unsigned taps = kx_column_taps(kx_axis_taps(&x, plan->width));
 		kx_status status = kx_axis_init(&plan->columns[chroma], x, plan->width, taps);
 		if (!status)
 			status = kx_axis_init(&plan->rows[chroma], y, plan->height, KX_ROW_TAPS);
