@@ -297,7 +297,8 @@ static void list_entries(struct entries *entries)
 		*entry = (struct entry){0};
 		memcpy(entry->name, each->d_name, NAME_LEN);
 	}
-	qsort(entries->all, entries->count, sizeof(*entries->all), by_name);
+	if (entries->count > 1)
+		qsort(entries->all, entries->count, sizeof(*entries->all), by_name);
 }
 
 static kx_status want(void *ctx, const struct kx_dead_letter *letter, struct kx_error *error)
