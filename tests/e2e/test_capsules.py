@@ -1,4 +1,5 @@
 """A failure leaves a folder with which it can be run again, anywhere, and made small."""
+import hashlib
 import json
 import shutil
 import unittest
@@ -39,6 +40,9 @@ class Capsules(Case):
         self.assertIn("SIGABRT", capsule["message"])
         self.assertIn("about to abort", capsule["stderr"])
         self.assertTrue(capsule["input"]["in_capsule"])
+        data = (folder / "input").read_bytes()
+        self.assertEqual((len(data), hashlib.sha256(data).hexdigest()),
+                         (capsule["input"]["bytes"], capsule["input"]["sha256"]))
         for part in ("kinodex", "media", "kernel", "cpu"):
             self.assertTrue(capsule["versions"][part], part)
         moved = self.dir / "elsewhere"
