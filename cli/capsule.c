@@ -158,14 +158,30 @@ static kx_status copy_input(const char *dir, int fd, size_t bytes, struct kx_err
 	return status;
 }
 
-static json_t *describe(const struct kx_failure *failure, const char *source, const struct stat *input, bool copied)
+/* Null where only reading all of a long file would tell. */
+static json_t *hash(const struct kx_failure *failure, int fd, bool is_small)
 {
-	return json_pack("{s:i, s:o, s:s, s:o, s:b, s:o, s:I, s:o, s:o, s:{s:o, s:I, s:I, s:b}}", "capsule", FORMAT, "id",
+	uint8_t sha[KX_SHA256_LEN];
+	char hex[2 * KX_SHA256_LEN + 1];
+	const uint8_t *known = failure->sha256;
+	if (known == NULL && is_small && kx_sha256_fd(fd, sha, NULL) == KX_OK)
+		known = sha;
+	if (known == NULL)
+		return json_null();
+	kx_hex_encode(known, KX_SHA256_LEN, hex);
+	return json_string(hex);
+}
+
+static json_t *describe(const struct kx_failure *failure, int fd, const char *source, const struct stat *input,
+			bool copied)
+{
+	return json_pack("{s:i, s:o, s:s, s:o, s:b, s:o, s:I, s:o, s:o, s:{s:o, s:I, s:I, s:o, s:b}}", "capsule", FORMAT, "id",
 			 text(failure->name), "reason", kx_reason_name(failure->reason), "message",
 			 text(failure->message), "retriable", failure->retriable, "stderr", text(failure->words), "at_ms",
 			 (json_int_t)kx_clock_wall_ms(), "job", job(failure->request), "versions", versions(), "input",
 			 "source", text(source), "bytes", (json_int_t)input->st_size, "modified_ns",
-			 (json_int_t)input->st_mtim.tv_sec * 1000000000 + input->st_mtim.tv_nsec, "in_capsule", copied);
+			 (json_int_t)input->st_mtim.tv_sec * 1000000000 + input->st_mtim.tv_nsec, "sha256",
+			 hash(failure, fd, copied), "in_capsule", copied);
 }
 
 static kx_status write_capsule(const char *dir, const struct kx_failure *failure, int fd, const char *source,
@@ -184,7 +200,7 @@ static kx_status write_capsule(const char *dir, const struct kx_failure *failure
 		status = copy_input(dir, fd, (size_t)input.st_size, error);
 	if (status != KX_OK)
 		return status;
-	json_t *json = describe(failure, source, &input, copied);
+	json_t *json = describe(failure, fd, source, &input, copied);
 	status = write_json(dir, json, error);
 	json_decref(json);
 	return status;
@@ -297,7 +313,8 @@ static void list_entries(struct entries *entries)
 		*entry = (struct entry){0};
 		memcpy(entry->name, each->d_name, NAME_LEN);
 	}
-	qsort(entries->all, entries->count, sizeof(*entries->all), by_name);
+	if (entries->count > 1)
+		qsort(entries->all, entries->count, sizeof(*entries->all), by_name);
 }
 
 static kx_status want(void *ctx, const struct kx_dead_letter *letter, struct kx_error *error)

@@ -40,7 +40,7 @@ static kx_status list_letter(void *ctx, const struct kx_dead_letter *letter, str
 	const struct kx_config *config = ctx;
 	if (kx_config_flag(config, "json"))
 		return print_letter_json(config, letter, error);
-	printf("%-16s %-40s %s\n", kx_reason_name(letter->reason), letter->video_id, letter->message);
+	printf("%-17s %-40s %s\n", kx_reason_name(letter->reason), letter->video_id, letter->message);
 	return KX_OK;
 }
 

@@ -43,7 +43,7 @@ static const struct kx_option table[] = {
 	{.key = "job-cpu-limit", .type = KX_OPTION_INT, .unit = "seconds", .min = 0, .max = 1e6, .value = "0",
 	 .help = "CPU time a job's decoder may take; 0: by the job's length", .commands = PLANS},
 	{.key = "job-memory-limit", .type = KX_OPTION_INT, .unit = "MiB", .min = 0, .max = 1e6, .value = "0",
-	 .help = "address space a job's decoder may take; 0: 1024", .commands = PLANS},
+	 .help = "address space a job's decoder may take; 0: 2048", .commands = PLANS},
 	{.key = "sandbox", .type = KX_OPTION_CHOICE, .choices = "on|off", .value = "on",
 	 .help = "keep decoders from all system calls but those they need; off: for a kernel that can't, and files that "
 		 "you trust",

@@ -50,7 +50,7 @@ TEST_ONLY = {"cmocka.h", "setjmp.h"}
 # C, POSIX and Linux. What is in none of these tables is a library nobody has decided about.
 SYSTEM = set("""
     alloca.h arm_neon.h assert.h byteswap.h complex.h cpuid.h ctype.h dirent.h dlfcn.h endian.h errno.h fcntl.h fenv.h float.h
-    fnmatch.h ftw.h fts.h getopt.h glob.h grp.h ifaddrs.h immintrin.h inttypes.h iso646.h langinfo.h libgen.h limits.h
+    fnmatch.h ftw.h fts.h getopt.h glob.h grp.h iconv.h ifaddrs.h immintrin.h inttypes.h iso646.h langinfo.h libgen.h limits.h
     locale.h malloc.h math.h mntent.h netdb.h poll.h pthread.h pwd.h regex.h sched.h search.h semaphore.h signal.h
     spawn.h stdalign.h stdarg.h stdatomic.h stdbool.h stddef.h stdint.h stdio.h stdio_ext.h stdlib.h stdnoreturn.h
     string.h strings.h syscall.h sysexits.h syslog.h termios.h time.h uchar.h unistd.h wchar.h wctype.h x86intrin.h

@@ -1,5 +1,7 @@
 """A failure leaves a folder with which it can be run again, anywhere, and made small."""
+import hashlib
 import json
+import os
 import shutil
 import unittest
 from pathlib import Path
@@ -39,6 +41,9 @@ class Capsules(Case):
         self.assertIn("SIGABRT", capsule["message"])
         self.assertIn("about to abort", capsule["stderr"])
         self.assertTrue(capsule["input"]["in_capsule"])
+        data = (folder / "input").read_bytes()
+        self.assertEqual((len(data), hashlib.sha256(data).hexdigest()),
+                         (capsule["input"]["bytes"], capsule["input"]["sha256"]))
         for part in ("kinodex", "media", "kernel", "cpu"):
             self.assertTrue(capsule["versions"][part], part)
         moved = self.dir / "elsewhere"
@@ -106,6 +111,20 @@ class Capsules(Case):
         path.write_bytes(ffmpeg("short.mp4", *picture(2), *H264).read_bytes())
         self.index(self.films, status=kit.QUARANTINED)
         self.assertEqual((folder.exists(), other.exists()), (False, True))
+
+    def test_all_of_them_are_bounded(self):
+        self.put("old.mp4", b"no film at all" * 100)
+        self.put("new.mp4", b"no film either" * 100)
+        self.index(self.films, status=kit.QUARANTINED)
+        old, _ = self.capsule("old.mp4")
+        new, _ = self.capsule("new.mp4")
+        stray = old.parent / ("0" * 16)  # of no letter
+        stray.mkdir()
+        with (old / "input").open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, 300 * MIB)
+        os.utime(old, (1, 1))
+        self.index(ffmpeg("short.mp4", *picture(2), *H264))  # another source: these two are not tried again
+        self.assertEqual((old.exists(), new.exists(), stray.exists()), (False, True, False))
 
     def test_what_is_no_capsule(self):
         empty = self.dir / "empty"

@@ -332,7 +332,7 @@ int64_t kx_gop_end_us(const struct kx_gop *gop)
 		return gop->decoded_end_us;
 	/* After damage the packets' word is not enough; frames are decoded at least once between grid points. */
 	int64_t slack = 2000000 + (int64_t)(2e6 / gop->picker->grid.fps);
-	if (gop->video->errors && gop->end_us - gop->decoded_end_us > slack)
+	if (gop->video->errors && (gop->decoded_end_us == KX_NO_TIME || gop->end_us - gop->decoded_end_us > slack))
 		return gop->decoded_end_us;
 	return gop->end_us;
 }

@@ -1,5 +1,7 @@
 #include "worker/media/media.h"
 
+#include <errno.h>
+#include <iconv.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -46,6 +48,17 @@ void kx_media_end_done(struct kx_decode_end *end)
 {
 	free(end->message);
 	end->message = NULL;
+}
+
+/* Instead of the C library's, for libavformat: MPEG-TS names its stations in one of twenty alphabets, and glibc would load
+ * a converter from a file for each. A decoder child may open none, we use none of those names, and converters have had
+ * holes of their own. libavformat takes the bytes as they are. */
+iconv_t iconv_open(const char *to, const char *from)
+{
+	(void)to;
+	(void)from;
+	errno = EINVAL;
+	return (iconv_t)-1; /* as POSIX has it */
 }
 
 void kx_media_init(void)

@@ -34,6 +34,7 @@ struct kx_failure {
 	const char *name;         /* the video's id, or what the prober was told to call it */
 	const char *source;       /* path; NULL: known by its descriptor only */
 	int fd;                   /* the file, borrowed; -1: open source */
+	const uint8_t *sha256;    /* of its content; NULL: not known */
 	const struct kx_decode_request *request; /* its strings are not set */
 	enum kx_reason reason;
 	bool retriable;

@@ -177,6 +177,7 @@ static const struct kx_failure *failure_of(struct kx_run *run, const char *messa
 		.name = run->job->video_id,
 		.source = run->job->source,
 		.fd = -1,
+		.sha256 = run->job->content_sha256,
 		.request = &run->request,
 		.reason = run->reason,
 		.retriable = run->retriable,

@@ -91,6 +91,7 @@ static bool add_if(scmp_filter_ctx filter, int number, struct scmp_arg_cmp condi
 
 static bool add_conditional(scmp_filter_ctx filter)
 {
+	const scmp_datum_t writing = O_ACCMODE | O_CREAT | O_TRUNC;
 	bool good = add_if(filter, SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)) &&
 		    add_if(filter, SCMP_SYS(mprotect), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)) &&
 		    add_if(filter, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME)) &&
@@ -101,8 +102,10 @@ static bool add_conditional(scmp_filter_ctx filter)
 		    add_if(filter, SCMP_SYS(tgkill), SCMP_A0(SCMP_CMP_EQ, PID_MARK));
 
 	if (good && SANITIZED)
-		good = add_if(filter, SCMP_SYS(openat),
-			      SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY)) &&
+		good = add_if(filter, SCMP_SYS(openat), SCMP_A2(SCMP_CMP_MASKED_EQ, writing, 0)) &&
+#ifdef __NR_open
+		       add_if(filter, SCMP_SYS(open), SCMP_A1(SCMP_CMP_MASKED_EQ, writing, 0)) &&
+#endif
 		       add_all(filter, sanitizers, KX_ARRAY_LEN(sanitizers));
 	return good;
 }
@@ -199,21 +202,20 @@ kx_status kx_sandbox_prepare(const struct kx_sandbox *sandbox)
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
 
-	if (sandbox->changes_user)
-		return KX_OK;
-	return syscall(SYS_capset, &header, none) == 0 ? KX_OK : KX_EPERM;
-}
-
-/* glibc does this in all threads. Capabilities go with the user. */
-static kx_status become_nobody(void)
-{
+	if (!sandbox->changes_user)
+		return syscall(SYS_capset, &header, none) == 0 ? KX_OK : KX_EPERM;
 	/* A user namespace may forbid setgroups, and then has no groups to give up. */
 	if (setgroups(0, NULL) != 0 && errno != EPERM)
 		return KX_EPERM;
-	if (setresgid(NOBODY, NOBODY, NOBODY) != 0 || setresuid(NOBODY, NOBODY, NOBODY) != 0)
-		return KX_EPERM;
-	return KX_OK;
+	return setresgid(NOBODY, NOBODY, NOBODY) == 0 ? KX_OK : KX_EPERM;
 }
+
+/* glibc does this in all threads, by a signal to each. Capabilities go with the user. */
+static kx_status become_nobody(void)
+{
+	return setresuid(NOBODY, NOBODY, NOBODY) == 0 ? KX_OK : KX_EPERM;
+}
+
 
 static bool limit_to(__rlimit_resource_t what, rlim_t most)
 {

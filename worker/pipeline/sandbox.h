@@ -22,7 +22,9 @@ struct kx_sandbox;
 kx_status kx_sandbox_new(struct kx_sandbox **ret, struct kx_error *error) KX_MUST_CHECK;
 void kx_sandbox_free(struct kx_sandbox *sandbox);
 
-/* In the child, as long as it has one thread: gives up capabilities, where they don't go with root later on. */
+/* In the child, as long as it has one thread, since each change to a credential costs every thread a signal: gives up
+ * groups, and capabilities where they don't go with root later on. The user is still needed to reach the pipeline's
+ * socket. */
 kx_status kx_sandbox_prepare(const struct kx_sandbox *sandbox) KX_MUST_CHECK;
 
 /* In the child, with every descriptor open, every thread made and nothing read. Gives up root, fixes the limits on

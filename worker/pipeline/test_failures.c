@@ -5,6 +5,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -154,14 +156,35 @@ static void waiting_for_a_slow_sink_is_no_fault_of_the_file(void **state)
 	kx_ring_free(lane.ring);
 }
 
+/* It becomes our child only when its own parent has ended. */
+static pid_t waitpid_adopted(pid_t pid, int *wait_status)
+{
+	uint64_t end_us = kx_clock_mono_us() + KX_TEST_WAIT_MS * 1000u;
+	pid_t got;
+
+	while ((got = waitpid(pid, wait_status, 0)) < 0 && errno == ECHILD) {
+		assert_true(kx_clock_mono_us() < end_us);
+		sched_yield();
+	}
+	return got;
+}
+
+/* Its child waits for a slot that nobody will give back, and would do so for ever: giving up root must not have made it
+ * forget whom to die with. */
 static void dead_host_is_replaced(void **state)
 {
 	struct kx_job job = long_job();
 	struct kx_test_result result;
+	int wait_status = 0;
+	pid_t child;
 
 	(void)state;
-	begin_held(&job, &result);
+	assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0); /* its parent is then us */
+	child = begin_held(&job, &result);
 	assert_int_equal(kill(host_pid(), SIGKILL), 0);
+	assert_int_equal(waitpid_adopted(child, &wait_status), child);
+	assert_true(WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL);
+	assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0);
 	kx_test_let_go(&result);
 	kx_test_wait(&result);
 	assert_int_equal(result.reason, KX_REASON_CRASHED);

@@ -165,6 +165,78 @@ static void every_thread_of_a_child_is_locked_in(void **state)
 	kx_prober_free(prober);
 }
 
+/* Containers and codecs of the whitelists that ffmpeg can write: what their demuxers and decoders do must be allowed. Dates
+ * and names are in, since reading them may want time zones and alphabets. */
+static void every_kind_of_file_gets_through(void **state)
+{
+	static const char video[] = "-f lavfi -i testsrc2=size=64x64:rate=25";
+	static const char sound[] = "-f lavfi -i sine=frequency=300:sample_rate=48000";
+	static const struct {
+		const char *name, *video, *audio;
+	} kinds[] = {
+		{"a.mp4", "libx264 -pix_fmt yuv420p", "aac"},
+		{"b.mp4", "libx265 -x265-params log-level=none", "alac"},
+		{"c.mov", "mjpeg", "pcm_s16le"},
+		{"d.mov", "prores", "pcm_s24le"},
+		{"e.webm", "libvpx", "libvorbis"},
+		{"f.webm", "libvpx-vp9 -cpu-used 8", "libopus"},
+		{"g.mkv", "libaom-av1 -cpu-used 8 -usage realtime", "flac"},
+		{"h.mkv", "ffv1", "eac3"},
+		{"i.avi", "mpeg4", "libmp3lame"},
+		{"j.avi", "huffyuv", "adpcm_ms"},
+		{"k.ts", "libx264 -pix_fmt yuv420p", "ac3"},
+		{"l.ts", "mpeg2video", "mp2"},
+		{"m.mpg", "mpeg1video", "mp2"},
+		{"n.asf", "wmv2", "wmav2"},
+		{"o.flv", "flv -ar 44100", "libmp3lame"},
+		{"p.ogv", "libtheora", "libvorbis"},
+		{"q.mxf", "mpeg2video", "pcm_s16le"},
+		{"r.y4m", "wrapped_avframe -pix_fmt yuv420p", NULL},
+		{"s.ivf", "libvpx", NULL},
+		{"t.h264", "libx264 -pix_fmt yuv420p", NULL},
+		{"u.hevc", "libx265 -x265-params log-level=none", NULL},
+		{"v.m4v", "mpeg4", NULL},
+		{"w.mp3", NULL, "libmp3lame"},
+		{"x.flac", NULL, "flac"},
+		{"y.aac", NULL, "aac"},
+		{"z.wav", NULL, "pcm_f32le"},
+		{"0.aiff", NULL, "pcm_s16be"},
+		{"1.caf", NULL, "pcm_s16le"},
+		{"2.au", NULL, "pcm_mulaw"},
+	};
+	struct kx_prober *prober = NULL;
+	struct kx_error error = {0};
+
+	(void)state;
+	assert_int_equal(prober_with(NULL, NULL, &prober, &error), KX_OK);
+	for (size_t i = 0; i < KX_ARRAY_LEN(kinds); i++) {
+		bool has_video = kinds[i].video, has_audio = kinds[i].audio;
+		KX_CLEANUP(kx_cleanup_free) char *command =
+			kx_strf("%s %s -t 0.4 %s %s %s %s -metadata title=t\303\244st -metadata "
+				"creation_time=2020-02-02T02:02:02Z -metadata service_name=t\303\244st",
+				has_video ? video : "", has_audio ? sound : "", has_video ? "-c:v" : "",
+				has_video ? kinds[i].video : "", has_audio ? "-c:a" : "", has_audio ? kinds[i].audio : "");
+		KX_CLEANUP(kx_cleanup_free) char *path = kx_test_clip(folder, kinds[i].name, command);
+		KX_CLEANUP(kx_cleanup_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
+		KX_CLEANUP(kx_cleanup_free) char *message = NULL;
+		enum kx_reason reason = KX_REASON_COUNT;
+		const struct kx_decode_request request = {
+			.purpose = KX_DECODE_SAMPLE,
+			.tracks = KX_TRACK_VISUAL | KX_TRACK_AUDIO,
+			.fps = 25,
+			.decode_mode = KX_DECODE_EXACT,
+			.width = 64,
+			.height = 64,
+			.slot_bytes = 64 * 96 * 4,
+		};
+
+		assert_int_equal(kx_prober_run(prober, fd, path, &request, &reason, &message, NULL, NULL), KX_OK);
+		if (reason != KX_REASON_NONE)
+			fail_msg("%s: %s: %s", kinds[i].name, kx_reason_name(reason), message);
+	}
+	kx_prober_free(prober);
+}
+
 static void a_kernel_without_filters_is_refused(void **state)
 {
 	struct kx_prober *prober = NULL;
@@ -209,6 +281,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_no_decoder_does_ends_it),
 		cmocka_unit_test(a_crash_is_still_a_crash),
 		cmocka_unit_test(every_thread_of_a_child_is_locked_in),
+		cmocka_unit_test(every_kind_of_file_gets_through),
 		cmocka_unit_test(a_kernel_without_filters_is_refused),
 		cmocka_unit_test(off_is_for_those_who_ask_for_it),
 	};
