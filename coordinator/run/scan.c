@@ -116,6 +116,11 @@ static kx_status open_stream(struct look *look, const uint8_t *expected, struct 
 	return status;
 }
 
+static bool same_content(const struct kx_fetch_info *info, const struct kx_input *prior)
+{
+	return info->versioned && memcmp(info->fingerprint, prior->content_sha256, KX_SHA_LEN) == 0;
+}
+
 /* The cheapest way that will do: a listing has told all; what may be unchanged is only asked about; what is new is
  * read at once, since its probing needs the same first bytes. */
 static kx_status describe_address(struct look *look, const struct kx_source_item *item, struct kx_fetch_info *ret_info,
@@ -130,8 +135,13 @@ static kx_status describe_address(struct look *look, const struct kx_source_item
 		*ret_reason = KX_REASON_UNSUPPORTED;
 		return kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON, "only local files are read");
 	}
-	if (is_indexed(look->prior) && same_recipe(look, look->prior))
-		return kx_fetch_stat(fetch, look->find->input->source, ret_info, ret_reason, error);
+	if (is_indexed(look->prior) && same_recipe(look, look->prior)) {
+		kx_status status = kx_fetch_stat(fetch, look->find->input->source, ret_info, ret_reason, error);
+		/* Servers that say how large it is only by sending it all are asked the other way; and what an answer
+		 * without a body says counts as far as it is what was known. */
+		if (status == KX_OK ? same_content(ret_info, look->prior) : status != KX_EUNSUPPORTED)
+			return status;
+	}
 	return open_stream(look, NULL, ret_info, ret_reason, error);
 }
 

@@ -120,6 +120,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
 
 
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        """Clients go when they have enough."""
+
+
 class Site:
     """files: path to File. Use as a context manager."""
 
@@ -128,8 +135,7 @@ class Site:
         self.asked = []  # (method, path, range, headers)
         self.lock = threading.Lock()
         self.over = threading.Event()
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", 0), handler)
         self.server.site = self
         self.root = f"http://127.0.0.1:{self.server.server_port}"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
