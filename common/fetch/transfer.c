@@ -290,12 +290,13 @@ static void begin(struct kx_transfer *transfer, uint64_t offset)
 	nomem(&transfer->trouble);
 }
 
-/* An answer that had no body yet tells as much; an empty object has neither body nor ranges. */
+/* An answer that had no body tells as much. */
 static void check_end(struct kx_transfer *transfer)
 {
 	const struct kx_response *response = &transfer->request.response;
 	bool good = true;
-	if (response->status == 416 && response->has_total && response->total == 0 && !transfer->known) {
+	/* A range from the first byte on is beyond nothing but an empty object. */
+	if (response->status == 416 && !transfer->known && !(response->has_total && response->total > 0)) {
 		learn(transfer, 0);
 		return;
 	}

@@ -3,6 +3,7 @@ import logging
 import os
 import unittest
 import urllib.parse
+import urllib.request
 from xml.sax.saxutils import escape
 
 import boto3
@@ -17,6 +18,7 @@ from web import File, Handler
 
 PAGE = 3  # keys of a listing's page
 os.environ["MOTO_S3_DEFAULT_MAX_KEYS"] = str(PAGE)  # read when moto is loaded
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
 from moto.server import ThreadedMotoServer  # noqa: E402
 
 CLIP = SAMPLES / "carphone_pristine.mp4"
@@ -61,6 +63,7 @@ class Moto(S3Case):
         self.credentials(f"http://{host}:{port}")
         self.s3 = boto3.client("s3", endpoint_url=self.aws["AWS_ENDPOINT_URL"], region_name="us-east-1",
                                aws_access_key_id="test", aws_secret_access_key="test")
+        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
         self.s3.create_bucket(Bucket="films")
 
     def put(self, key, name):
