@@ -76,7 +76,8 @@ static ssize_t ask_for(struct kx_io *io, enum kx_stream_verb verb, uint64_t offs
 		return -1;
 	}
 	io->size = (int64_t)answer.head.size;
-	memcpy(bytes, answer.bytes, answer.head.len);
+	if (answer.head.len > 0)
+		memcpy(bytes, answer.bytes, answer.head.len);
 	return (ssize_t)answer.head.len;
 }
 
