@@ -134,17 +134,26 @@ static void close_model(struct actions *actions)
 	free(actions->clip);
 }
 
+static kx_status open_source(const struct kx_engine *engine, const char *path, int *ret_fd, struct kx_error *error)
+{
+	KX_CLEANUP(kx_fetch_stream_cleanup) struct kx_fetch_stream *stream = NULL;
+	if (kx_fetch_is_url(path))
+		return kx_fetch_open(engine->fetch, path, NULL, &stream, ret_fd, error);
+	*ret_fd = open(path, O_RDONLY | O_CLOEXEC);
+	return *ret_fd >= 0 ? KX_OK : kx_error_from_errno(error, errno, "opening %s", path);
+}
+
 static kx_status read_clips(struct actions *actions, const struct kx_engine *engine, const char *run_dir,
 			    const char *path, struct kx_error *error)
 {
-	KX_CLEANUP(kx_cleanup_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return kx_error_from_errno(error, errno, "opening %s", path);
+	KX_CLEANUP(kx_cleanup_close) int fd = -1;
 	struct kx_prober *prober = NULL;
 	enum kx_reason reason;
 	struct kx_frames_request request = {
 		.fps = CLIP_FPS, .width = (uint32_t)actions->width, .height = (uint32_t)actions->height};
-	kx_status status = kx_prober_new(engine->program, run_dir, &prober, error);
+	kx_status status = open_source(engine, path, &fd, error);
+	if (status == KX_OK)
+		status = kx_prober_new(engine->program, run_dir, &prober, error);
 	if (status == KX_OK)
 		status = kx_frames_read(prober, fd, path, &request, on_frame, actions, NULL, &reason, error);
 	if (status == KX_OK)

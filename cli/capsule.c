@@ -231,11 +231,20 @@ static kx_status take(struct kx_capsules *capsules, const struct kx_failure *fai
 	return write_capsule(dir, failure, fd, source, error);
 }
 
+/* What came over a network is nowhere to be run again from. */
+static bool is_remote(const struct kx_failure *failure)
+{
+	struct stat st;
+	if (failure->fd >= 0)
+		return fstat(failure->fd, &st) == 0 && S_ISSOCK(st.st_mode);
+	return kx_fetch_is_url(failure->source);
+}
+
 /* A file that could not be read is not wrong, and would be read well the next time. */
 static bool can_come_again(const struct kx_capsules *capsules, const struct kx_failure *failure)
 {
 	if (failure->reason == KX_REASON_READ_FAILED || failure->reason == KX_REASON_MODEL_FAILED ||
-	    failure->reason == KX_REASON_CHANGED)
+	    failure->reason == KX_REASON_CHANGED || is_remote(failure))
 		return false;
 	return failure->fd >= 0 || !failure->retriable || failure->attempt >= capsules->attempts;
 }

@@ -7,7 +7,7 @@ int kx_cmd_index(const struct kx_config *config)
 {
 	size_t count = kx_config_argc(config);
 	if (count == 0)
-		return kx_usage("index what? Name folders, files or manifests: kinodex index SOURCE... --data DIR");
+		return kx_usage("index what? Name folders, files, manifests or addresses (https, s3): kinodex index SOURCE... --data DIR");
 	const char **sources = calloc(count, sizeof(*sources));
 	if (sources == NULL)
 		return KX_EXIT_FAILED;

@@ -165,6 +165,7 @@ static kx_status run_coordinator(const struct kx_config *config, const char *con
 		options.bus = bus;
 		options.data_dir = data->dir;
 		options.probe = (struct kx_probe){.ctx = prober, .probe = probe};
+		options.fetch = engine->fetch;
 		options.progress = show;
 		options.ctx = progress;
 		uint64_t begun_us = kx_clock_mono_us();
@@ -185,7 +186,7 @@ int kx_cmd_coordinator(const struct kx_config *config)
 	if (needs_brokers(config))
 		return say_brokers("coordinator");
 	if (kx_config_argc(config) == 0)
-		return kx_usage("coordinate what? Name folders, files or manifests");
+		return kx_usage("coordinate what? Name folders, files, manifests or addresses");
 	struct kx_error error = {0};
 	struct kx_index_report report = {0};
 	size_t count = kx_config_argc(config);

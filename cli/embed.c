@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -95,12 +96,25 @@ static kx_status wait_for(struct collection *collection, struct kx_error *error)
 	return status;
 }
 
+static kx_status look_at(struct kx_engine *engine, const char *path, struct kx_fetch_info *ret, struct kx_error *error)
+{
+	enum kx_reason reason;
+	struct stat st;
+	if (kx_fetch_is_url(path))
+		return kx_fetch_stat(engine->fetch, path, ret, &reason, error);
+	if (stat(path, &st) != 0)
+		return kx_error_from_errno(error, errno, "opening %s", path);
+	ret->size = (uint64_t)st.st_size;
+	return KX_OK;
+}
+
 /* The recipe only has to be the pipeline's own; nothing is stored. */
 static kx_status describe(struct kx_engine *engine, char *path, struct kx_job *ret, struct kx_error *error)
 {
-	struct stat st;
-	if (stat(path, &st) != 0)
-		return kx_error_from_errno(error, errno, "opening %s", path);
+	struct kx_fetch_info info = {0};
+	kx_status status = look_at(engine, path, &info, error);
+	if (status != KX_OK)
+		return status;
 	*ret = (struct kx_job){
 		.run_id = (char *)"query",
 		.video_id = path,
@@ -108,12 +122,13 @@ static kx_status describe(struct kx_engine *engine, char *path, struct kx_job *r
 		.parts = 1,
 		.tracks = KX_TRACK_VISUAL | KX_TRACK_AUDIO,
 		.source = path,
-		.content_bytes = (uint64_t)st.st_size,
+		.content_bytes = info.size,
 		.fps = FPS,
 		.decode_mode = KX_DECODE_EXACT,
 		.moment_us = KX_CLI_MOMENT_US,
 		.attempt = 1,
 	};
+	memcpy(ret->content_sha256, info.fingerprint, KX_SHA_LEN);
 	kx_pipeline_recipe(engine->pipeline, FPS, KX_DECODE_EXACT, KX_CLI_MOMENT_US, ret->recipe_sha256);
 	return KX_OK;
 }
@@ -137,7 +152,8 @@ kx_status kx_embed_file(const struct kx_config *config, struct kx_engine *engine
 			const char *path, struct kx_embedded **ret, struct kx_error *error)
 {
 	KX_CLEANUP(kx_embedded_cleanup) struct kx_embedded *embedded = calloc(1, sizeof(*embedded));
-	KX_CLEANUP(kx_cleanup_free) char *absolute = realpath(path, NULL);
+	KX_CLEANUP(kx_cleanup_free) char *absolute =
+		kx_fetch_is_url(path) ? kx_strdup(path) : realpath(path, NULL);
 	if (embedded == NULL)
 		return kx_error_nomem(error);
 	if (absolute == NULL)

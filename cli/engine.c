@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/cli.h"
 #include "common/base/fs.h"
 #include "common/base/str.h"
 #include "worker/media/media.h"
@@ -68,6 +69,10 @@ kx_status kx_engine_open(const struct kx_config *config, struct kx_engine **ret,
 	kx_status status = kx_engine_bundle(config, kx_config_text(config, "visual"), &engine->visual, error);
 	if (status == KX_OK)
 		status = kx_engine_bundle(config, kx_config_text(config, "audio"), &engine->audio, error);
+	struct kx_fetch_options options = {
+		.timeout_ms = (uint64_t)kx_config_int(config, "fetch-timeout") * 1000u, .stop = &kx_interrupted};
+	if (status == KX_OK)
+		status = kx_fetch_new(&options, &engine->fetch, error);
 	if (status != KX_OK)
 		return status;
 	*ret = KX_STEAL(engine);
@@ -96,6 +101,7 @@ kx_status kx_engine_start(struct kx_engine *engine, const struct kx_config *conf
 		.streams = count_or_cores(kx_config_int(config, "streams")),
 		.batch = (size_t)kx_config_int(config, "batch"),
 		.queue_max = QUEUE_PER_DECODER * decoders,
+		.fetch = engine->fetch,
 	};
 	return kx_pipeline_new(&options, &engine->pipeline, error);
 }
@@ -123,6 +129,7 @@ void kx_engine_free(struct kx_engine *engine)
 	if (engine == NULL)
 		return;
 	kx_pipeline_free(engine->pipeline);
+	kx_fetch_free(engine->fetch);
 	kx_bundle_free(engine->audio);
 	kx_bundle_free(engine->visual);
 	free(engine->program);

@@ -9,10 +9,11 @@ struct kx_engine {
 	char *program;             /* this executable */
 	struct kx_bundle *visual;
 	struct kx_bundle *audio;
+	struct kx_fetch *fetch;    /* for sources that are addresses */
 	struct kx_pipeline *pipeline; /* NULL until started */
 };
 
-/* Opens the bundles only: enough for labels. */
+/* Opens the bundles, and what addresses are read with, only: enough for labels. */
 kx_status kx_engine_open(const struct kx_config *config, struct kx_engine **ret, struct kx_error *error) KX_MUST_CHECK;
 /* Starts decoders and networks; takes a second or two. */
 kx_status kx_engine_start(struct kx_engine *engine, const struct kx_config *config, const char *run_dir,

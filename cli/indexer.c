@@ -179,6 +179,7 @@ static kx_status coordinate(struct index_run *run, const struct kx_config *confi
 	options.replay_ids = request->replay_ids;
 	options.replay_count = request->replay_count;
 	options.probe = (struct kx_probe){.ctx = run->prober, .probe = probe};
+	options.fetch = run->engine->fetch;
 	options.progress = show_progress;
 	options.health = health;
 	options.ctx = run;

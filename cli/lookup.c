@@ -7,6 +7,7 @@
 #include "common/base/fs.h"
 #include "common/base/hash.h"
 #include "common/base/str.h"
+#include "common/fetch/fetch.h"
 #include "shard/run/shard.h"
 
 #define ANSWER_TIMEOUT_MS 10000
@@ -108,6 +109,10 @@ kx_status kx_lookup_ask(struct kx_lookup *lookup, const struct kx_query_request 
 static kx_status resolve_file(struct kx_lookup *lookup, const char *path, char **ret_id, struct kx_error *error)
 {
 	uint8_t sha[KX_SHA256_LEN];
+	if (kx_fetch_is_url(path)) {
+		*ret_id = NULL;
+		return KX_OK;
+	}
 	KX_CLEANUP(kx_cleanup_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return kx_error_set(error, KX_ENOTFOUND, KX_ERROR_POISON,
@@ -129,7 +134,7 @@ kx_status kx_lookup_resolve(struct kx_lookup *lookup, const char *name, char **r
 {
 	struct kx_input *input = NULL;
 	if (lookup->ledger == NULL) {
-		bool is_file = kx_fs_exists(name);
+		bool is_file = kx_fetch_is_url(name) || kx_fs_exists(name);
 		*ret_id = is_file ? NULL : kx_strdup(name);
 		return *ret_id != NULL || is_file ? KX_OK : kx_error_nomem(error);
 	}

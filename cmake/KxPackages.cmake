@@ -11,6 +11,8 @@ pkg_check_modules(openblas REQUIRED IMPORTED_TARGET openblas)
 pkg_check_modules(jansson REQUIRED IMPORTED_TARGET jansson)
 pkg_check_modules(crypto REQUIRED IMPORTED_TARGET libcrypto)
 pkg_check_modules(seccomp REQUIRED IMPORTED_TARGET libseccomp)
+pkg_check_modules(curl REQUIRED IMPORTED_TARGET libcurl)
+pkg_check_modules(expat REQUIRED IMPORTED_TARGET expat)
 pkg_check_modules(cmocka REQUIRED IMPORTED_TARGET cmocka)
 find_library(KX_ROCKSDB rocksdb REQUIRED) # Debian ships no pkg-config file for it
 find_program(PROTOC_C protoc-c REQUIRED)

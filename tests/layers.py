@@ -14,7 +14,7 @@ import sys
 LAYERS = [
     ["common/base"],
     ["common/config", "common/record"],
-    ["common/bus", "common/wire", "common/learn", "common/kv"],
+    ["common/bus", "common/wire", "common/learn", "common/kv", "common/fetch"],
     ["coordinator", "worker", "shard", "gateway"],
     ["cli"],
     ["tests"],
@@ -41,6 +41,8 @@ OUTSIDE = {
     "lapack": ["common/learn"],
     "openblas": ["common/learn"],
     "openssl/": ["common/base"],
+    "curl/": ["common/fetch"],
+    "expat": ["common/fetch"],
     "jansson": ["coordinator/source", "worker/model", "gateway", "cli"],
 }
 GENERATED = ("proto/", ["common/record"])

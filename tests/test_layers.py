@@ -71,9 +71,11 @@ class Layers(unittest.TestCase):
         self.finds("worker/run/worker.c", "  #  include <libavformat/avformat.h>\n", "only in worker/media")
         self.finds("common/bus/bus.c", '#include "proto/job.pb-c.h"\n', "only in common/record")
         self.finds("cli/x.c", "#include <zmq.h>\n", "only in common/wire")
+        self.finds("worker/media/io.c", "#include <curl/curl.h>\n", "only in common/fetch")
+        self.finds("cli/y.c", "#include <expat.h>\n", "only in common/fetch")
 
     def test_unknown_libraries_are_refused(self):
-        self.finds("cli/x.c", "#include <curl/curl.h>\n", "0004-dependencies")
+        self.finds("cli/x.c", "#include <sqlite3.h>\n", "0004-dependencies")
 
     def test_the_test_library_is_for_tests(self):
         self.finds("cli/x.c", "#include <cmocka.h>\n", "for tests")

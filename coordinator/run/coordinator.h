@@ -5,11 +5,12 @@
 
 #include "common/base/thread.h"
 #include "common/bus/bus.h"
+#include "common/fetch/fetch.h"
 #include "common/record/media.h"
 #include "common/record/video.h"
 
-/* Probing needs a decoder, which is the worker's; whoever puts the roles together hands it over. Blocking, called on
- * one thread of the coordinator's. */
+/* Probing needs a decoder, which is the worker's; whoever puts the roles together hands it over. fd: a file, or the
+ * reader's end of a kx_fetch_stream. Blocking, called on one thread of the coordinator's. */
 struct kx_probe {
 	void *ctx;
 	kx_status (*probe)(void *ctx, int fd, const char *name, struct kx_probe_info *ret_info,
@@ -33,7 +34,7 @@ struct kx_coordinator_options {
 	struct kx_bus *bus;
 	const char *ns;
 	const char *data_dir;          /* the ledger is data_dir/ledger */
-	const char *const *sources;    /* folders, files, manifests (.jsonl, .csv) */
+	const char *const *sources;    /* folders, files, manifests (.jsonl, .csv), addresses */
 	size_t source_count;
 	/* Inputs of the ledger to try again, whatever their state; sources may then be empty. */
 	const char *const *replay_ids;
@@ -48,6 +49,7 @@ struct kx_coordinator_options {
 	uint32_t attempts_max;         /* 0: 3 */
 	uint64_t wall_limit_ms, cpu_limit_ms, memory_limit_bytes; /* of a job; 0: by its length, 1 GiB */
 	struct kx_probe probe;
+	struct kx_fetch *fetch;        /* NULL: sources that are addresses are refused */
 	struct kx_stop *stop;          /* asked: publish nothing more, keep what is done, return KX_ECANCELED */
 	/* A few times a second; or NULL. */
 	void (*progress)(void *ctx, const struct kx_coordinator_progress *progress);

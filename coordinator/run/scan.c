@@ -41,8 +41,10 @@ struct look {
 	struct kx_scan *scan;
 	struct kx_find *find;
 	struct kx_input *prior; /* what the ledger says of this id, or NULL */
-	int fd;
+	int fd;                 /* -1: not open; of an address, the reader's end of its stream */
 	bool hashed;
+	bool remote;            /* an address; content_sha256 is then the fingerprint of what it leads to */
+	bool versioned;         /* a file is; an address when its server says something by which a change is seen */
 };
 
 void kx_find_free(struct kx_find *find)
@@ -78,12 +80,13 @@ static bool same_recipe(const struct look *look, const struct kx_input *input)
 	return memcmp(input->recipe_sha256, look->scan->options->recipe_sha256, KX_SHA_LEN) == 0;
 }
 
-static kx_status open_item(struct look *look)
+static kx_status open_file(struct look *look)
 {
 	struct kx_input *input = look->find->input;
 	struct stat st;
 	if (input->source[0] != '/')
 		return refuse(look, KX_REASON_UNSUPPORTED, "only local files are read");
+	look->versioned = true;
 	look->fd = open(input->source, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (look->fd < 0 || fstat(look->fd, &st) != 0) {
 		enum kx_reason reason = errno == ENOENT || errno == ELOOP ? KX_REASON_NOT_FOUND
@@ -98,6 +101,75 @@ static kx_status open_item(struct look *look)
 	if (st.st_size == 0)
 		return refuse(look, KX_REASON_EMPTY_FILE, "the file is empty");
 	return KX_OK;
+}
+
+/* Begins to read it, and waits until it is known what is read. */
+static kx_status open_stream(struct look *look, const uint8_t *expected, struct kx_fetch_info *ret_info,
+			     enum kx_reason *ret_reason, struct kx_error *error)
+{
+	KX_CLEANUP(kx_fetch_stream_cleanup) struct kx_fetch_stream *stream = NULL;
+	kx_status status = kx_fetch_open(look->scan->options->fetch, look->find->input->source, expected, &stream,
+					 &look->fd, error);
+	if (status == KX_OK)
+		return kx_fetch_stream_wait(stream, ret_info, ret_reason, error);
+	*ret_reason = status == KX_EINVAL ? KX_REASON_UNSUPPORTED : KX_REASON_INTERNAL;
+	return status;
+}
+
+static bool same_content(const struct kx_fetch_info *info, const struct kx_input *prior)
+{
+	return info->versioned && memcmp(info->fingerprint, prior->content_sha256, KX_SHA_LEN) == 0;
+}
+
+/* The cheapest way that will do: a listing has told all; what may be unchanged is only asked about; what is new is
+ * read at once, since its probing needs the same first bytes. */
+static kx_status describe_address(struct look *look, const struct kx_source_item *item, struct kx_fetch_info *ret_info,
+				  enum kx_reason *ret_reason, struct kx_error *error)
+{
+	struct kx_fetch *fetch = look->scan->options->fetch;
+	if (item->is_described) {
+		*ret_info = item->remote;
+		return KX_OK;
+	}
+	if (fetch == NULL) {
+		*ret_reason = KX_REASON_UNSUPPORTED;
+		return kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON, "only local files are read");
+	}
+	if (is_indexed(look->prior) && same_recipe(look, look->prior)) {
+		kx_status status = kx_fetch_stat(fetch, look->find->input->source, ret_info, ret_reason, error);
+		/* Servers that say how large it is only by sending it all are asked the other way; and what an answer
+		 * without a body says counts as far as it is what was known. */
+		if (status == KX_OK ? same_content(ret_info, look->prior) : status != KX_EUNSUPPORTED)
+			return status;
+	}
+	return open_stream(look, NULL, ret_info, ret_reason, error);
+}
+
+static kx_status open_address(struct look *look, const struct kx_source_item *item)
+{
+	struct kx_input *input = look->find->input;
+	struct kx_fetch_info info = {0};
+	enum kx_reason reason = KX_REASON_INTERNAL;
+	struct kx_error error = {0};
+	look->remote = true;
+	kx_status status = describe_address(look, item, &info, &reason, &error);
+	if (status == KX_ECANCELED || status == KX_ENOMEM)
+		return status;
+	if (status != KX_OK)
+		return refuse_error(look, reason, &error);
+	look->versioned = info.versioned;
+	look->hashed = true;
+	input->content_bytes = info.size;
+	input->modified_ns = info.modified_ns;
+	memcpy(input->content_sha256, info.fingerprint, KX_SHA_LEN);
+	if (info.size == 0)
+		return refuse(look, KX_REASON_EMPTY_FILE, "the object is empty");
+	return KX_OK;
+}
+
+static kx_status open_item(struct look *look, const struct kx_source_item *item)
+{
+	return kx_fetch_is_url(look->find->input->source) ? open_address(look, item) : open_file(look);
 }
 
 static kx_status hash_item(struct look *look)
@@ -125,19 +197,23 @@ static void inherit(struct look *look)
 	memcpy(input->recipe_sha256, prior->recipe_sha256, KX_SHA_LEN);
 }
 
+static bool same_place(const struct kx_input *a, const struct kx_input *b)
+{
+	return strcmp(a->source, b->source) == 0 && strcmp(a->root, b->root) == 0;
+}
+
 static bool same_stat(const struct kx_input *a, const struct kx_input *b)
 {
-	return a->content_bytes == b->content_bytes && a->modified_ns == b->modified_ns &&
-	       strcmp(a->source, b->source) == 0 && strcmp(a->root, b->root) == 0;
+	return a->content_bytes == b->content_bytes && a->modified_ns == b->modified_ns && same_place(a, b);
 }
 
 /* Is the item what the ledger says, by its time stamp or at least by its content? */
 static kx_status compare_with_prior(struct look *look)
 {
 	struct kx_input *input = look->find->input;
-	if (!is_indexed(look->prior) || !same_recipe(look, look->prior))
+	if (!is_indexed(look->prior) || !same_recipe(look, look->prior) || !look->versioned)
 		return KX_OK;
-	if (same_stat(input, look->prior)) {
+	if (!look->remote && same_stat(input, look->prior)) {
 		inherit(look);
 		look->find->kind = KX_FIND_UNCHANGED;
 		return KX_OK;
@@ -148,7 +224,7 @@ static kx_status compare_with_prior(struct look *look)
 	if (status == KX_OK && look->hashed &&
 	    memcmp(input->content_sha256, look->prior->content_sha256, KX_SHA_LEN) == 0) {
 		inherit(look);
-		look->find->kind = KX_FIND_TOUCHED;
+		look->find->kind = look->remote && same_place(input, look->prior) ? KX_FIND_UNCHANGED : KX_FIND_TOUCHED;
 	}
 	return status;
 }
@@ -170,6 +246,25 @@ static kx_status find_copy(struct look *look)
 	return kx_str_set(&input->copy_of, id);
 }
 
+/* A stream is read once: each attempt has its own, and what a server fails at has been tried often enough by then. */
+static kx_status probe_address(struct look *look, enum kx_reason *ret_reason, struct kx_error *error)
+{
+	const struct kx_coordinator_options *options = look->scan->options;
+	struct kx_fetch_info info;
+	kx_status status = KX_OK;
+	if (look->fd < 0)
+		status = open_stream(look, look->find->input->content_sha256, &info, ret_reason, error);
+	if (status == KX_OK)
+		status = options->probe.probe(options->probe.ctx, look->fd, look->find->input->video_id,
+					      &look->find->info, ret_reason, error);
+	kx_cleanup_close(&look->fd);
+	look->fd = -1;
+	if (status != KX_OK && status != KX_ECANCELED &&
+	    (*ret_reason == KX_REASON_READ_FAILED || *ret_reason == KX_REASON_CHANGED))
+		error->class = KX_ERROR_POISON;
+	return status;
+}
+
 /* A prober that was killed is no fault of the file's, so that probing has as many attempts as a job. */
 static kx_status probe_item(struct look *look)
 {
@@ -177,12 +272,14 @@ static kx_status probe_item(struct look *look)
 	enum kx_reason reason = KX_REASON_INTERNAL;
 	struct kx_error error = {0};
 	kx_status status = KX_EAGAIN;
-	for (uint32_t i = 0; i < options->attempts_max && status != KX_OK && error.class == KX_ERROR_RETRY; i++) {
+	for (uint32_t i = 0; i < options->attempts_max && status != KX_OK && status != KX_ECANCELED &&
+			     error.class == KX_ERROR_RETRY; i++) {
 		error = (struct kx_error){0};
-		status = options->probe.probe(options->probe.ctx, look->fd, look->find->input->video_id,
-					      &look->find->info, &reason, &error);
+		status = look->remote ? probe_address(look, &reason, &error)
+				      : options->probe.probe(options->probe.ctx, look->fd, look->find->input->video_id,
+							     &look->find->info, &reason, &error);
 	}
-	if (status == KX_ENOMEM)
+	if (status == KX_ENOMEM || (look->remote && status == KX_ECANCELED))
 		return status;
 	if (status != KX_OK)
 		return refuse_error(look, reason, &error);
@@ -218,16 +315,28 @@ static kx_status refuse_duplicate(struct look *look, const char *holder)
 	return status;
 }
 
+/* What can't be asked about now may well be there. */
+static bool is_there(const struct look *look, const char *source)
+{
+	struct kx_fetch *fetch = look->scan->options->fetch;
+	struct kx_fetch_info info;
+	enum kx_reason reason = KX_REASON_INTERNAL;
+	if (!kx_fetch_is_url(source))
+		return access(source, F_OK) == 0;
+	return fetch == NULL || kx_fetch_stat(fetch, source, &info, &reason, NULL) == KX_OK ||
+	       reason != KX_REASON_NOT_FOUND;
+}
+
 static bool held_by_other(const struct look *look)
 {
 	return is_indexed(look->prior) && strcmp(look->prior->source, look->find->input->source) != 0 &&
-	       strcmp(look->prior->root, look->find->input->root) != 0 && access(look->prior->source, F_OK) == 0;
+	       strcmp(look->prior->root, look->find->input->root) != 0 && is_there(look, look->prior->source);
 }
 
 static kx_status examine_content(struct look *look)
 {
 	kx_status status = hash_item(look);
-	if (status == KX_OK && look->find->kind == KX_FIND_NEW)
+	if (status == KX_OK && look->find->kind == KX_FIND_NEW && look->versioned)
 		status = find_copy(look);
 	if (status == KX_OK && (look->find->kind == KX_FIND_NEW || look->find->kind == KX_FIND_COPY))
 		status = probe_item(look);
@@ -251,7 +360,7 @@ static kx_status examine(struct look *look, const struct kx_source_item *item)
 		input->generation = look->prior->generation;
 	if (item->reason != KX_REASON_NONE)
 		return refuse(look, item->reason, item->message);
-	status = open_item(look);
+	status = open_item(look, item);
 	if (status != KX_OK || look->find->kind != KX_FIND_NEW)
 		return status;
 	status = compare_with_prior(look);
@@ -409,6 +518,16 @@ static void *scan_main(void *arg)
 	return NULL;
 }
 
+static kx_status open_source(const struct kx_coordinator_options *options, const char *arg, struct kx_source **ret,
+			     struct kx_error *error)
+{
+	if (!kx_fetch_is_url(arg))
+		return kx_source_open(arg, ret, error);
+	if (options->fetch == NULL)
+		return kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON, "%s: only local files are read", arg);
+	return kx_source_open_address(options->fetch, arg, ret, error);
+}
+
 static kx_status open_sources(struct kx_scan *scan, struct kx_error *error)
 {
 	const struct kx_coordinator_options *options = scan->options;
@@ -416,7 +535,7 @@ static kx_status open_sources(struct kx_scan *scan, struct kx_error *error)
 	if (scan->sources == NULL)
 		return kx_error_nomem(error);
 	for (size_t i = 0; i < options->source_count; i++) {
-		kx_status status = kx_source_open(options->sources[i], &scan->sources[i], error);
+		kx_status status = open_source(options, options->sources[i], &scan->sources[i], error);
 		if (status != KX_OK)
 			return status;
 		scan->source_count++;

@@ -36,8 +36,13 @@ static kx_status resolve_url(struct kx_row *row, struct kx_error *error)
 {
 	struct kx_error cause = {0};
 	char *path = NULL;
-	kx_status status = kx_source_url_path(row->url, &path, &cause);
+	kx_status status;
 
+	if (kx_fetch_is_url(row->url)) {
+		row->item->path = KX_STEAL(row->url);
+		return KX_OK;
+	}
+	status = kx_source_url_path(row->url, &path, &cause);
 	if (status == KX_EINVAL)
 		return kx_row_invalid(error, KX_FIELD_URL, "%s", cause.message);
 	/* No mistake in the manifest: the input is quarantined, with the reason. */
@@ -152,7 +157,7 @@ static kx_status look_at(struct kx_source_item *item)
 {
 	struct kx_source_look look;
 
-	if (item->reason != KX_REASON_NONE)
+	if (item->reason != KX_REASON_NONE || kx_fetch_is_url(item->path))
 		return KX_OK;
 	kx_source_look(AT_FDCWD, item->path, &look);
 	if (look.is_folder)

@@ -120,21 +120,24 @@ static void what_cannot_be_read_has_its_reason(void **state)
 				    "folder,folder,\n"
 				    "pipe,pipe,\n"
 				    "https,,https://example.org/a.mp4\n"
+				    "s3,,s3://bucket/a b.mp4\n"
+				    "ftp,,ftp://example.org/a.mp4\n"
 				    "both,a.mp4,s3://bucket/a\n");
 	test_tree_expect("list.csv", "a\ngone not-found\nlink not-found\nfolder unsupported\npipe unsupported\n"
-				     "https unsupported\nboth\n");
+				     "https\ns3\nftp unsupported\nboth\n");
 }
 
 static void a_url_of_another_scheme_stays_in_sight(void **state)
 {
 	(void)state;
-	test_tree_write("list.jsonl", "{\"id\": \"a\", \"url\": \"https://example.org/a.mp4\"}\n");
+	test_tree_write("list.jsonl", "{\"id\": \"a\", \"url\": \"ftp://example.org/a.mp4\"}\n");
 	struct kx_source *source KX_CLEANUP(kx_source_cleanup) = test_tree_open("list.jsonl");
 	struct kx_source_item *item KX_CLEANUP(kx_source_item_cleanup) = next(source);
 
 	assert_int_equal(item->reason, KX_REASON_UNSUPPORTED);
-	assert_string_equal(item->path, "https://example.org/a.mp4");
-	assert_string_equal(item->message, "of URLs this build reads only file:; fetch it, and give its path");
+	assert_string_equal(item->path, "ftp://example.org/a.mp4");
+	assert_string_equal(item->message, "of addresses only file, http, https and s3 are read; fetch it, and give its "
+					   "path");
 }
 
 static void manifests_without_rows(void **state)

@@ -59,7 +59,7 @@ kx_status kx_source_url_path(const char *url, char **ret_path, struct kx_error *
 		return invalid(error, "it has no scheme, like file:///films/a.mp4; a path belongs in the field path");
 	if (scheme != strlen("file") || strncasecmp(url, "file", scheme) != 0)
 		return kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON,
-				    "of URLs this build reads only file:; fetch it, and give its path");
+				    "of addresses only file, http, https and s3 are read; fetch it, and give its path");
 	if (kx_str_starts(path, "//")) {
 		const char *host = path + 2;
 

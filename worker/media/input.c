@@ -2,9 +2,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <libavcodec/avcodec.h>
 #include <libavutil/avstring.h>
@@ -39,22 +36,14 @@ static int io_read(void *opaque, uint8_t *bytes, int len)
 {
 	struct kx_input *input = opaque;
 	if (kx_fault("media.read")) {
-		input->read_errno = EIO;
+		kx_io_note(&input->source, EIO);
 		return AVERROR(EIO);
 	}
-	for (;;) {
-		ssize_t got = pread(input->fd, bytes, (size_t)len, input->pos);
-		if (got > 0) {
-			input->pos += got;
-			return (int)got;
-		}
-		if (got == 0)
-			return AVERROR_EOF;
-		if (errno != EINTR) {
-			input->read_errno = errno;
-			return AVERROR(errno);
-		}
-	}
+	ssize_t got = kx_io_read(&input->source, (uint64_t)input->pos, bytes, (size_t)len);
+	if (got < 0)
+		return AVERROR(EIO);
+	input->pos += got;
+	return got > 0 ? (int)got : AVERROR_EOF;
 }
 
 static int64_t io_seek(void *opaque, int64_t offset, int whence)
@@ -63,14 +52,14 @@ static int64_t io_seek(void *opaque, int64_t offset, int whence)
 	int64_t base = 0;
 	switch (whence & ~AVSEEK_FORCE) {
 	case AVSEEK_SIZE:
-		return input->size;
+		return input->source.size;
 	case SEEK_SET:
 		break;
 	case SEEK_CUR:
 		base = input->pos;
 		break;
 	case SEEK_END:
-		base = input->size;
+		base = input->source.size;
 		break;
 	default:
 		return AVERROR(EINVAL);
@@ -99,26 +88,21 @@ static kx_status fail(enum kx_reason *ret_reason, enum kx_reason reason, struct 
 	return kx_error_set(error, status, class, "%s: %s", name, what);
 }
 
-/* As fstat() does, but through the system call of that name: glibc goes through one that also takes paths, which the
- * sandbox of a decoder child does not let pass. */
-static int status_of(int fd, struct stat *ret)
+static kx_status read_failed(const struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
 {
-	return (int)syscall(SYS_fstat, fd, ret);
+	*ret_reason = input->source.reason;
+	return kx_io_fail(&input->source, input->name, error);
 }
 
-static kx_status open_io(struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
+static kx_status open_io(struct kx_input *input, int fd, enum kx_reason *ret_reason, struct kx_error *error)
 {
-	struct stat st;
-	if (status_of(input->fd, &st) < 0) {
-		*ret_reason = KX_REASON_READ_FAILED;
-		return kx_error_from_errno(error, errno, "%s", input->name);
-	}
-	if (!S_ISREG(st.st_mode))
-		return fail(ret_reason, KX_REASON_NOT_MEDIA, error, KX_EUNSUPPORTED, input->name,
-			    "not a regular file");
-	if (st.st_size == 0)
+	kx_status status = kx_io_open(&input->source, fd);
+	if (input->source.status)
+		return read_failed(input, ret_reason, error);
+	if (status)
+		return fail(ret_reason, KX_REASON_NOT_MEDIA, error, status, input->name, "not a regular file");
+	if (input->source.size == 0)
 		return fail(ret_reason, KX_REASON_EMPTY_FILE, error, KX_ECORRUPT, input->name, "the file is empty");
-	input->size = st.st_size;
 	uint8_t *buffer = av_malloc(IO_BUFFER_BYTES);
 	if (buffer)
 		input->io = avio_alloc_context(buffer, IO_BUFFER_BYTES, 0, input, io_read, NULL, io_seek);
@@ -136,10 +120,8 @@ static kx_status detect(struct kx_input *input, const AVInputFormat **ret_demuxe
 {
 	const AVInputFormat *demuxer = NULL;
 	int score = av_probe_input_buffer2(input->io, &demuxer, "", NULL, 0, PROBE_BYTES);
-	if (input->read_errno) {
-		*ret_reason = KX_REASON_READ_FAILED;
-		return kx_error_from_errno(error, input->read_errno, "%s", input->name);
-	}
+	if (input->source.status)
+		return read_failed(input, ret_reason, error);
 	if (score < PROBE_SCORE_MIN || !demuxer)
 		return fail(ret_reason, KX_REASON_NOT_MEDIA, error, KX_ECORRUPT, input->name,
 			    "not a video or audio file in any known format");
@@ -172,10 +154,8 @@ static AVDictionary *open_options(void)
 static kx_status explain_open(struct kx_input *input, const AVInputFormat *demuxer, int code,
 			      enum kx_reason *ret_reason, struct kx_error *error)
 {
-	if (input->read_errno) {
-		*ret_reason = KX_REASON_READ_FAILED;
-		return kx_error_from_errno(error, input->read_errno, "%s", input->name);
-	}
+	if (input->source.status)
+		return read_failed(input, ret_reason, error);
 	if (code == AVERROR(ENOMEM))
 		return fail(ret_reason, KX_REASON_MEMORY_LIMIT, error, KX_ENOMEM, input->name,
 			    "its headers ask for more memory than is allowed");
@@ -325,18 +305,16 @@ static kx_status look_inside(struct kx_input *input, enum kx_reason *ret_reason,
 		*ret_reason = KX_REASON_MEMORY_LIMIT;
 		return status;
 	}
-	if (input->read_errno) {
-		*ret_reason = KX_REASON_READ_FAILED;
-		return kx_error_from_errno(error, input->read_errno, "%s", input->name);
-	}
+	if (input->source.status)
+		return read_failed(input, ret_reason, error);
 	status = check_streams(input, ret_reason, error);
 	return status ? status : check_pixels(input, ret_reason, error);
 }
 
-static kx_status open_all(struct kx_input *input, enum kx_reason *ret_reason, struct kx_error *error)
+static kx_status open_all(struct kx_input *input, int fd, enum kx_reason *ret_reason, struct kx_error *error)
 {
 	const AVInputFormat *demuxer = NULL;
-	kx_status status = open_io(input, ret_reason, error);
+	kx_status status = open_io(input, fd, ret_reason, error);
 	if (!status)
 		status = detect(input, &demuxer, ret_reason, error);
 	if (!status)
@@ -353,8 +331,8 @@ static kx_status open_all(struct kx_input *input, enum kx_reason *ret_reason, st
 kx_status kx_input_open(struct kx_input *input, int fd, const char *name, enum kx_reason *ret_reason,
 			struct kx_error *error)
 {
-	*input = (struct kx_input){.fd = fd, .name = name ? name : "input"};
-	kx_status status = open_all(input, ret_reason, error);
+	*input = (struct kx_input){.name = name ? name : "input"};
+	kx_status status = open_all(input, fd, ret_reason, error);
 	if (status)
 		kx_input_done(input);
 	return status;

@@ -6,6 +6,7 @@
 #include <libavformat/avformat.h>
 
 #include "common/record/media.h"
+#include "worker/media/io.h"
 
 /* Over these a file is refused or read only so far. */
 #define KX_PIXELS_MAX (8192 * 8192)
@@ -14,10 +15,8 @@
 struct kx_input {
 	AVFormatContext *format;
 	AVIOContext *io;
-	int fd;
-	int64_t size;
+	struct kx_io source;
 	int64_t pos;
-	int read_errno;    /* of the descriptor, 0: none */
 	const char *name;  /* borrowed, for messages */
 	AVStream *video;   /* NULL: none; borrowed from format */
 	AVStream *audio;   /* also NULL beside a video when there is no decoder for it */

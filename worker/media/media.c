@@ -33,7 +33,7 @@ kx_status kx_media_probe(int fd, const char *name, struct kx_probe_info *ret_inf
 	}
 	*ret_reason = KX_REASON_NONE;
 	if (status)
-		*ret_reason = input.read_errno ? KX_REASON_READ_FAILED : KX_REASON_MEMORY_LIMIT;
+		*ret_reason = input.source.status ? input.source.reason : KX_REASON_MEMORY_LIMIT;
 	kx_input_done(&input);
 	return status;
 }

@@ -67,10 +67,10 @@ static kx_status read_packet(struct kx_packets *packets, AVPacket *packet, struc
 {
 	for (;;) {
 		int code = av_read_frame(packets->input->format, packet);
-		if (packets->input->read_errno) {
+		if (packets->input->source.status) {
 			if (code >= 0)
 				av_packet_unref(packet);
-			return kx_error_from_errno(error, packets->input->read_errno, "%s", packets->input->name);
+			return kx_io_fail(&packets->input->source, packets->input->name, error);
 		}
 		if (code >= 0) {
 			packets->errors_in_row = 0;

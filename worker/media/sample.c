@@ -213,7 +213,7 @@ static bool file_is_cut(const struct sampler *sampler, AVStream *stream)
 	if (count <= 0)
 		return false;
 	const AVIndexEntry *last = avformat_index_get_entry(stream, count - 1);
-	return last->pos > sampler->input.size - last->size;
+	return last->pos > sampler->input.source.size - last->size;
 }
 
 static bool ends_early(const struct sampler *sampler, AVStream *stream, int64_t end_us, int64_t until_us)
@@ -298,13 +298,13 @@ static enum kx_reason reason_for(const struct sampler *sampler, kx_status status
 	case KX_ENOMEM:
 		return KX_REASON_MEMORY_LIMIT;
 	case KX_EIO:
-		return sampler->input.read_errno ? KX_REASON_READ_FAILED : KX_REASON_INTERNAL;
+		return sampler->input.source.status ? sampler->input.source.reason : KX_REASON_INTERNAL;
 	case KX_EUNSUPPORTED:
 		return KX_REASON_UNSUPPORTED;
 	case KX_ETOOBIG:
 		return KX_REASON_TOO_LARGE;
 	default:
-		return sampler->input.read_errno ? KX_REASON_READ_FAILED : KX_REASON_INTERNAL;
+		return sampler->input.source.status ? sampler->input.source.reason : KX_REASON_INTERNAL;
 	}
 }
 

@@ -17,6 +17,9 @@
 #define HOST_READY_US 20000000u
 #define BACKOFF_MIN_US 100000u
 #define BACKOFF_MAX_US 5000000u
+/* The timer of a child whose bytes come over a network leaves that to the stream, which has limits of its own, and to
+ * the lane, which knows what was waited for. */
+#define NETWORK_EXTRA_MS (7u * 24 * 3600 * 1000)
 
 /* ---- beginning a job ---- */
 
@@ -37,11 +40,26 @@ static enum kx_reason reason_of_errno(int error)
 
 static bool reason_retriable(enum kx_reason reason)
 {
-	return reason == KX_REASON_READ_FAILED;
+	return reason == KX_REASON_READ_FAILED || reason == KX_REASON_INTERNAL;
+}
+
+/* An address is opened without waiting for its server; what goes wrong there, the child is told. */
+static int open_address(struct kx_pipeline *pipeline, const struct kx_job *job, struct kx_fetch_stream **ret_stream,
+			enum kx_reason *ret_reason, struct kx_error *error)
+{
+	int fd = -1;
+	kx_status status;
+
+	if (!pipeline->fetch)
+		status = kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON, "this worker reads files only");
+	else
+		status = kx_fetch_open(pipeline->fetch, job->source, job->content_sha256, ret_stream, &fd, error);
+	*ret_reason = status == KX_EINVAL || status == KX_EUNSUPPORTED ? KX_REASON_UNSUPPORTED : KX_REASON_INTERNAL;
+	return status == KX_OK ? fd : -1;
 }
 
 /* -1: *ret_reason and the error say why. O_NONBLOCK, since a name may have become a FIFO that nobody writes to. */
-static int open_source(const struct kx_job *job, enum kx_reason *ret_reason, struct kx_error *error)
+static int open_file(const struct kx_job *job, enum kx_reason *ret_reason, struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_close) int fd = open(job->source, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
@@ -94,6 +112,7 @@ static void occupy(struct kx_lane *lane, struct kx_run *run, uint64_t ticket)
 	struct kx_ring *ring = lane->ring;
 	bool *busy = lane->busy;
 
+	kx_fetch_stream_free(lane->stream); /* of the job before */
 	*lane = (struct kx_lane){.run = run, .ring = ring, .busy = busy, .ticket = ticket};
 	lane->deadline_us = run->job->wall_limit_ms == 0 ? UINT64_MAX :
 							   kx_clock_mono_us() + run->job->wall_limit_ms * 1000u;
@@ -103,7 +122,7 @@ static void occupy(struct kx_lane *lane, struct kx_run *run, uint64_t ticket)
 
 /* Lock held. On failure the lane stays free. */
 static kx_status start_child(struct kx_pipeline *pipeline, struct kx_lane *lane, struct kx_run *run, int fd,
-			     struct kx_error *error)
+			     struct kx_fetch_stream **stream, const char *name, struct kx_error *error)
 {
 	struct kx_decode_request request = request_of(pipeline, run->job);
 	kx_status status = kx_lane_prepare(pipeline, lane, error);
@@ -117,8 +136,11 @@ static kx_status start_child(struct kx_pipeline *pipeline, struct kx_lane *lane,
 	lane->limits = request;
 	run->request = request;
 	run->had_child = true;
+	lane->stream = KX_STEAL(*stream);
+	if (lane->stream && request.wall_limit_ms > 0)
+		request.wall_limit_ms += NETWORK_EXTRA_MS;
 	request.endpoint = (char *)kx_channel_endpoint(&pipeline->channel);
-	request.name = run->job->source;
+	request.name = (char *)(name ? name : "");
 	fds[1] = kx_ring_memory_fd(lane->ring);
 	fds[2] = kx_ring_wake_fd(lane->ring);
 	status = kx_host_run(&pipeline->channel.host, &request, fds, KX_ARRAY_LEN(fds), error);
@@ -138,13 +160,16 @@ static void begin(struct kx_pipeline *pipeline, struct kx_lane *lane, struct kx_
 	enum kx_reason reason = KX_REASON_INTERNAL;
 	struct kx_error error = {0};
 	KX_CLEANUP(kx_cleanup_close) int fd = -1;
+	KX_CLEANUP(kx_fetch_stream_cleanup) struct kx_fetch_stream *stream = NULL;
+	KX_CLEANUP(kx_cleanup_free) char *name = kx_fetch_name(run->job->source);
 
 	pthread_mutex_unlock(&pipeline->lock);
-	fd = open_source(run->job, &reason, &error);
+	fd = kx_fetch_is_url(run->job->source) ? open_address(pipeline, run->job, &stream, &reason, &error)
+					       : open_file(run->job, &reason, &error);
 	pthread_mutex_lock(&pipeline->lock);
 	if (fd < 0)
 		kx_run_fail(pipeline, run, reason, reason_retriable(reason), error.message);
-	else if (!run->failed && start_child(pipeline, lane, run, fd, &error) != KX_OK)
+	else if (!run->failed && start_child(pipeline, lane, run, fd, &stream, name, &error) != KX_OK)
 		kx_run_fail(pipeline, run, KX_REASON_INTERNAL, true, error.message);
 	if (run->failed)
 		kx_run_gone(pipeline, run);

@@ -62,6 +62,7 @@ struct kx_lane {
 	struct kx_decode_request limits; /* what the verdict needs; no strings */
 	uint64_t ticket;
 	uint64_t deadline_us;     /* wall limit; UINT64_MAX: none */
+	struct kx_fetch_stream *stream; /* NULL: a file. The time it takes is not the decoder's */
 	uint64_t full_since_us;   /* 0: the ring has free slots */
 	uint64_t grace_us;        /* exited without END: until then END may still arrive; 0: not waiting */
 	struct kx_host_exit exit;
@@ -88,6 +89,7 @@ struct kx_stream {
 
 struct kx_pipeline {
 	size_t decoders, queue_max, stream_count, lane_count; /* constant, as are the next ones */
+	struct kx_fetch *fetch;
 	uint32_t ring_slots, slot_bytes;
 	uint32_t width, height;
 	const struct kx_bundle *bundle[KX_TRACKS];
@@ -136,6 +138,8 @@ void kx_pipeline_wake(struct kx_pipeline *pipeline); /* the channel thread; asyn
 /* lane.c: the decoding side; the channel thread calls these with the lock held. */
 kx_status kx_lane_prepare(struct kx_pipeline *pipeline, struct kx_lane *lane, struct kx_error *error) KX_MUST_CHECK;
 void kx_lane_done(struct kx_lane *lane);
+/* When its child is killed, as things stand. */
+uint64_t kx_lane_deadline_us(const struct kx_lane *lane);
 struct kx_lane *kx_lane_find(struct kx_pipeline *pipeline, uint64_t ticket);
 void kx_lane_event(struct kx_pipeline *pipeline, const struct kx_wire_peer *peer, const struct kx_decode_event *event);
 void kx_lane_exit(struct kx_pipeline *pipeline, const struct kx_host_exit *exit);

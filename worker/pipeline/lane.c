@@ -33,8 +33,16 @@ kx_status kx_lane_prepare(struct kx_pipeline *pipeline, struct kx_lane *lane, st
 
 void kx_lane_done(struct kx_lane *lane)
 {
+	kx_fetch_stream_free(lane->stream);
 	kx_ring_free(lane->ring);
 	free(lane->busy);
+}
+
+uint64_t kx_lane_deadline_us(const struct kx_lane *lane)
+{
+	uint64_t waited_us = lane->stream ? kx_fetch_stream_waited_us(lane->stream) : 0;
+
+	return waited_us < UINT64_MAX - lane->deadline_us ? lane->deadline_us + waited_us : UINT64_MAX;
 }
 
 struct kx_lane *kx_lane_find(struct kx_pipeline *pipeline, uint64_t ticket)
@@ -268,8 +276,8 @@ uint64_t kx_lane_tick(struct kx_pipeline *pipeline, struct kx_lane *lane, uint64
 	}
 	if (lane->full_since_us != 0) /* the clock stands; who gives a slot back lets it run */
 		return UINT64_MAX;
-	if (now_us < lane->deadline_us)
-		return lane->deadline_us;
+	if (now_us < kx_lane_deadline_us(lane))
+		return kx_lane_deadline_us(lane);
 	lane->wall_killed = true;
 	kill_child(pipeline, lane);
 	return UINT64_MAX;

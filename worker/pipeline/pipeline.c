@@ -242,6 +242,7 @@ kx_status kx_pipeline_new(const struct kx_pipeline_options *options, struct kx_p
 	pipeline->lane_count = 2 * options->decoders;
 	pipeline->stream_count = options->streams;
 	pipeline->queue_max = options->queue_max;
+	pipeline->fetch = options->fetch;
 	pipeline->waiting_tail = &pipeline->waiting;
 	pipeline->listed_tail = &pipeline->listed;
 	pipeline->channel.host.fd = -1;

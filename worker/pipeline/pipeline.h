@@ -9,6 +9,7 @@
 #ifndef KX_WORKER_PIPELINE_PIPELINE_H
 #define KX_WORKER_PIPELINE_PIPELINE_H
 
+#include "common/fetch/fetch.h"
 #include "common/record/job.h"
 #include "common/record/media.h"
 #include "common/record/moment.h"
@@ -27,6 +28,7 @@ struct kx_pipeline_options {
 	size_t streams;              /* inference streams */
 	size_t batch;                /* 0: the model's best */
 	size_t queue_max;            /* jobs accepted and not begun */
+	struct kx_fetch *fetch;      /* must outlive the pipeline; NULL: sources that are addresses are refused */
 };
 
 /* What a child failed at, for those who keep evidence (capsules). */
@@ -93,7 +95,8 @@ void kx_recipe(const char *visual_space, const char *audio_space, double fps, en
 void kx_pipeline_recipe(const struct kx_pipeline *pipeline, double fps, enum kx_decode_mode mode, uint64_t moment_us,
 			uint8_t ret[KX_SHA_LEN]);
 
-/* A prober without models: its own decoder host. Thread-safe, blocking, one file at a time; fd is borrowed. */
+/* A prober without models: its own decoder host. Thread-safe, blocking, one file at a time; fd is borrowed: a file, or
+ * the reader's end of a kx_fetch_stream. */
 struct kx_prober;
 kx_status kx_prober_new(const char *program, const char *run_dir, struct kx_prober **ret, struct kx_error *error)
 	KX_MUST_CHECK;

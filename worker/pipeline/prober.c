@@ -1,6 +1,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "common/base/clock.h"
 #include "common/base/str.h"
@@ -11,6 +12,7 @@
 #include "worker/pipeline/verdict.h"
 
 #define PROBE_WALL_MS 30000u
+#define PROBE_NETWORK_WALL_MS 600000u /* where the bytes come over one; their stream has closer limits of its own */
 #define PROBE_CPU_MS 20000u
 #define PROBE_MEMORY_BYTES (512ull << 20)
 #define FRAMES_WALL_MS 3600000u
@@ -259,6 +261,13 @@ static void tell_watch(struct kx_prober *prober, int fd, const char *name, const
 	prober->watch(prober->watch_ctx, &failure);
 }
 
+static bool is_stream(int fd)
+{
+	struct stat info;
+
+	return fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
+}
+
 kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, struct kx_probe_info *ret_info,
 			  enum kx_reason *ret_reason, struct kx_error *error)
 {
@@ -268,7 +277,7 @@ kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, st
 
 	probe.request = (struct kx_decode_request){
 		.purpose = KX_DECODE_PROBE,
-		.wall_limit_ms = PROBE_WALL_MS,
+		.wall_limit_ms = is_stream(fd) ? PROBE_NETWORK_WALL_MS : PROBE_WALL_MS,
 		.cpu_limit_ms = PROBE_CPU_MS,
 		.memory_limit_bytes = PROBE_MEMORY_BYTES,
 	};
