@@ -15,7 +15,8 @@ static char folder[] = "/tmp/kx-fuzz-XXXXXX";
 
 static void leave(void)
 {
-	(void)kx_fs_remove_tree(folder, NULL);
+	if (kx_fs_remove_tree(folder, NULL) != KX_OK)
+		perror(folder);
 }
 
 static void enter(void)

@@ -43,6 +43,7 @@ struct kx_run {
 	struct kx_probe_info info;
 	struct kx_decode_end end; /* message not used */
 	uint64_t decode_cpu_us;
+	uint64_t decode_rss_bytes;
 };
 
 /* A ring and the child that fills it. */

@@ -203,6 +203,7 @@ void kx_lane_exit(struct kx_pipeline *pipeline, const struct kx_host_exit *exit)
 	lane->alive = false;
 	lane->exit = *exit;
 	lane->run->decode_cpu_us = exit->cpu_us;
+	lane->run->decode_rss_bytes = exit->max_rss_bytes;
 	pipeline->running--;
 	pthread_cond_broadcast(&pipeline->work); /* streams may be waiting for more of it */
 	if (lane->run->failed || lane->run->ended) {
