@@ -1,5 +1,6 @@
 /* A file of any bytes through decoding and sampling, on a small budget. The file is the whole input, so that the corpus
  * is one of files; which request it meets follows from its length. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,6 +99,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 	request.height = SIDE;
 	request.name = (char *)"clip";
 	status = kx_media_sample(fuzz_file(bytes, len), &request, &callbacks, &end, &error);
+	if (end.reason == KX_REASON_INTERNAL && sink.items <= ITEMS_MAX)
+		fprintf(stderr, "%s\n", error.message);
 	FUZZ_CHECK((status == KX_OK) == (end.reason == KX_REASON_NONE));
 	FUZZ_CHECK(status == KX_OK || sink.items > ITEMS_MAX || end.reason != KX_REASON_INTERNAL);
 	FUZZ_CHECK(status != KX_OK || sink.opened);
