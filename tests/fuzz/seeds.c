@@ -1,5 +1,5 @@
-/* Writes the seeds of tests/fuzz/corpus that are no media files: a packed sample of every record, manifests, and for
- * targets that play out a scene from any bytes, some bytes.
+/* Writes the seeds of tests/fuzz/corpus that are no media files: a packed sample of every record, and manifests. The
+ * other targets play out a scene from any bytes, and need none.
  *
  *   fuzz_seeds CORPUS
  */
@@ -10,7 +10,6 @@
 #include "common/base/fs.h"
 #include "common/base/macros.h"
 #include "common/base/str.h"
-#include "common/base/testkit.h"
 #include "common/record/test_samples.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -52,21 +51,6 @@ static void put_records(const char *corpus)
 	}
 }
 
-static void put_scenes(const char *corpus, const char *target, size_t count, size_t len)
-{
-	uint64_t random = 1;
-
-	for (size_t i = 0; i < count; i++) {
-		char name[16];
-		uint8_t bytes[2048];
-
-		for (size_t at = 0; at < len; at++)
-			bytes[at] = (uint8_t)kx_test_random(&random);
-		snprintf(name, sizeof(name), "any-%02zu", i);
-		put(corpus, target, name, bytes, len);
-	}
-}
-
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -76,8 +60,5 @@ int main(int argc, char **argv)
 	put_records(argv[1]);
 	put(argv[1], "manifest", "jsonl", jsonl, sizeof(jsonl) - 1);
 	put(argv[1], "manifest", "csv", csv, sizeof(csv) - 1);
-	put_scenes(argv[1], "select", 24, 512);
-	put_scenes(argv[1], "lane", 24, 2048);
-	put_scenes(argv[1], "host", 8, 512);
 	return 0;
 }
