@@ -19,6 +19,7 @@
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/base/str.h"
+#include "common/fetch/fetch.h"
 #include "coordinator/ledger/ledger.h"
 #include "worker/media/media.h"
 

@@ -23,3 +23,8 @@ if(KX_SANITIZE)
   target_compile_options(kx_flags INTERFACE -fsanitize=${KX_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(kx_flags INTERFACE -fsanitize=${KX_SANITIZE})
 endif()
+if(KX_FUZZ)
+  # What libFuzzer needs to see where an input got to; its main() comes with the targets of tests/fuzz alone.
+  target_compile_options(kx_flags INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(kx_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()

@@ -299,7 +299,10 @@ char *kx_read_path(struct kx_reader *r, const char *field, ProtobufCBinaryData v
 
 void kx_read_sha(struct kx_reader *r, const char *field, ProtobufCBinaryData value, uint8_t out[KX_SHA_LEN])
 {
-	if (value.len == 0)
+	static const uint8_t none[KX_SHA_LEN];
+
+	/* A writer leaves zeros out; somebody else's count as much. */
+	if (value.len == 0 || (value.len == KX_SHA_LEN && memcmp(value.data, none, KX_SHA_LEN) == 0))
 		kx_reader_fail(r, KX_ECORRUPT, field, "absent");
 	kx_read_optional_sha(r, field, value, out);
 }

@@ -35,7 +35,8 @@ static const struct reason_text reasons[KX_REASON_COUNT] = {
 		"whether it is damaged or encrypted."},
 	[KX_REASON_TOO_LARGE] = {
 		"too-large",
-		"Its frames have more pixels than the limit allows: scale it down, or raise the limit."},
+		"Its frames have more pixels, or its times reach further, than the limit allows: scale it "
+		"down or cut it, or raise the limit."},
 	[KX_REASON_WALL_LIMIT] = {
 		"wall-limit",
 		"Decoding took longer than allowed: replay it when the machine is less busy, or raise "

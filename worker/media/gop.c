@@ -5,6 +5,7 @@
 
 #define GROUP_BYTES_MAX (32u << 20)
 #define MISSES_MAX 3u
+#define SPAN_MAX_US (INT64_C(1) << 50) /* a frame that stands for longer than times reach has no duration */
 
 struct group {
 	AVPacket *packets[KX_GROUP_PACKETS_MAX]; /* allocated once, filled by reference */
@@ -106,7 +107,7 @@ void kx_gop_free(struct kx_gop *gop)
 static int64_t frame_span(const struct kx_gop *gop, int64_t ticks)
 {
 	int64_t us = ticks > 0 ? av_rescale_q(ticks, gop->video->base, (AVRational){1, 1000000}) : 0;
-	return us > 0 ? us : gop->video->frame_us;
+	return us > 0 && us < SPAN_MAX_US ? us : gop->video->frame_us;
 }
 
 /* Hands everything that the decoder has ready to the picker. */
@@ -332,7 +333,7 @@ int64_t kx_gop_end_us(const struct kx_gop *gop)
 		return gop->decoded_end_us;
 	/* After damage the packets' word is not enough; frames are decoded at least once between grid points. */
 	int64_t slack = 2000000 + (int64_t)(2e6 / gop->picker->grid.fps);
-	if (gop->video->errors && (gop->decoded_end_us == KX_NO_TIME || gop->end_us - gop->decoded_end_us > slack))
+	if (gop->video->errors && gop->end_us != KX_NO_TIME && gop->decoded_end_us < gop->end_us - slack)
 		return gop->decoded_end_us;
 	return gop->end_us;
 }

@@ -262,7 +262,9 @@ static bool can_start(const struct kx_packets *packets, const AVPacket *packet, 
 kx_status kx_packets_seek(struct kx_packets *packets, int64_t at_us, struct kx_error *error)
 {
 	const AVStream *video = packets->input->video;
-	int64_t ticks = packets->origin + av_rescale_q(at_us, microseconds, video->time_base);
+	int64_t ticks;
+	if (__builtin_add_overflow(packets->origin, av_rescale_q(at_us, microseconds, video->time_base), &ticks))
+		ticks = packets->origin;
 	AVPacket *packet = av_packet_alloc();
 	if (!packet)
 		return out_of_memory(packets, error);
@@ -271,8 +273,10 @@ kx_status kx_packets_seek(struct kx_packets *packets, int64_t at_us, struct kx_e
 		const AVPacket *first = NULL;
 		list_clear(&packets->ahead);
 		if (av_seek_frame(packets->input->format, video->index, ticks, AVSEEK_FLAG_BACKWARD) < 0) {
-			status = kx_error_set(error, KX_EIO, KX_ERROR_POISON, "%s: seeking failed; index it unsplit",
-					      packets->input->name);
+			bool disk = packets->input->read_errno != 0;
+			status = kx_error_set(error, disk ? KX_EIO : KX_EUNSUPPORTED,
+					      disk ? KX_ERROR_RETRY : KX_ERROR_POISON,
+					      "%s: seeking failed; index it unsplit", packets->input->name);
 			break;
 		}
 		status = first_video(packets, packet, &first, error);

@@ -153,7 +153,8 @@ struct kx_picture kx_picture_parse(const struct kx_picture_parser *parser, const
 		.known = seen.pictures && !seen.bad,
 		.starts = starts,
 		.independent = starts && seen.idr,
-		.droppable = !seen.needed && !seen.params,
+		/* An IDR picture that says of itself that nobody refers to it is damage: what follows refers to nothing else. */
+		.droppable = !seen.needed && !seen.params && !starts,
 		.params = seen.params,
 		.layer = seen.layer,
 	};

@@ -20,18 +20,24 @@ struct kx_orientation kx_probe_orientation(const AVStream *video)
 	return kx_orientation_from_matrix(display_matrix(video));
 }
 
+/* What no record can hold is as good as not said. */
+static int64_t believable(int64_t duration_us)
+{
+	return duration_us > 0 && (uint64_t)duration_us <= KX_MEDIA_US_MAX ? duration_us : 0;
+}
+
 int64_t kx_probe_duration_us(const struct kx_packets *packets, const AVStream *stream)
 {
 	const AVFormatContext *format = packets->input->format;
 	if (stream && stream->duration > 0)
-		return av_rescale_q(stream->duration, stream->time_base, (AVRational){1, 1000000});
+		return believable(av_rescale_q(stream->duration, stream->time_base, (AVRational){1, 1000000}));
 	if (format->duration <= 0) /* AV_NOPTS_VALUE, too */
 		return 0;
 	int64_t duration = av_rescale(format->duration, 1000000, AV_TIME_BASE);
 	/* What Matroska's writers call duration is the time at which the last frame ends. */
 	if (kx_input_is(packets->input, "matroska") && packets->origin > 0)
 		duration -= av_rescale_q(packets->origin, packets->origin_base, (AVRational){1, 1000000});
-	return duration > 0 ? duration : 0;
+	return believable(duration);
 }
 
 /* Whether there is enough to jump to, and nothing but the start is left out: other edits repeat or reorder parts of
@@ -53,7 +59,10 @@ static bool index_reaches_end(const struct kx_packets *packets, AVStream *video,
 {
 	const AVIndexEntry *first = avformat_index_get_entry(video, 0);
 	const AVIndexEntry *last = avformat_index_get_entry(video, count - 1);
-	int64_t span = av_rescale_q(last->timestamp - first->timestamp, video->time_base, (AVRational){1, 1000000});
+	int64_t ticks;
+	if (__builtin_sub_overflow(last->timestamp, first->timestamp, &ticks))
+		return false;
+	int64_t span = av_rescale_q(ticks, video->time_base, (AVRational){1, 1000000});
 	return span >= kx_probe_duration_us(packets, video) / 2;
 }
 

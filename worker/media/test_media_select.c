@@ -200,6 +200,8 @@ static void test_pictures(void **state)
 	assert_true(p.known && p.starts && p.independent && p.params && !p.droppable);
 	p = parse(KX_PICTURE_H264, "\0\0\0\1\x01\x9e\x80", 7);
 	assert_true(p.known && p.droppable && !p.starts);
+	p = parse(KX_PICTURE_H264, "\0\0\0\1\x05\x88\x80", 7); /* IDR, said to be no reference */
+	assert_true(p.known && p.starts && !p.droppable);
 	p = parse(KX_PICTURE_H264, "\0\0\0\1\x41\x9e\x80", 7);
 	assert_true(p.known && !p.droppable);
 	p = parse(KX_PICTURE_HEVC, "\0\0\1\x2a\x01\xaf", 6); /* CRA */

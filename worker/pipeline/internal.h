@@ -47,6 +47,7 @@ struct kx_run {
 	struct kx_decode_request request; /* of the child; no strings */
 	char *words;                      /* the child's, NULL: none */
 	struct kx_failure failure;        /* filled for the outcome */
+	uint64_t decode_rss_bytes;
 };
 
 /* A ring and the child that fills it. */

@@ -150,7 +150,10 @@ static void on_sample(struct kx_pipeline *pipeline, struct kx_lane *lane, enum k
 		return;
 	}
 	if (kx_assembler_expect(&run->track[track], sample, &row, &error) != KX_OK) {
-		kx_run_fail(pipeline, run, KX_REASON_INTERNAL, error.class == KX_ERROR_RETRY, error.message);
+		/* Times that no grid reaches stand in the file; all else is the child's fault, or ours. */
+		enum kx_reason reason = error.class == KX_ERROR_POISON ? KX_REASON_TOO_LARGE : KX_REASON_INTERNAL;
+
+		kx_run_fail(pipeline, run, reason, error.class == KX_ERROR_RETRY, error.message);
 		return;
 	}
 	queue_item(pipeline, lane, track, row, sample->slot);
@@ -212,6 +215,7 @@ void kx_lane_exit(struct kx_pipeline *pipeline, const struct kx_host_exit *exit)
 	lane->alive = false;
 	lane->exit = *exit;
 	lane->run->decode_cpu_us = exit->cpu_us;
+	lane->run->decode_rss_bytes = exit->max_rss_bytes;
 	if (exit->words_len > 0) /* NULL, then there are none to be read */
 		lane->run->words = kx_strndup(exit->words, exit->words_len);
 	pipeline->running--;

@@ -55,7 +55,8 @@ struct kx_outcome {
 	const char *message;
 	struct kx_part_end end;   /* when it went well */
 	struct kx_probe_info info;
-	uint64_t decode_cpu_us;   /* of the child */
+	uint64_t decode_cpu_us;   /* of the child, as is its peak of resident memory */
+	uint64_t decode_rss_bytes;
 	uint64_t wall_us;
 	const struct kx_failure *failure; /* NULL: it went well, or no child had a part in it */
 };

@@ -196,6 +196,7 @@ void kx_run_outcome(struct kx_run *run, struct kx_outcome *ret)
 		.message = run->message ? run->message : run->failed ? kx_reason_help(run->reason) : "",
 		.info = run->info,
 		.decode_cpu_us = run->decode_cpu_us,
+		.decode_rss_bytes = run->decode_rss_bytes,
 		.wall_us = kx_clock_mono_us() - run->begun_us,
 	};
 	ret->failure = failure_of(run, ret->message);

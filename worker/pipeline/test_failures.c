@@ -156,6 +156,27 @@ static void waiting_for_a_slow_sink_is_no_fault_of_the_file(void **state)
 	kx_ring_free(lane.ring);
 }
 
+static void times_out_of_reach_are_the_fault_of_the_file(void **state)
+{
+	struct kx_job job = {.tracks = KX_TRACK_VISUAL};
+	struct kx_run run = {.job = &job, .opened = true};
+	struct kx_lane lane = {.run = &run, .alive = true, .busy = (bool[1]){false}, .ticket = 7};
+	struct kx_pipeline still = {.ring_slots = 1, .lanes = &lane, .lane_count = 1, .wake_fd = -1};
+	const struct kx_track_shape shape = {.modality = KX_VISUAL, .moment_us = 1, .fps = 1};
+	const struct kx_wire_peer peer = {.len = 1};
+	const struct kx_decode_event event = {
+		.ticket = 7, .kind = KX_DECODE_FRAME, .sample = {.index = KX_MOMENTS_MAX / 1000000 + 1}};
+
+	(void)state;
+	kx_assembler_init(&run.track[0], &shape);
+	kx_lane_event(&still, &peer, &event);
+	assert_true(run.failed);
+	assert_int_equal(run.reason, KX_REASON_TOO_LARGE);
+	assert_false(run.retriable);
+	kx_assembler_done(&run.track[0]);
+	free(run.message);
+}
+
 /* It becomes our child only when its own parent has ended. */
 static pid_t waitpid_adopted(pid_t pid, int *wait_status)
 {
@@ -404,6 +425,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(child_out_of_cpu_time_is_not_tried_again),
 		cmocka_unit_test(child_that_hangs_ends_at_the_wall_limit),
 		cmocka_unit_test(waiting_for_a_slow_sink_is_no_fault_of_the_file),
+		cmocka_unit_test(times_out_of_reach_are_the_fault_of_the_file),
 		cmocka_unit_test(dead_host_is_replaced),
 		cmocka_unit_test(host_that_can_not_start_fails_the_jobs_that_wait),
 		cmocka_unit_test(full_queue_says_so),

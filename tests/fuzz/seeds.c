@@ -1,0 +1,64 @@
+/* Writes the seeds of tests/fuzz/corpus that are no media files: a packed sample of every record, and manifests. The
+ * other targets play out a scene from any bytes, and need none.
+ *
+ *   fuzz_seeds CORPUS
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/fs.h"
+#include "common/base/macros.h"
+#include "common/base/str.h"
+#include "common/record/test_samples.h"
+#include "tests/fuzz/fuzz.h"
+
+static const char jsonl[] =
+	"\0{\"id\": \"a\", \"path\": \"films/a.mp4\", \"title\": \"A \\u00e9 \\\"b\\\"\", \"labels\": [\"x\", \"y\"]}\n"
+	"{\"id\": \"b\", \"url\": \"file:///films/b%20c.mp4\", \"duration_ms\": 61500.5, \"views\": {\"n\": [1]}}\n"
+	"\n{\"id\": \"c\", \"path\": \"/c.mp4\", \"title\": null}\r\n";
+static const char csv[] =
+	"\1id,path,url,title,labels,duration_ms,views\n"
+	"a,films/a.mp4,,\"A \"\"b\"\", c\",x;y,61500,1\r\n"
+	"\xc3\xa9,,file:///films/b%20c.mp4,\"two\nlines\",,,\n"
+	"\nc,/c.mp4,,,; ;z,12.5,\n";
+
+static void put(const char *corpus, const char *target, const char *name, const void *bytes, size_t len)
+{
+	char *folder = kx_fs_join(corpus, target);
+	char *path = folder ? kx_fs_join(folder, name) : NULL;
+	struct kx_error error = {0};
+
+	FUZZ_CHECK(path);
+	if (kx_fs_mkdirs(folder, &error) != KX_OK || kx_fs_write(path, bytes, len, &error) != KX_OK) {
+		fprintf(stderr, "%s\n", error.message);
+		exit(1);
+	}
+	free(path);
+	free(folder);
+}
+
+static void put_records(const char *corpus)
+{
+	for (size_t i = 0; i < record_case_count; i++) {
+		struct kx_buf out = {.max = KX_RECORD_MAX};
+		uint8_t number = (uint8_t)i;
+
+		FUZZ_CHECK(kx_buf_append(&out, &number, 1) == KX_OK);
+		FUZZ_CHECK(record_cases[i].pack(record_cases[i].sample, &out) == KX_OK);
+		put(corpus, "record", record_cases[i].name, out.data, out.len);
+		kx_buf_done(&out);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 2) {
+		fprintf(stderr, "fuzz_seeds CORPUS\n");
+		return 2;
+	}
+	put_records(argv[1]);
+	put(argv[1], "manifest", "jsonl", jsonl, sizeof(jsonl) - 1);
+	put(argv[1], "manifest", "csv", csv, sizeof(csv) - 1);
+	return 0;
+}
