@@ -48,7 +48,6 @@ static const struct kx_option table[] = {
 	 .help = "keep decoders from all system calls but those they need; off: for a kernel that can't, and files that "
 		 "you trust",
 	 .commands = KX_CMDS_DECODE},
-	 .help = "address space a job's decoder may take; 0: 1024", .commands = PLANS},
 	{.key = "fetch-timeout", .type = KX_OPTION_INT, .unit = "seconds", .min = 1, .max = 3600, .value = "30",
 	 .help = "of http, https and s3: to connect, and without a byte, before a request is tried again",
 	 .commands = EMBEDS | KX_CMD_COORDINATOR},

@@ -273,10 +273,11 @@ kx_status kx_packets_seek(struct kx_packets *packets, int64_t at_us, struct kx_e
 		const AVPacket *first = NULL;
 		list_clear(&packets->ahead);
 		if (av_seek_frame(packets->input->format, video->index, ticks, AVSEEK_FLAG_BACKWARD) < 0) {
-			bool disk = packets->input->read_errno != 0;
-			status = kx_error_set(error, disk ? KX_EIO : KX_EUNSUPPORTED,
-					      disk ? KX_ERROR_RETRY : KX_ERROR_POISON,
-					      "%s: seeking failed; index it unsplit", packets->input->name);
+			if (packets->input->source.status)
+				status = kx_io_fail(&packets->input->source, packets->input->name, error);
+			else
+				status = kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON,
+						      "%s: seeking failed; index it unsplit", packets->input->name);
 			break;
 		}
 		status = first_video(packets, packet, &first, error);
