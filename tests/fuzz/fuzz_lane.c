@@ -95,7 +95,7 @@ static void begin(struct fuzz_input *in, size_t index)
 
 static void infer(struct fuzz_input *in)
 {
-	struct kx_item *items[KX_BATCH_MAX];
+	struct kx_item *items[KX_BURST_MAX];
 	size_t track = 0;
 	size_t count = kx_batcher_take(&pipeline.batcher, kx_clock_mono_us(), true, &track, items);
 	float features[DIM], scores[CLASSES] = {0.5f, 0.25f, 0.125f};
