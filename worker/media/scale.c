@@ -114,7 +114,6 @@ static void scale_rows(const struct kx_scaler *scaler, const AVFrame *frame, uns
 	const struct kx_axis *axis = &plan->rows[plan->plane_chroma[plane]];
 	const struct lines lines = lines_of(plan, frame, plane);
 	bool wide = plan->pixels.wide;
-	/* All components of a format have one depth. */
 	unsigned shift = KX_AXIS_BITS + plan->pixels.part[0].depth + plan->pixels.part[0].raise - KX_SAMPLE_BITS;
 	unsigned width = plan->plane_width[plane];
 	for (unsigned at = 0, len; at < width; at += len) {

@@ -48,7 +48,8 @@ bool kx_pixels_describe(enum AVPixelFormat format, struct kx_pixels *ret_pixels)
 	if (pixels.wide && !(desc->flags & AV_PIX_FMT_FLAG_BE) != !AV_HAVE_BIGENDIAN)
 		return false;
 	for (unsigned i = 0; i < pixels.parts; i++) {
-		if (!describe_part(&desc->comp[i], pixels.wide, &pixels.part[i]))
+		if (!describe_part(&desc->comp[i], pixels.wide, &pixels.part[i]) ||
+		    pixels.part[i].depth != pixels.part[0].depth || pixels.part[i].raise != pixels.part[0].raise)
 			return false;
 		pixels.part[i].chroma = i > 0 && !pixels.rgb;
 		if (pixels.planes <= pixels.part[i].plane)

@@ -21,7 +21,7 @@ struct kx_component {
 };
 
 struct kx_pixels {
-	struct kx_component part[3]; /* Y, U, V or R, G, B or Y alone */
+	struct kx_component part[3]; /* Y, U, V or R, G, B or Y alone; all of one depth */
 	unsigned parts;
 	unsigned planes;
 	unsigned chroma_x; /* log2 of pixels to a chroma sample */
