@@ -1,9 +1,11 @@
 """Videos in S3: against moto, and against a small server that checks every signature with botocore's own signer."""
+import contextlib
 import logging
 import os
 import unittest
 import urllib.parse
 import urllib.request
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 import boto3
@@ -125,6 +127,7 @@ class Signed(Handler):
         if code:
             return self.fail(403, code)
         self.server.site.good += 1
+        self.server.site.look()
         path, _, query = self.path.partition("?")
         if "list-type=2" in query:
             return self.list(urllib.parse.parse_qs(query, keep_blank_values=True))
@@ -189,7 +192,23 @@ class Signatures(S3Case):
         site = self.server
         site.key, site.secret, site.token, site.region, site.good, site.pages, site.broken = (
             self.KEY, self.SECRET, None, "", 0, 0, "")
+        site.look = lambda: None
         self.credentials(site.root)
+
+    def test_decoders_know_no_secret(self):
+        seen = []
+
+        def look():
+            for pid in self.processes.find("decoder-host"):
+                with contextlib.suppress(OSError):  # it has just ended
+                    seen.append(Path(f"/proc/{pid}/environ").read_bytes())
+
+        self.server.look = look
+        self.assertEqual(self.index("s3://films/plain.mp4", env={"https_proxy": "http://anna:geheim@nowhere"})["done"], 1)
+        self.assertTrue(seen)
+        for environment in seen:
+            self.assertNotIn(self.SECRET.encode(), environment)
+            self.assertNotIn(b"geheim", environment)
 
     def test_every_request_is_signed(self):
         report = self.index("s3://films/")
