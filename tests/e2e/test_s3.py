@@ -173,8 +173,12 @@ class Signed(Handler):
         site.pages += 1
         if site.broken:
             return self.xml(site.broken)
+
+        def etag_of(path):
+            return site.files[path].etag.strip('"') if site.bare else site.files[path].etag
+
         objects = "".join(
-            f"<Contents><Key>{escape(path.removeprefix('/films/'))}</Key><ETag>{escape(site.files[path].etag)}</ETag>"
+            f"<Contents><Key>{escape(path.removeprefix('/films/'))}</Key><ETag>{escape(etag_of(path))}</ETag>"
             f"<Size>{len(site.files[path].data)}</Size><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
             for path in keys[start:start + PAGE])
         more = start + PAGE < len(keys)
@@ -192,7 +196,7 @@ class Signatures(S3Case):
         site = self.server
         site.key, site.secret, site.token, site.region, site.good, site.pages, site.broken = (
             self.KEY, self.SECRET, None, "", 0, 0, "")
-        site.look = lambda: None
+        site.look, site.bare = lambda: None, False
         self.credentials(site.root)
 
     def test_decoders_know_no_secret(self):
@@ -209,6 +213,10 @@ class Signatures(S3Case):
         for environment in seen:
             self.assertNotIn(self.SECRET.encode(), environment)
             self.assertNotIn(b"geheim", environment)
+
+    def test_listings_without_quotes(self):
+        self.server.bare = True
+        self.assertEqual(self.index("s3://films/deep/")["done"], 1)
 
     def test_every_request_is_signed(self):
         report = self.index("s3://films/")
