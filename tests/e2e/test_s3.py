@@ -111,6 +111,7 @@ class Moto(S3Case):
                            "s3://nowhere/all/", "NoSuchBucket")
         report = self.index("s3://films/none.mp4", status=kit.QUARANTINED)
         self.assertEqual(report["reasons"], {"not-found": 1})
+        self.assertIn("ends in '/'", self.inputs()["none.mp4"]["message"])
         self.s3.put_object(Bucket="films", Key="empty.mp4", Body=b"")
         self.assertEqual(self.index("s3://films/empty.mp4", status=kit.QUARANTINED)["reasons"], {"empty-file": 1})
         self.assertEqual(self.index("s3://films/no-such-prefix/")["done"], 0)
