@@ -18,17 +18,18 @@
 struct kx_stop kx_interrupted;
 
 static const struct kx_command commands[] = {
-	{"index", KX_CMD_INDEX, "SOURCE...", "index folders, files or manifests, all roles in this process",
-	 "SOURCE is a folder (searched to its bottom), a file, or a manifest: .jsonl or .csv with the fields id and path "
-	 "(or url: file:// only), optional title, labels and duration_ms. Only what is new, changed or was unfinished is "
+	{"index", KX_CMD_INDEX, "SOURCE...", "index folders, files, manifests or addresses, all roles in this process",
+	 "SOURCE is a folder (searched to its bottom), a file, an address (https://host/a.mp4, "
+	 "s3://bucket/a.mp4, s3://bucket/prefix/), or a manifest: .jsonl or .csv with the fields id and path (or url: file, "
+	 "http, https, s3), optional title, labels and duration_ms. Only what is new, changed or was unfinished is "
 	 "decoded. Ctrl-C stops and keeps what is done; the same command goes on. Exit status 3: some inputs were "
 	 "quarantined; kinodex dead list says why.",
 	 kx_cmd_index},
-	{"similar", KX_CMD_SIMILAR, "ID|FILE", "the nearest videos, and the moments that match",
-	 "ID as kinodex status --state all lists it. A FILE that is not indexed is embedded on the spot. The score is the "
+	{"similar", KX_CMD_SIMILAR, "ID|FILE|URL", "the nearest videos, and the moments that match",
+	 "ID as kinodex status --state all lists it. A FILE or URL that is not indexed is embedded on the spot. The score is the "
 	 "weighted mean of the cosines of picture and sound over what both videos have.",
 	 kx_cmd_similar},
-	{"classify", KX_CMD_CLASSIFY, "ID|FILE", "what a video shows and sounds like, whole and moment by moment",
+	{"classify", KX_CMD_CLASSIFY, "ID|FILE|URL", "what a video shows and sounds like, whole and moment by moment",
 	 "ImageNet classes for the picture, AudioSet classes for the sound, and with --actions Kinetics classes.",
 	 kx_cmd_classify},
 	{"status", KX_CMD_STATUS, "", "what the data directory holds and how each input ended", "", kx_cmd_status},

@@ -1,5 +1,6 @@
 /* What is in a bucket: ListObjectsV2, page by page. */
 #include <expat.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,6 +76,16 @@ static void keep(char *out, size_t out_len, const char *text)
 		memcpy(out, text, strlen(text) + 1);
 }
 
+/* As it stands in the head of the object itself; some servers leave its quotes out in listings. */
+static void keep_etag(struct listed *object, const char *text)
+{
+	bool bare = text[0] && text[0] != '"' && text[0] != 'W';
+	if (bare && strlen(text) + 3 <= sizeof(object->etag))
+		sprintf(object->etag, "\"%s\"", text);
+	else if (!bare)
+		keep(object->etag, sizeof(object->etag), text);
+}
+
 static kx_status end_of_field(struct kx_fetch_list *list, const char *name, const char *text)
 {
 	struct listed *object = &list->page[list->count];
@@ -83,7 +94,7 @@ static kx_status end_of_field(struct kx_fetch_list *list, const char *name, cons
 		return object->key ? KX_OK : KX_ENOMEM;
 	}
 	if (strcmp(name, "ETag") == 0)
-		keep(object->etag, sizeof(object->etag), text);
+		keep_etag(object, text);
 	else if (strcmp(name, "LastModified") == 0)
 		keep(object->modified, sizeof(object->modified), text);
 	else if (strcmp(name, "Size") == 0)

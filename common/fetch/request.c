@@ -185,7 +185,8 @@ static void judge_answer(const struct kx_request *request, const struct kx_targe
 			       "%.300s: the bucket is in another region: set AWS_REGION=%s", target->name, region);
 	else if (status == 404 || status == 410)
 		kx_trouble_say(ret, KX_ENOTFOUND, KX_REASON_NOT_FOUND, false,
-			       "%.300s: the server has none (%ld%s): check the address", target->name, status, code);
+			       "%.300s: the server has none (%ld%s): check the address%s", target->name, status, code,
+			       target->is_s3 ? "; one that means all objects under it ends in '/'" : "");
 	else if (status == 401 || status == 403)
 		kx_trouble_say(ret, KX_EPERM, KX_REASON_NO_PERMISSION, false, "%.300s: the server refuses it (%ld%s): %s",
 			       target->name, status, code, cure_of_refusal(target, code));

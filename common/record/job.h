@@ -11,7 +11,7 @@ struct kx_job {
 	uint32_t part;       /* 0-based, of `parts` */
 	uint32_t parts;
 	uint32_t tracks;     /* of enum kx_track */
-	char *source;        /* absolute path */
+	char *source;        /* absolute path, or an address (kx_fetch_is_url()); content_sha256 is then its fingerprint */
 	uint8_t content_sha256[KX_SHA_LEN];
 	uint64_t content_bytes;
 	uint64_t start_us;   /* visual span [start, end); audio is never split (docs/decisions) */

@@ -1,9 +1,11 @@
 """Videos in S3: against moto, and against a small server that checks every signature with botocore's own signer."""
+import contextlib
 import logging
 import os
 import unittest
 import urllib.parse
 import urllib.request
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 import boto3
@@ -109,6 +111,7 @@ class Moto(S3Case):
                            "s3://nowhere/all/", "NoSuchBucket")
         report = self.index("s3://films/none.mp4", status=kit.QUARANTINED)
         self.assertEqual(report["reasons"], {"not-found": 1})
+        self.assertIn("ends in '/'", self.inputs()["none.mp4"]["message"])
         self.s3.put_object(Bucket="films", Key="empty.mp4", Body=b"")
         self.assertEqual(self.index("s3://films/empty.mp4", status=kit.QUARANTINED)["reasons"], {"empty-file": 1})
         self.assertEqual(self.index("s3://films/no-such-prefix/")["done"], 0)
@@ -125,6 +128,7 @@ class Signed(Handler):
         if code:
             return self.fail(403, code)
         self.server.site.good += 1
+        self.server.site.look()
         path, _, query = self.path.partition("?")
         if "list-type=2" in query:
             return self.list(urllib.parse.parse_qs(query, keep_blank_values=True))
@@ -170,8 +174,12 @@ class Signed(Handler):
         site.pages += 1
         if site.broken:
             return self.xml(site.broken)
+
+        def etag_of(path):
+            return site.files[path].etag.strip('"') if site.bare else site.files[path].etag
+
         objects = "".join(
-            f"<Contents><Key>{escape(path.removeprefix('/films/'))}</Key><ETag>{escape(site.files[path].etag)}</ETag>"
+            f"<Contents><Key>{escape(path.removeprefix('/films/'))}</Key><ETag>{escape(etag_of(path))}</ETag>"
             f"<Size>{len(site.files[path].data)}</Size><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
             for path in keys[start:start + PAGE])
         more = start + PAGE < len(keys)
@@ -189,7 +197,27 @@ class Signatures(S3Case):
         site = self.server
         site.key, site.secret, site.token, site.region, site.good, site.pages, site.broken = (
             self.KEY, self.SECRET, None, "", 0, 0, "")
+        site.look, site.bare = lambda: None, False
         self.credentials(site.root)
+
+    def test_decoders_know_no_secret(self):
+        seen = []
+
+        def look():
+            for pid in self.processes.find("decoder-host"):
+                with contextlib.suppress(OSError):  # it has just ended
+                    seen.append(Path(f"/proc/{pid}/environ").read_bytes())
+
+        self.server.look = look
+        self.assertEqual(self.index("s3://films/plain.mp4", env={"https_proxy": "http://anna:geheim@nowhere"})["done"], 1)
+        self.assertTrue(seen)
+        for environment in seen:
+            self.assertNotIn(self.SECRET.encode(), environment)
+            self.assertNotIn(b"geheim", environment)
+
+    def test_listings_without_quotes(self):
+        self.server.bare = True
+        self.assertEqual(self.index("s3://films/deep/")["done"], 1)
 
     def test_every_request_is_signed(self):
         report = self.index("s3://films/")

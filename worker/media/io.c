@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -25,12 +26,12 @@ kx_status kx_io_fail(const struct kx_io *io, const char *name, struct kx_error *
 
 /* ---- behind a socket ---- */
 
-/* Plain reads and writes, so that a confined process needs no more. */
+/* A confined process needs read and sendto for it. */
 static bool put(int fd, const struct kx_stream_ask *ask)
 {
 	ssize_t sent;
 	do {
-		sent = write(fd, ask, sizeof(*ask));
+		sent = send(fd, ask, sizeof(*ask), MSG_NOSIGNAL);
 	} while (sent < 0 && errno == EINTR);
 	return sent == (ssize_t)sizeof(*ask);
 }

@@ -141,6 +141,10 @@ static void a_fetcher_that_is_gone(void **state)
 	assert_int_equal(kx_io_read(&io, 0, bytes, sizeof(bytes)), -1);
 	assert_true(io.retriable);
 	close_stream(&stream);
+	open_stream(&stream);
+	close(stream.far);
+	assert_int_equal(kx_io_open(&io, stream.near), KX_EIO); /* without a signal */
+	close(stream.near);
 }
 
 static void files_are_read_in_place(void **state)

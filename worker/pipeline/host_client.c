@@ -7,6 +7,7 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -20,6 +21,17 @@
 /* The host must have one thread, and OpenBLAS makes its threads when it is loaded: tell it not to. */
 static char one_blas_thread[] = "OPENBLAS_NUM_THREADS=1";
 
+/* Children decode what strangers made, and need none of what the fetcher logs in with. */
+static bool is_for_the_host(const char *variable)
+{
+	const char *equals = strchr(variable, '=');
+	size_t len = equals ? (size_t)(equals - variable) : strlen(variable);
+
+	if (kx_str_starts(variable, "AWS_") || kx_str_starts(variable, "OPENBLAS_NUM_THREADS="))
+		return false;
+	return len < strlen("_proxy") || strncasecmp(variable + len - strlen("_proxy"), "_proxy", strlen("_proxy")) != 0;
+}
+
 static char **host_environment(void)
 {
 	size_t count = 0, kept = 0;
@@ -31,7 +43,7 @@ static char **host_environment(void)
 	if (!env)
 		return NULL;
 	for (size_t i = 0; i < count; i++) {
-		if (!kx_str_starts(environ[i], "OPENBLAS_NUM_THREADS="))
+		if (is_for_the_host(environ[i]))
 			env[kept++] = environ[i];
 	}
 	env[kept] = one_blas_thread;
