@@ -54,6 +54,8 @@ static void XMLCALL on_start(void *ctx, const XML_Char *name, const XML_Char **a
 	kx_buf_clear(&list->text);
 	if (++list->depth > DEPTH_MAX)
 		list->status = KX_ECORRUPT;
+	if (list->status != KX_OK) /* what the object at hand owns must not be forgotten for a next one */
+		return;
 	if (list->depth != 2 || strcmp(name, "Contents") != 0)
 		return;
 	list->in_object = list->count < PAGE_OBJECTS_MAX;
@@ -295,7 +297,8 @@ kx_status kx_fetch_list_next(struct kx_fetch_list *list, struct kx_fetch_object 
 	for (;;) {
 		if (list->at < list->count) {
 			const struct listed *listed = &list->page[list->at++];
-			if (!kx_str_starts(listed->key, list->prefix) || kx_str_ends(listed->key, "/"))
+			/* No object's key is empty; the address of such a one would be the bucket's. */
+			if (!listed->key[0] || !kx_str_starts(listed->key, list->prefix) || kx_str_ends(listed->key, "/"))
 				continue;
 			return describe(list, listed, ret) == KX_OK ? KX_OK : kx_error_nomem(error);
 		}
