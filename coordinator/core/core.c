@@ -174,7 +174,7 @@ static void describe_job(const struct kx_core *core, const struct part *part, st
 {
 	const struct kx_core_options *options = &core->options;
 	const struct kx_input *input = part->video->input;
-	struct kx_limits limits = kx_plan_limits(part->span_us);
+	struct kx_limits limits = kx_plan_limits(part->span_us, input->content_bytes);
 	*ret = (struct kx_job){
 		.run_id = core->run_id,
 		.video_id = input->video_id,
@@ -524,7 +524,8 @@ static kx_status on_bus(struct step *step)
 
 static uint64_t patience_us(const struct kx_core *core, const struct part *part)
 {
-	uint64_t wall_ms = or_default(core->options.wall_limit_ms, kx_plan_limits(part->span_us).wall_ms);
+	struct kx_limits limits = kx_plan_limits(part->span_us, part->video->input->content_bytes);
+	uint64_t wall_ms = or_default(core->options.wall_limit_ms, limits.wall_ms);
 	return core->options.silence_us + 2 * wall_ms * 1000;
 }
 

@@ -41,11 +41,20 @@ uint64_t kx_plan_span_us(const struct kx_probe_info *info, const struct kx_span 
 	return end_us > span->start_us ? end_us - span->start_us : 0;
 }
 
-struct kx_limits kx_plan_limits(uint64_t span_us)
+/* Ten minutes are believed of any file, beyond that a second for each kilobyte, which a still picture takes about. What
+ * takes less is also decoded far faster than the limits ask for. */
+static uint64_t believable_ms(uint64_t content_bytes)
+{
+	return 600000 + content_bytes;
+}
+
+struct kx_limits kx_plan_limits(uint64_t span_us, uint64_t content_bytes)
 {
 	/* Without a length a job may take what an hour may. Decoding is 20 to 500 times faster than real time; slower than
 	 * a quarter of it on a crowded machine is a file that is made to be slow. */
 	uint64_t span_ms = (span_us != 0 ? span_us : 3600000000u) / 1000;
+	if (span_us != 0 && span_ms > believable_ms(content_bytes))
+		span_ms = believable_ms(content_bytes);
 	return (struct kx_limits){
 		.wall_ms = 300000 + 8 * span_ms,
 		.cpu_ms = 120000 + 4 * span_ms,

@@ -22,11 +22,12 @@ struct kx_span kx_plan_span(const struct kx_probe_info *info, uint64_t segment_u
 /* Length of media that a span holds, in microseconds; 0 when the container does not say. */
 uint64_t kx_plan_span_us(const struct kx_probe_info *info, const struct kx_span *span);
 
-/* What a job of that length may take before its child is ended. */
+/* What a job of that length (0: not said) may take before its child is ended. A container may claim any length, so
+ * only as much of it counts as a file of that many bytes can hold. */
 struct kx_limits {
 	uint64_t wall_ms, cpu_ms, memory_bytes;
 };
-struct kx_limits kx_plan_limits(uint64_t span_us);
+struct kx_limits kx_plan_limits(uint64_t span_us, uint64_t content_bytes);
 
 /* Predicted CPU seconds of indexing the whole video at fps, on a core of about 2023: a rule of thumb for the plan that
  * index prints, good to a factor of two. */

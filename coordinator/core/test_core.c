@@ -467,10 +467,20 @@ static void every_input_ends_exactly_once(void **state)
 static void limits_grow_with_the_span(void **state)
 {
 	(void)state;
-	struct kx_limits short_job = kx_plan_limits(SECOND_US), long_job = kx_plan_limits(3600 * SECOND_US);
-	struct kx_limits unknown = kx_plan_limits(0);
+	const uint64_t film = 300u << 20;
+	struct kx_limits short_job = kx_plan_limits(SECOND_US, film), long_job = kx_plan_limits(3600 * SECOND_US, film);
+	struct kx_limits unknown = kx_plan_limits(0, film);
 	assert_true(short_job.wall_ms < long_job.wall_ms && short_job.cpu_ms < long_job.cpu_ms);
 	assert_int_equal(unknown.wall_ms, long_job.wall_ms);
+}
+
+static void a_small_file_that_claims_years_gets_minutes(void **state)
+{
+	(void)state;
+	struct kx_limits liar = kx_plan_limits(UINT64_C(100) * 365 * 86400 * SECOND_US, 20000);
+	struct kx_limits honest = kx_plan_limits(620 * SECOND_US, 20000);
+	assert_int_equal(liar.wall_ms, honest.wall_ms);
+	assert_int_equal(liar.cpu_ms, honest.cpu_ms);
 }
 
 static void a_file_that_cannot_be_split_is_one_job(void **state)
@@ -500,6 +510,7 @@ int main(void)
 		cmocka_unit_test(silence_is_not_waited_for_for_ever),
 		cmocka_unit_test_teardown(every_input_ends_exactly_once, tell_seed),
 		cmocka_unit_test(limits_grow_with_the_span),
+		cmocka_unit_test(a_small_file_that_claims_years_gets_minutes),
 		cmocka_unit_test(a_file_that_cannot_be_split_is_one_job),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
