@@ -196,6 +196,12 @@ class Fetch(FetchCase):
         del site.files["/films/a%20b.mp4?v=1"]
         self.assertEqual(self.index(f"{site.root}/other/a%20b.mp4")["done"], 1)
 
+    def test_waiting_is_not_the_job_s_fault(self):
+        """What a server takes is no part of the decoder's time, which has a limit here that it would be over."""
+        site = self.site({"/a.mp4": File(read(CLIP), slow=150_000)})
+        report = self.index(f"{site.root}/a.mp4", "--job-wall-limit", "2", "--attempts", "1")
+        self.assertEqual(report["done"], 1)
+
     def test_replay(self):
         site = self.site({"/a.mp4": File(read(CLIP), fails=[404])})
         self.index(f"{site.root}/a.mp4", status=kit.QUARANTINED)
