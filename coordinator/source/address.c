@@ -6,19 +6,19 @@
 #include "coordinator/source/internal.h"
 
 struct address {
-	struct kx_source source;
+	struct kx_source source; /* its root is without user and signature, which may be others each time */
+	char *url;               /* as it was given */
 	struct kx_fetch_list *list; /* NULL: a single object */
 	bool given;
 };
 
-/* Its signature may be another each time, so that it is no part of what a root is. */
 static kx_status single_next(struct address *address, struct kx_source_item **ret, struct kx_error *error)
 {
-	KX_CLEANUP(kx_cleanup_free) char *name = kx_fetch_file_name(address->source.root);
+	KX_CLEANUP(kx_cleanup_free) char *name = kx_fetch_file_name(address->url);
 	KX_CLEANUP(kx_cleanup_free) char *id = name ? kx_source_id_of_path(name) : NULL;
 	if (address->given)
 		return KX_ENOTFOUND;
-	if (!id || kx_source_item_new(id, address->source.root, ret))
+	if (!id || kx_source_item_new(id, address->url, ret))
 		return kx_error_nomem(error);
 	address->given = true;
 	return KX_OK;
@@ -64,7 +64,9 @@ static kx_status address_next(struct kx_source *source, struct kx_source_item **
 
 static void address_done(struct kx_source *source)
 {
-	kx_fetch_list_free(((struct address *)source)->list);
+	struct address *address = (struct address *)source;
+	kx_fetch_list_free(address->list);
+	free(address->url);
 }
 
 static const struct kx_source_kind address_kind = {.next = address_next, .done = address_done};
@@ -76,8 +78,9 @@ kx_status kx_source_open_address(struct kx_fetch *fetch, const char *url, struct
 	if (!address)
 		return kx_error_nomem(error);
 	source = &address->source;
-	*source = (struct kx_source){.kind = &address_kind, .root = kx_strdup(url)};
-	if (!source->root)
+	*source = (struct kx_source){.kind = &address_kind, .root = kx_fetch_name(url)};
+	address->url = kx_strdup(url);
+	if (!source->root || !address->url)
 		return kx_error_nomem(error);
 	if (strlen(url) > KX_PATH_MAX)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "an address of %zu bytes, and at most %u are read",

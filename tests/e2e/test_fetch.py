@@ -196,6 +196,27 @@ class Fetch(FetchCase):
         del site.files["/films/a%20b.mp4?v=1"]
         self.assertEqual(self.index(f"{site.root}/other/a%20b.mp4")["done"], 1)
 
+    def test_waiting_is_not_the_job_s_fault(self):
+        """What a server takes is no part of the decoder's time, which has a limit here that it would be over."""
+        site = self.site({"/a.mp4": File(read(CLIP), slow=150_000)})
+        report = self.index(f"{site.root}/a.mp4", "--job-wall-limit", "2", "--attempts", "1")
+        self.assertEqual(report["done"], 1)
+
+    def test_replay(self):
+        site = self.site({"/a.mp4": File(read(CLIP), fails=[404])})
+        self.index(f"{site.root}/a.mp4", status=kit.QUARANTINED)
+        self.run_kinodex("dead replay", "a.mp4", "--data", self.data)
+        self.assertEqual(self.inputs()["a.mp4"]["state"], "done")
+
+    def test_a_new_signature_is_no_new_video(self):
+        files = {f"/a.mp4?v=1&Signature={word}": File(read(CLIP)) for word in ("old", "new")}
+        site = self.site(files)
+        self.assertEqual(self.index(f"{site.root}/a.mp4?v=1&Signature=old")["done"], 1)
+        site.files["/a.mp4?v=1&Signature=old"].fails = [403] * 99
+        report = self.index(f"{site.root}/a.mp4?v=1&Signature=new")
+        self.assertEqual((report["done"], report["quarantined"], report["unchanged"]), (0, 0, 1))
+        self.assertTrue(self.inputs()["a.mp4"]["source"].endswith("Signature=new"))
+
 
 if __name__ == "__main__":
     unittest.main()

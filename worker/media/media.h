@@ -40,7 +40,7 @@ struct kx_media_sink {
 	kx_status (*patch)(void *ctx, const struct kx_sample *sample);
 };
 
-/* What is in the file. fd: seekable, borrowed. On failure *ret_reason says why in the ledger's terms and the error
+/* What is in the file. fd, borrowed: a file, or the reader's end of a stream (common/fetch/stream.h). On failure *ret_reason says why in the ledger's terms and the error
  * names `name`. KX_ECORRUPT, KX_EUNSUPPORTED, KX_ETOOBIG, KX_EIO. */
 kx_status kx_media_probe(int fd, const char *name, struct kx_probe_info *ret_info, enum kx_reason *ret_reason,
 			 struct kx_error *error) KX_MUST_CHECK;
