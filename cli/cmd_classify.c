@@ -9,6 +9,7 @@
 #include "cli/labels.h"
 #include "cli/lookup.h"
 #include "cli/query.h"
+#include "cli/sampling.h"
 #include "common/base/str.h"
 
 #define MOMENT_S 10u
@@ -158,10 +159,12 @@ int kx_cmd_classify(const struct kx_config *config)
 {
 	if (kx_config_argc(config) != 1)
 		return kx_usage("classify what? Name one video: kinodex classify ID|FILE");
+	struct kx_error error = {0};
+	if (kx_cli_decode(config, &(struct kx_sampling){0}, &error) != KX_OK)
+		return kx_usage("%s", error.message);
 	struct answer answer = {.config = config, .name = kx_config_arg(config, 0)};
 	if (kx_config_flag(config, "json"))
 		answer.json = json_pack("{s:s, s:[], s:[]}", "query", answer.name, "video", "moments");
-	struct kx_error error = {0};
 	kx_status status = classify(&answer, &error);
 	if (status == KX_OK && kx_config_flag(config, "json"))
 		status = kx_json_print(json_incref(answer.json), &error);

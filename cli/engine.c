@@ -100,9 +100,8 @@ kx_status kx_engine_start(struct kx_engine *engine, const struct kx_config *conf
 	return kx_pipeline_new(&options, &engine->pipeline, error);
 }
 
-kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_config *config, double fps,
-			   enum kx_decode_mode mode, uint64_t moment_us, uint8_t ret[KX_SHA_LEN],
-			   struct kx_error *error)
+kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_config *config,
+			   const struct kx_sampling *sampling, uint8_t ret[KX_SHA_LEN], struct kx_error *error)
 {
 	struct kx_runtime *runtime = NULL;
 	char visual[KX_SPACE_MAX], audio[KX_SPACE_MAX];
@@ -114,7 +113,7 @@ kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_confi
 	if (kx_bundle_space(engine->visual, KX_MEDIA_PREPROCESS, precision, visual) != KX_OK ||
 	    kx_bundle_space(engine->audio, KX_MEDIA_PREPROCESS, precision, audio) != KX_OK)
 		return kx_error_nomem(error);
-	kx_recipe(visual, audio, fps, mode, moment_us, ret);
+	kx_recipe(visual, audio, sampling, ret);
 	return KX_OK;
 }
 

@@ -18,8 +18,8 @@ kx_status kx_engine_open(const struct kx_config *config, struct kx_engine **ret,
 kx_status kx_engine_start(struct kx_engine *engine, const struct kx_config *config, const char *run_dir,
 			  struct kx_error *error) KX_MUST_CHECK;
 /* The recipe of a pipeline that was started with these bundles and options, without starting one. */
-kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_config *config, double fps,
-			   enum kx_decode_mode mode, uint64_t moment_us, uint8_t ret[KX_SHA_LEN],
+kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_config *config,
+			   const struct kx_sampling *sampling, uint8_t ret[KX_SHA_LEN],
 			   struct kx_error *error) KX_MUST_CHECK;
 void kx_engine_free(struct kx_engine *engine);
 void kx_engine_cleanup(struct kx_engine **engine);

@@ -27,8 +27,10 @@ static const struct kx_option table[] = {
 	{.key = "segment", .type = KX_OPTION_INT, .unit = "seconds", .min = 10, .max = 86400, .value = "300",
 	 .help = "longest span of pictures in one job, a multiple of 10; longer videos are split",
 	 .commands = PLANS},
-	{.key = "decode", .type = KX_OPTION_CHOICE, .choices = "exact", .value = "exact",
-	 .help = "which frame stands for an instant; exact: the one on screen then", .commands = PLANS},
+	{.key = "decode", .type = KX_OPTION_TEXT, .unit = "MODE", .value = "exact",
+	 .help = "which frame stands for an instant; exact: the one on screen then; tol=SECONDS: the cheapest to decode of "
+		 "those so near; keyframe: the nearest key frame, and no other is decoded",
+	 .commands = PLANS | KX_CMD_SIMILAR | KX_CMD_CLASSIFY},
 	{.key = "workers", .letter = 'w', .type = KX_OPTION_INT, .unit = "processes", .min = 0, .max = 1024,
 	 .value = "0", .help = "decoder processes at a time; 0: one a core", .commands = EMBEDS},
 	{.key = "streams", .type = KX_OPTION_INT, .unit = "threads", .min = 0, .max = 1024, .value = "0",

@@ -20,6 +20,7 @@ static Kinodex__V1__DecodeRequest *kx_decode_request_write(struct kx_writer *w,
 	m->tracks = request->tracks;
 	m->fps = request->fps;
 	m->decode_mode = request->decode_mode;
+	m->decode_tolerance_us = request->decode_tolerance_us;
 	m->start_us = request->start_us;
 	m->end_us = request->end_us;
 	m->width = request->width;
@@ -41,6 +42,7 @@ static void request_read_sampling(struct kx_reader *r, const Kinodex__V1__Decode
 	request->tracks = kx_read_tracks(r, m->tracks);
 	request->fps = kx_read_fps(r, m->fps);
 	request->decode_mode = kx_read_decode_mode(r, m->decode_mode);
+	request->decode_tolerance_us = kx_read_decode_tolerance(r, request->decode_mode, m->decode_tolerance_us);
 	request->start_us = kx_read_us(r, "start_us", m->start_us);
 	request->end_us = kx_read_us(r, "end_us", m->end_us);
 	if (request->end_us != 0 && request->end_us <= request->start_us)

@@ -12,6 +12,7 @@ struct kx_decode_request {
 	uint32_t tracks;
 	double fps;
 	enum kx_decode_mode decode_mode;
+	uint64_t decode_tolerance_us; /* of KX_DECODE_TOLERANT, else 0 */
 	uint64_t start_us;
 	uint64_t end_us; /* 0: to the end */
 	uint32_t width;  /* of the frames wanted */

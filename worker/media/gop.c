@@ -20,6 +20,7 @@ struct kx_gop {
 	struct kx_picker *picker;
 	struct group *current; /* complete, to be decoded */
 	struct group *next;    /* being collected */
+	struct kx_select_group before; /* a copy, while frames of the group before are inside the decoder */
 	struct kx_select_plan plan;
 	AVFrame *frame;
 	bool selective;
@@ -109,6 +110,12 @@ static int64_t frame_span(const struct kx_gop *gop, int64_t ticks)
 	return us > 0 ? us : gop->video->frame_us;
 }
 
+/* Grid points have a tolerance. */
+static bool chooses(const struct kx_gop *gop)
+{
+	return gop->picker->grid.tolerance_us > 0;
+}
+
 /* Hands everything that the decoder has ready to the picker. */
 static kx_status receive_all(struct kx_gop *gop, struct kx_error *error)
 {
@@ -122,7 +129,8 @@ static kx_status receive_all(struct kx_gop *gop, struct kx_error *error)
 		int64_t end = pts + frame_span(gop, gop->frame->pkt_duration);
 		if (end > gop->decoded_end_us)
 			gop->decoded_end_us = end;
-		status = kx_picker_push(gop->picker, gop->frame, pts);
+		status = chooses(gop) && gop->picker->expected ? kx_picker_push_chosen(gop->picker, gop->frame, pts)
+							       : kx_picker_push(gop->picker, gop->frame, pts);
 		if (status)
 			return status;
 	}
@@ -165,7 +173,7 @@ static kx_status end_group(struct kx_gop *gop, const struct group *next, bool fo
 	if (status)
 		return status;
 	if (!next)
-		return kx_picker_finish(gop->picker);
+		return kx_picker_finish(gop->picker, gop->picker->expected ? gop->latest_us : KX_NO_TIME);
 	return !follows_on && next->select.usable ? kx_picker_advance(gop->picker, next->select.times[0]) : KX_OK;
 }
 
@@ -177,6 +185,7 @@ static kx_status decode_again(struct kx_gop *gop, const struct group *next, bool
 	if (++gop->misses > MISSES_MAX)
 		gop->selective = false;
 	gop->picker->expected = NULL;
+	gop->picker->before = NULL;
 	gop->picker->missed = false;
 	kx_picker_forget(gop->picker);
 	kx_video_flush(gop->video);
@@ -184,14 +193,40 @@ static kx_status decode_again(struct kx_gop *gop, const struct group *next, bool
 	return status ? status : end_group(gop, next, next && (!gop->selective || next_needs), error);
 }
 
+/* With a tolerance: the chosen frames are all out, or the next group follows on and they come with its. */
+static kx_status end_chosen(struct kx_gop *gop, bool follows_on, struct kx_error *error)
+{
+	kx_status status = follows_on ? KX_OK : drain(gop, error);
+	if (!status && !follows_on)
+		status = kx_picker_check_chosen(gop->picker);
+	gop->picker->before = NULL;
+	if (follows_on) {
+		gop->before = gop->current->select;
+		gop->picker->before = &gop->before;
+	}
+	return status;
+}
+
+/* What a group that was decoded whole left open before this one begins. */
+static kx_status close_held(struct kx_gop *gop)
+{
+	kx_status status = kx_picker_advance(gop->picker, gop->current->select.times[0]);
+	kx_picker_forget(gop->picker);
+	return status;
+}
+
 static kx_status decode_planned(struct kx_gop *gop, const struct group *next, bool next_needs, struct kx_error *error)
 {
+	kx_status status = chooses(gop) ? close_held(gop) : KX_OK;
+	if (status)
+		return status;
 	kx_select_plan(&gop->current->select, next ? &next->select : NULL, &gop->picker->grid, gop->picker->next,
 		       next_needs, &gop->plan);
 	gop->picker->expected = &gop->current->select;
-	kx_status status = send_group(gop, gop->current, gop->plan.keep, error);
+	gop->picker->follows = next ? &next->select : NULL;
+	status = send_group(gop, gop->current, gop->plan.keep, error);
 	if (!status)
-		status = end_group(gop, next, next_needs, error);
+		status = chooses(gop) ? end_chosen(gop, next_needs, error) : end_group(gop, next, next_needs, error);
 	gop->picker->expected = NULL;
 	return gop->picker->missed ? decode_again(gop, next, next_needs, error) : status;
 }
@@ -259,7 +294,9 @@ static void add_packet(struct kx_gop *gop, AVPacket *packet, const struct kx_pic
 		group->select.independent = picture->independent;
 		group->known = picture->starts;
 	}
-	if (!picture->known || av_packet_get_side_data(packet, AV_PKT_DATA_NEW_EXTRADATA, NULL))
+	/* Of what was cut or damaged the decoder may make less than its headers say. */
+	if (!picture->known || (packet->flags & AV_PKT_FLAG_CORRUPT) ||
+	    av_packet_get_side_data(packet, AV_PKT_DATA_NEW_EXTRADATA, NULL))
 		group->known = false;
 	group->select.packets[group->select.count] = (struct kx_select_packet){
 		.pts_us = pts_us,
@@ -324,6 +361,31 @@ kx_status kx_gop_finish(struct kx_gop *gop, struct kx_error *error)
 	if (status || kx_picker_satisfied(gop->picker))
 		return status;
 	return gop->current->filled ? decode_group(gop, NULL, error) : end_group(gop, NULL, false, error);
+}
+
+int64_t kx_gop_idle_until_us(const struct kx_gop *gop, int64_t *ret_dts)
+{
+	const struct group *current = gop->current;
+	const struct group *next = gop->next;
+	if (!gop->selective || kx_picker_satisfied(gop->picker) || next->select.count != 1 || next->sent ||
+	    !current->filled || current->sent || !current->select.usable || !next->known)
+		return KX_NO_TIME;
+	int64_t t = kx_grid_time(&gop->picker->grid, gop->picker->next) - gop->picker->grid.tolerance_us;
+	*ret_dts = next->packets[0]->dts;
+	return next->select.packets[0].pts_us != KX_NO_TIME && t > next->select.packets[0].pts_us &&
+			       *ret_dts != AV_NOPTS_VALUE
+		       ? t
+		       : KX_NO_TIME;
+}
+
+void kx_gop_restart(struct kx_gop *gop)
+{
+	group_clear(gop->current);
+	group_clear(gop->next);
+	gop->picker->before = NULL;
+	kx_picker_forget(gop->picker);
+	if (gop->video->dirty)
+		kx_video_flush(gop->video);
 }
 
 int64_t kx_gop_end_us(const struct kx_gop *gop)

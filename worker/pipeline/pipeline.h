@@ -68,12 +68,21 @@ size_t kx_pipeline_decoders(const struct kx_pipeline *pipeline);
 /* "visual/lite0/..., audio/yamnet/...": the spaces it fills, for people. Owned by the pipeline. */
 const char *kx_pipeline_spaces(const struct kx_pipeline *pipeline);
 
-/* What decides the stored bytes of a job beside the video: spaces (kx_bundle_space(); "" for none), fps, mode, moment.
+/* How pictures are taken from a video and rows put together. */
+struct kx_sampling {
+	double fps;
+	enum kx_decode_mode mode;
+	uint64_t tolerance_us; /* of KX_DECODE_TOLERANT, else 0 */
+	uint64_t moment_us;
+};
+
+/* What decides the stored bytes of a job beside the video: spaces (kx_bundle_space(); "" for none) and sampling.
  * SHA-256. */
-void kx_recipe(const char *visual_space, const char *audio_space, double fps, enum kx_decode_mode mode,
-	       uint64_t moment_us, uint8_t ret[KX_SHA_LEN]);
-void kx_pipeline_recipe(const struct kx_pipeline *pipeline, double fps, enum kx_decode_mode mode, uint64_t moment_us,
+void kx_recipe(const char *visual_space, const char *audio_space, const struct kx_sampling *sampling,
+	       uint8_t ret[KX_SHA_LEN]);
+void kx_pipeline_recipe(const struct kx_pipeline *pipeline, const struct kx_sampling *sampling,
 			uint8_t ret[KX_SHA_LEN]);
+struct kx_sampling kx_job_sampling(const struct kx_job *job);
 
 /* A prober without models: its own decoder host. Thread-safe, blocking, one file at a time; fd is borrowed. */
 struct kx_prober;
