@@ -1,6 +1,7 @@
 #include "worker/media/sample.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/str.h"
@@ -27,6 +28,8 @@ struct sampler {
 	struct kx_gop *gop;   /* of pictures one of the two */
 	struct kx_keys *keys;
 	struct kx_scaler scaler;
+	uint8_t *scaled;      /* a copy of the last frame as it was handed on: several grid points may get the same */
+	int64_t scaled_us;    /* when it is presented */
 	struct kx_audio audio;
 	struct kx_logmel *logmel;
 	bool want_visual;
@@ -46,6 +49,22 @@ static kx_status sink_failure(struct sampler *sampler, kx_status status)
 	return status;
 }
 
+/* Scales the frame, or copies what scaling it gave for the grid point before. */
+static kx_status put_pixels(struct sampler *sampler, const AVFrame *frame, int64_t pts_us, void *memory)
+{
+	size_t bytes = (size_t)sampler->request->width * sampler->request->height * 3;
+	if (sampler->scaled_us == pts_us) {
+		memcpy(memory, sampler->scaled, bytes);
+		return KX_OK;
+	}
+	kx_status status = kx_scaler_run(&sampler->scaler, frame, memory, sampler->error);
+	if (status)
+		return status;
+	memcpy(sampler->scaled, memory, bytes);
+	sampler->scaled_us = pts_us;
+	return KX_OK;
+}
+
 static kx_status emit_frame(void *ctx, const AVFrame *frame, uint64_t k, int64_t grid_us, int64_t pts_us)
 {
 	struct sampler *sampler = ctx;
@@ -53,7 +72,7 @@ static kx_status emit_frame(void *ctx, const AVFrame *frame, uint64_t k, int64_t
 	kx_status status = sampler->sink->acquire(sampler->sink->ctx, &memory);
 	if (status)
 		return sink_failure(sampler, status);
-	status = kx_scaler_run(&sampler->scaler, frame, memory, sampler->error);
+	status = put_pixels(sampler, frame, pts_us, memory);
 	if (status)
 		return kx_error_prefix(sampler->error, status, "%s", sampler->input.name);
 	struct kx_sample sample = {
@@ -111,7 +130,10 @@ static kx_status open_visual(struct sampler *sampler)
 	kx_status status = kx_video_open(&sampler->video, &sampler->packets, sampler->error);
 	if (status)
 		return status;
-	if (kx_picker_init(&sampler->picker, grid, kx_grid_from(&grid, (int64_t)request->start_us), emit_frame,
+	sampler->scaled = malloc((size_t)request->width * request->height * 3);
+	sampler->scaled_us = KX_NO_TIME;
+	if (!sampler->scaled ||
+	    kx_picker_init(&sampler->picker, grid, kx_grid_from(&grid, (int64_t)request->start_us), emit_frame,
 			   sampler) ||
 	    kx_scaler_init(&sampler->scaler, request->width, request->height,
 			   kx_probe_orientation(sampler->input.video)))
@@ -352,6 +374,7 @@ static void sampler_done(struct sampler *sampler)
 	kx_keys_free(sampler->keys);
 	kx_picker_done(&sampler->picker);
 	kx_scaler_done(&sampler->scaler);
+	free(sampler->scaled);
 	kx_video_done(&sampler->video);
 	kx_audio_done(&sampler->audio);
 	kx_logmel_free(sampler->logmel);
