@@ -28,6 +28,8 @@ enum kx_command_bit {
 	KX_CMD_COORDINATOR = 1u << 8,
 	KX_CMD_WORKER = 1u << 9,
 	KX_CMD_SHARD = 1u << 10,
+	KX_CMD_PROBE = 1u << 11,
+	KX_CMD_FRAMES = 1u << 12,
 };
 
 struct kx_command {
@@ -57,6 +59,8 @@ int kx_cmd_status(const struct kx_config *config);
 int kx_cmd_dead(const struct kx_config *config);
 int kx_cmd_verify(const struct kx_config *config);
 int kx_cmd_export(const struct kx_config *config);
+int kx_cmd_probe(const struct kx_config *config);
+int kx_cmd_frames(const struct kx_config *config);
 int kx_cmd_bundle(const struct kx_config *config);
 int kx_cmd_coordinator(const struct kx_config *config);
 int kx_cmd_worker(const struct kx_config *config);

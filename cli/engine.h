@@ -12,6 +12,8 @@ struct kx_engine {
 	struct kx_pipeline *pipeline; /* NULL until started */
 };
 
+/* Path of this executable, which is also the decoder host. The caller frees; NULL when it can't be told. */
+char *kx_engine_program(void);
 /* Opens the bundles only: enough for labels. */
 kx_status kx_engine_open(const struct kx_config *config, struct kx_engine **ret, struct kx_error *error) KX_MUST_CHECK;
 /* Starts decoders and networks; takes a second or two. */

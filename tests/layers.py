@@ -40,6 +40,7 @@ OUTSIDE = {
     "lapack": ["common/learn"],
     "openblas": ["common/learn"],
     "openssl/": ["common/base"],
+    "zlib.h": ["cli"],
     "jansson": ["coordinator/source", "worker/model", "gateway", "cli"],
 }
 GENERATED = ("proto/", ["common/record"])

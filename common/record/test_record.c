@@ -30,6 +30,7 @@ static bool field_is_set(const ProtobufCMessage *message, const ProtobufCFieldDe
 	case PROTOBUF_C_TYPE_MESSAGE:
 		return *(void *const *)(const void *)at != NULL;
 	case PROTOBUF_C_TYPE_UINT64:
+	case PROTOBUF_C_TYPE_SINT64:
 	case PROTOBUF_C_TYPE_DOUBLE:
 		return *(const uint64_t *)(const void *)at != 0;
 	case PROTOBUF_C_TYPE_UINT32:

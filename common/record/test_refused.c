@@ -243,7 +243,7 @@ static void media_out_of_range(void **state)
 {
 	(void)state;
 	REFUSES(&sample_decode_request, r.purpose = 0, KX_ECORRUPT, "DecodeRequest.purpose");
-	REFUSES(&sample_decode_request, r.purpose = 3, KX_ECORRUPT, "DecodeRequest.purpose");
+	REFUSES(&sample_decode_request, r.purpose = KX_DECODE_INSPECT + 1, KX_ECORRUPT, "DecodeRequest.purpose");
 	REFUSES(&sample_decode_request, r.tracks = 0, KX_ECORRUPT, "DecodeRequest.tracks");
 	REFUSES(&sample_decode_request, r.fps = 1000.0, KX_ECORRUPT, "DecodeRequest.fps");
 	REFUSES(&sample_decode_request, r.end_us = 1, KX_ECORRUPT, "DecodeRequest.end_us");

@@ -184,6 +184,23 @@ struct kx_decode_event sample_opened = {
 	.opened = {.container = "mov,mp4", .duration_us = 61000000, .video_codec = "h264", .width = 1920,
 		   .height = 1080, .frame_rate = 29.97, .audio_codec = "aac", .sample_rate = 48000, .channels = 2,
 		   .splittable = true, .has_visual = true, .has_audio = true}};
+static struct kx_probe_stream streams[] = {
+	{.index = 7, .kind = "kind", .codec = "codec", .profile = "profile", .chosen = true, .note = "note",
+	 .duration_us = 5000000, .start_us = -40000, .bit_rate = 1000, .packets = 1000, .key_packets = 1000, .width =
+	 7, .height = 7, .aspect_num = 7, .aspect_den = 7, .rotation = 7, .mirrored = true, .frame_rate = 29.97,
+	 .pixel_format = "pixel_format", .range = "range", .matrix = "matrix", .primaries = "primaries", .transfer =
+	 "transfer", .field_order = "field_order", .sample_rate = 7, .channels = 7, .layout = "layout",
+	 .sample_format = "sample_format"},
+	{.index = 7, .kind = "kind", .codec = "codec", .profile = "profile", .chosen = true, .note = "note",
+	 .duration_us = 5000000, .start_us = -40000, .bit_rate = 1000, .packets = 1000, .key_packets = 1000, .width =
+	 7, .height = 7, .aspect_num = 7, .aspect_den = 7, .rotation = 7, .mirrored = true, .frame_rate = 29.97,
+	 .pixel_format = "pixel_format", .range = "range", .matrix = "matrix", .primaries = "primaries", .transfer =
+	 "transfer", .field_order = "field_order", .sample_rate = 7, .channels = 7, .layout = "layout",
+	 .sample_format = "sample_format"},
+};
+struct kx_decode_event sample_detail = {
+	.ticket = 99, .kind = KX_DECODE_DETAIL,
+	.detail = {.stream_count = 2, .streams = streams, .packets_us = 61000000, .plan = "a plan"}};
 struct kx_decode_event sample_frame = {.ticket = 99, .kind = KX_DECODE_FRAME, .sample = SAMPLE};
 struct kx_decode_event sample_patch = {.ticket = 99, .kind = KX_DECODE_PATCH, .sample = SAMPLE};
 struct kx_decode_event sample_end = {
@@ -252,6 +269,7 @@ const struct record_case record_cases[] = {
 	CASE(kx_decode_request, sample_decode_request, decode_request),
 	CASE(kx_decode_event, sample_opened, decode_event),
 	CASE(kx_decode_event, sample_frame, decode_event),
+	CASE(kx_decode_event, sample_detail, decode_event),
 	CASE(kx_decode_event, sample_patch, decode_event),
 	CASE(kx_decode_event, sample_end, decode_event),
 };

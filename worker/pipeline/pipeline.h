@@ -93,6 +93,11 @@ void kx_prober_free(struct kx_prober *prober);
 kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, struct kx_probe_info *ret_info,
 			  enum kx_reason *ret_reason, struct kx_error *error) KX_MUST_CHECK;
 
+/* The same and every stream in words; the child reads the file to its end. ret_detail: kx_probe_detail_done(). */
+kx_status kx_prober_inspect(struct kx_prober *prober, int fd, const char *name, struct kx_probe_info *ret_info,
+			    struct kx_probe_detail *ret_detail, enum kx_reason *ret_reason,
+			    struct kx_error *error) KX_MUST_CHECK;
+
 /* Body of the hidden command `kinodex decoder-host`: control socket on descriptor 3. Returns an exit status. */
 int kx_decoder_host_main(void);
 

@@ -2,8 +2,8 @@
 import contextlib
 import json
 import math
-import os
 import pathlib
+import select
 import statistics
 import subprocess
 import sys
@@ -11,6 +11,7 @@ import sys
 from . import made, measure, report, samplers
 
 SIDE = samplers.SIDE
+PATIENCE_S = 60  # for an answer of a peer
 # Files in which pictures lean on later ones, from 720p up: what selective decoding is for.
 TARGETS = {"exact": 1.5, "each": 1.0, "hd": 1.6, "tol": 3.0, "keyframe": 1.5, "torch": 1.6, "librosa": 4.0}
 
@@ -28,24 +29,35 @@ def add_arguments(parser):
 class Peer:
     """A process that samples what it is asked to (samplers.py)."""
 
-    def __init__(self, name, env=None):
-        self.name = name
-        self.child = subprocess.Popen([sys.executable, "-m", "bench.samplers", name], stdin=subprocess.PIPE,
-                                      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                                      env={**os.environ, **(env or {})})
+    def __init__(self, name):
+        self.name, self.child = name, None
+
+    def _start(self):
+        self.child = subprocess.Popen([sys.executable, "-m", "bench.samplers", self.name], stdin=subprocess.PIPE,
+                                      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
     def sample(self, clip, fps):
+        if self.child is None:
+            self._start()
         try:
             self.child.stdin.write(json.dumps({"clip": str(clip), "fps": fps}) + "\n")
             self.child.stdin.flush()
-            answer = json.loads(self.child.stdout.readline() or "{}")
+            # decord never comes back from some files.
+            ready, _, _ = select.select([self.child.stdout], [], [], PATIENCE_S)
+            answer = json.loads(self.child.stdout.readline() or "{}") if ready else {}
         except (BrokenPipeError, ValueError):
             answer = {}
+        if not answer:
+            self.child.kill()
+            self.close()
         return answer.get("cpu_s")
 
     def close(self):
-        self.child.stdin.close()
-        self.child.wait()
+        if self.child is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.child.stdin.close()
+            self.child.wait()
+            self.child = None
 
 
 class Ffmpeg:

@@ -13,7 +13,7 @@ PIECES = [("bbb.mp4", 60, 5), ("basketball.mp4", 2, 4), ("box.mp4", 3, 4), ("bbb
 FPS = 24
 
 X264 = ["-c:v", "libx264", "-preset", "fast", "-crf", "22", "-bf", "3", "-sc_threshold", "0", "-pix_fmt", "yuv420p"]
-X265 = ["-c:v", "libx265", "-preset", "veryfast", "-crf", "24", "-tag:v", "hvc1", "-x265-params",
+X265 = ["-c:v", "libx265", "-preset", "ultrafast", "-crf", "24", "-tag:v", "hvc1", "-x265-params",
         "log-level=none:keyint=48:min-keyint=48:scenecut=0:bframes=4"]
 
 MADE = {
@@ -22,9 +22,9 @@ MADE = {
     "h264-720p-gop2.mp4": ("1280:720", [*X264, "-g", "48"]),
     "hevc-1080p.mp4": ("1920:1080", [*X265, "-pix_fmt", "yuv420p"]),
     "hevc-720p-10bit.mp4": ("1280:720", [*X265, "-pix_fmt", "yuv420p10le"]),
-    "vp9-720p.webm": ("1280:720", ["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "5", "-b:v", "2M", "-g", "48",
+    "vp9-720p.webm": ("1280:720", ["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "7", "-b:v", "2M", "-g", "48",
                                    "-pix_fmt", "yuv420p"]),
-    "av1-720p.mp4": ("1280:720", ["-c:v", "libsvtav1", "-preset", "9", "-crf", "35", "-g", "48", "-pix_fmt", "yuv420p"]),
+    "av1-720p.mp4": ("1280:720", ["-c:v", "libsvtav1", "-preset", "10", "-crf", "35", "-g", "48", "-pix_fmt", "yuv420p"]),
 }
 
 
@@ -39,7 +39,7 @@ def _make(samples, size, codec, out):
     done = subprocess.run([*words, "-filter_complex", joined, "-map", "[v]", "-an", *codec, "-movflags", "+faststart",
                            str(part)], capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"error: ffmpeg could not make {out.name}:\n{done.stderr[-1000:]}")
+        sys.exit(f"error: ffmpeg could not make {out.name} ({done.returncode}):\n{done.stderr[-1000:]}")
     part.rename(out)
 
 
