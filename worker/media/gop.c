@@ -24,6 +24,9 @@ struct kx_gop {
 	struct kx_select_plan plan;
 	AVFrame *frame;
 	bool selective;
+	bool whole_tail;    /* the last packet may be cut without saying so, and what the decoder then makes up out of
+			     * earlier frames depends on those: the last two groups are decoded whole */
+	bool ending;        /* `next` is the last group */
 	unsigned misses;    /* groups that did not come out as planned */
 	int64_t before_us;  /* the latest time of the groups before `next` */
 	int64_t latest_us;  /* the latest of all packets so far */
@@ -78,6 +81,7 @@ kx_status kx_gop_new(struct kx_video *video, struct kx_picker *picker, bool sele
 		.next = group_new(),
 		.frame = av_frame_alloc(),
 		.selective = selective && video->clock->has_pts && video->clock->parser.codec != KX_PICTURE_NONE,
+		.whole_tail = kx_input_is(video->clock->input, "mpegts") || kx_input_is(video->clock->input, "mpeg"),
 		.before_us = KX_NO_TIME,
 		.latest_us = KX_NO_TIME,
 		.end_us = KX_NO_TIME,
@@ -241,13 +245,14 @@ static kx_status decode_group(struct kx_gop *gop, const struct group *next, stru
 	bool next_needs = next && (!next_usable ? !next->select.independent
 						: kx_select_needs(&next->select, &gop->picker->grid,
 								  gop->picker->next));
-	if (gop->selective && current->select.usable && next_usable && !current->sent)
+	bool certain = !gop->whole_tail || (next && !gop->ending);
+	if (gop->selective && current->select.usable && next_usable && certain && !current->sent)
 		return decode_planned(gop, next, next_needs, error);
 	kx_status status = current->sent ? KX_OK : send_group(gop, current, NULL, error);
 	if (status)
 		return status;
 	/* All of it went in, so the next may follow on; it must start anew only if it may be left out itself. */
-	bool follows_on = next && (!gop->selective || !next_usable || next_needs);
+	bool follows_on = next && (!gop->selective || !next_usable || next_needs || !certain);
 	return end_group(gop, next, follows_on, error);
 }
 
@@ -303,6 +308,7 @@ static void add_packet(struct kx_gop *gop, AVPacket *packet, const struct kx_pic
 		.shown = !(packet->flags & AV_PKT_FLAG_DISCARD),
 		.droppable = picture->droppable,
 		.params = picture->params,
+		.reorders = picture->reorders,
 		.layer = picture->layer,
 	};
 	group->bytes += (size_t)packet->size;
@@ -356,6 +362,7 @@ kx_status kx_gop_push(struct kx_gop *gop, AVPacket *packet, struct kx_error *err
 kx_status kx_gop_finish(struct kx_gop *gop, struct kx_error *error)
 {
 	kx_status status = KX_OK;
+	gop->ending = true;
 	if (gop->next->filled)
 		status = turn_over(gop, true, error);
 	if (status || kx_picker_satisfied(gop->picker))

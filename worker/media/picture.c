@@ -9,15 +9,41 @@ struct seen {
 	bool idr;
 	bool irap;
 	bool params;
+	bool reorders;
 	bool bad;
 	uint8_t layer;
 };
 
 typedef void unit_fn(struct seen *seen, const uint8_t *unit, size_t len);
 
+/* An Exp-Golomb number, and the bit after it; KX_LONG for one over 30 bits. */
+#define KX_LONG UINT32_MAX
+static uint32_t exp_golomb(const uint8_t *bytes, size_t len, size_t *at)
+{
+	unsigned zeros = 0;
+	uint32_t value = 1;
+	while (*at / 8 < len && !(bytes[*at / 8] >> (7 - *at % 8) & 1u) && zeros < 31) {
+		zeros++;
+		(*at)++;
+	}
+	if (zeros > 30 || (*at + zeros) / 8 >= len)
+		return KX_LONG;
+	(*at)++;
+	for (; zeros > 0; zeros--, (*at)++)
+		value = value << 1 | (bytes[*at / 8] >> (7 - *at % 8) & 1u);
+	return value - 1;
+}
+
+static bool h264_is_b(const uint8_t *unit, size_t len)
+{
+	size_t at = 8;
+	if (exp_golomb(unit, len, &at) == KX_LONG) /* first_mb_in_slice */
+		return false;
+	return exp_golomb(unit, len, &at) % 5 == 1;
+}
+
 static void h264_unit(struct seen *seen, const uint8_t *unit, size_t len)
 {
-	(void)len;
 	unsigned type = unit[0] & 31u;
 	if (type == 7 || type == 8)
 		seen->params = true;
@@ -28,6 +54,8 @@ static void h264_unit(struct seen *seen, const uint8_t *unit, size_t len)
 		seen->needed++;
 	if (type == 5)
 		seen->idr = true;
+	else if (!seen->reorders)
+		seen->reorders = h264_is_b(unit, len);
 }
 
 static void hevc_unit(struct seen *seen, const uint8_t *unit, size_t len)
@@ -66,6 +94,8 @@ static void mpeg2_unit(struct seen *seen, const uint8_t *unit, size_t len)
 	seen->pictures++;
 	if (type != 3)
 		seen->needed++;
+	else
+		seen->reorders = true;
 	if (type == 1 && seen->params && seen->pictures == 1)
 		seen->irap = true;
 }
@@ -84,6 +114,8 @@ static void mpeg4_unit(struct seen *seen, const uint8_t *unit, size_t len)
 	seen->pictures++;
 	if (type != 2)
 		seen->needed++;
+	else
+		seen->reorders = true;
 	if (type == 0)
 		seen->irap = true;
 	/* Two pictures in a packet ("packed bitstream"): the packet's time is not the picture's. */
@@ -224,6 +256,7 @@ struct kx_picture kx_picture_parse(const struct kx_picture_parser *parser, const
 		.independent = starts && seen.idr,
 		.droppable = !seen.needed && !seen.params,
 		.params = seen.params,
+		.reorders = seen.reorders,
 		.layer = seen.layer,
 	};
 }

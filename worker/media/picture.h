@@ -35,6 +35,7 @@ struct kx_picture {
 	bool starts;      /* decoding may start here; only pictures shown before it may need what came earlier */
 	bool independent; /* starts, and no picture after it in decoding order needs anything before it */
 	bool droppable;   /* no other picture of its temporal layer needs it */
+	bool reorders;    /* it may refer to pictures that are shown later and so come before it (B) */
 	bool params;      /* carries parameter sets */
 	uint8_t layer;    /* temporal layer (HEVC), else 0 */
 };

@@ -34,6 +34,22 @@ static int compare_times(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
+/* Some writers put down when pictures are decoded and call it when they are shown. */
+static bool times_of_decoding(const struct kx_select_group *group)
+{
+	bool reorders = false;
+	bool rising = true;
+	int64_t last = KX_NO_TIME;
+	for (size_t i = 0; i < group->count; i++) {
+		if (!group->packets[i].shown)
+			continue;
+		reorders |= group->packets[i].reorders;
+		rising &= group->packets[i].pts_us > last;
+		last = group->packets[i].pts_us;
+	}
+	return reorders && rising;
+}
+
 void kx_select_check(struct kx_select_group *group, int64_t after_us, bool known)
 {
 	group->usable = false;
@@ -56,7 +72,7 @@ void kx_select_check(struct kx_select_group *group, int64_t after_us, bool known
 	for (size_t i = 1; i < group->count; i++)
 		if (group->packets[i].params)
 			return;
-	group->usable = true;
+	group->usable = !times_of_decoding(group);
 }
 
 /* Index of the last time <= t, or time_count when t is before all of them. */

@@ -39,6 +39,7 @@ struct kx_select_packet {
 	bool shown;     /* false: decoded for others only (edit lists) */
 	bool droppable;
 	bool params;
+	bool reorders;
 	uint8_t layer;
 };
 
@@ -53,7 +54,8 @@ struct kx_select_group {
 };
 
 /* Sorts the times, and tells whether planning may trust them: all there, all different, all after after_us (the
- * latest time of the group before; KX_NO_TIME: none), and every picture understood (known). */
+ * latest time of the group before; KX_NO_TIME: none), every picture understood (known), and some shown out of the order
+ * of decoding where there are pictures that ask for it: else the times are only those of decoding. */
 void kx_select_check(struct kx_select_group *group, int64_t after_us, bool known);
 
 struct kx_select_plan {
