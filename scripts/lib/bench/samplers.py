@@ -134,7 +134,8 @@ class Decord:
 
 
 class OpenCv:
-    """OpenCV: every frame grabbed, those wanted retrieved and scaled by the area filter."""
+    """OpenCV: every frame grabbed, those wanted retrieved and scaled by the area filter. It can't go back by a frame, so
+    these are the first ones at or after k/fps: as many, and as much work."""
 
     INTERPOLATION = "INTER_AREA"
 
@@ -147,16 +148,15 @@ class OpenCv:
     def sample(self, path, fps):
         cv2 = self.cv2
         video = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-        how, rate = getattr(cv2, self.INTERPOLATION), video.get(cv2.CAP_PROP_FPS) or 25
-        k = n = 0
+        how, k, start = getattr(cv2, self.INTERPOLATION), 0, None
         while video.grab():
-            # A frame is retrieved while it is the last grabbed: the one before the first that is too late.
-            while k / fps < (n + 1) / rate - 1e-6:
+            at = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            start = at if start is None else start
+            while k / fps <= at - start + 1e-6:
                 ok, frame = video.retrieve()
                 if ok:
                     cv2.resize(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), (SIDE, SIDE), interpolation=how)
                 k += 1
-            n += 1
         return k
 
 
