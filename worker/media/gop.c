@@ -7,7 +7,7 @@
 #define MISSES_MAX 3u
 
 struct group {
-	AVPacket *packets[KX_GROUP_PACKETS_MAX]; /* allocated once, filled by reference */
+	AVPacket *packets[KX_GROUP_PACKETS_MAX]; /* made when first needed, then filled by reference */
 	struct kx_select_group select;           /* select.count is the number of packets */
 	size_t bytes;
 	bool known;  /* every picture was understood */
@@ -33,17 +33,6 @@ struct kx_gop {
 	int64_t end_us;     /* and when its frame ends */
 	int64_t decoded_end_us; /* for streams whose packets do not say */
 };
-
-static struct group *group_new(void)
-{
-	struct group *group = calloc(1, sizeof(*group));
-	if (!group)
-		return NULL;
-	for (size_t i = 0; i < KX_GROUP_PACKETS_MAX; i++)
-		if (!(group->packets[i] = av_packet_alloc()))
-			return group; /* kx_gop_new() looks at the last one */
-	return group;
-}
 
 static void group_free(struct group *group)
 {
@@ -77,8 +66,8 @@ kx_status kx_gop_new(struct kx_video *video, struct kx_picker *picker, bool sele
 	*gop = (struct kx_gop){
 		.video = video,
 		.picker = picker,
-		.current = group_new(),
-		.next = group_new(),
+		.current = calloc(1, sizeof(struct group)),
+		.next = calloc(1, sizeof(struct group)),
 		.frame = av_frame_alloc(),
 		.selective = selective && video->clock->has_pts && video->clock->parser.codec != KX_PICTURE_NONE,
 		.whole_tail = kx_input_is(video->clock->input, "mpegts") || kx_input_is(video->clock->input, "mpeg"),
@@ -87,8 +76,7 @@ kx_status kx_gop_new(struct kx_video *video, struct kx_picker *picker, bool sele
 		.end_us = KX_NO_TIME,
 		.decoded_end_us = KX_NO_TIME,
 	};
-	if (!gop->current || !gop->next || !gop->frame || !gop->current->packets[KX_GROUP_PACKETS_MAX - 1] ||
-	    !gop->next->packets[KX_GROUP_PACKETS_MAX - 1]) {
+	if (!gop->current || !gop->next || !gop->frame) {
 		kx_gop_free(gop);
 		return kx_error_nomem(error);
 	}
@@ -291,9 +279,13 @@ static kx_status spill(struct kx_gop *gop, struct kx_error *error)
 	return status;
 }
 
-static void add_packet(struct kx_gop *gop, AVPacket *packet, const struct kx_picture *picture, int64_t pts_us)
+static kx_status add_packet(struct kx_gop *gop, AVPacket *packet, const struct kx_picture *picture, int64_t pts_us,
+			    struct kx_error *error)
 {
 	struct group *group = gop->next;
+	AVPacket **kept = &group->packets[group->select.count];
+	if (!*kept && !(*kept = av_packet_alloc()))
+		return kx_error_nomem(error);
 	if (!group->filled) {
 		group->filled = true;
 		group->select.independent = picture->independent;
@@ -303,7 +295,7 @@ static void add_packet(struct kx_gop *gop, AVPacket *packet, const struct kx_pic
 	if (!picture->known || (packet->flags & AV_PKT_FLAG_CORRUPT) ||
 	    av_packet_get_side_data(packet, AV_PKT_DATA_NEW_EXTRADATA, NULL))
 		group->known = false;
-	group->select.packets[group->select.count] = (struct kx_select_packet){
+	group->select.packets[group->select.count++] = (struct kx_select_packet){
 		.pts_us = pts_us,
 		.shown = !(packet->flags & AV_PKT_FLAG_DISCARD),
 		.droppable = picture->droppable,
@@ -312,7 +304,8 @@ static void add_packet(struct kx_gop *gop, AVPacket *packet, const struct kx_pic
 		.layer = picture->layer,
 	};
 	group->bytes += (size_t)packet->size;
-	av_packet_move_ref(group->packets[group->select.count++], packet);
+	av_packet_move_ref(*kept, packet);
+	return KX_OK;
 }
 
 /* No plan is to be made any more: what was collected goes in, and from here on each packet as it comes. */
@@ -341,7 +334,9 @@ static kx_status push_grouped(struct kx_gop *gop, AVPacket *packet, int64_t pts_
 		return send_packet(gop, packet, error);
 	if (status)
 		return status;
-	add_packet(gop, packet, &picture, pts_us);
+	status = add_packet(gop, packet, &picture, pts_us, error);
+	if (status)
+		return status;
 	if (gop->next->select.count == KX_GROUP_PACKETS_MAX || gop->next->bytes > GROUP_BYTES_MAX)
 		status = spill(gop, error);
 	return status;
@@ -400,7 +395,7 @@ int64_t kx_gop_end_us(const struct kx_gop *gop)
 	if (!gop->video->clock->has_pts)
 		return gop->decoded_end_us;
 	/* After damage the packets' word is not enough; frames are decoded at least once between grid points. */
-	int64_t slack = 2000000 + (int64_t)(2e6 / gop->picker->grid.fps);
+	int64_t slack = 2000000 + (int64_t)(2e6 / gop->picker->grid.fps) + 2 * gop->picker->grid.tolerance_us;
 	if (gop->video->errors && gop->end_us - gop->decoded_end_us > slack)
 		return gop->decoded_end_us;
 	return gop->end_us;
