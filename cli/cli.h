@@ -28,13 +28,15 @@ enum kx_command_bit {
 	KX_CMD_COORDINATOR = 1u << 8,
 	KX_CMD_WORKER = 1u << 9,
 	KX_CMD_SHARD = 1u << 10,
-	KX_CMD_REPLAY = 1u << 15,
+	KX_CMD_PROBE = 1u << 11,
+	KX_CMD_FRAMES = 1u << 12,
+	KX_CMD_REPLAY = 1u << 13,
 };
 
 /* Commands that start decoders. */
 #define KX_CMDS_DECODE \
 	(KX_CMD_INDEX | KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_WORKER | KX_CMD_DEAD | KX_CMD_COORDINATOR | \
-	 KX_CMD_REPLAY)
+	 KX_CMD_REPLAY | KX_CMD_PROBE | KX_CMD_FRAMES)
 
 struct kx_command {
 	const char *name;
@@ -64,6 +66,8 @@ int kx_cmd_dead(const struct kx_config *config);
 int kx_cmd_replay(const struct kx_config *config);
 int kx_cmd_verify(const struct kx_config *config);
 int kx_cmd_export(const struct kx_config *config);
+int kx_cmd_probe(const struct kx_config *config);
+int kx_cmd_frames(const struct kx_config *config);
 int kx_cmd_bundle(const struct kx_config *config);
 int kx_cmd_coordinator(const struct kx_config *config);
 int kx_cmd_worker(const struct kx_config *config);

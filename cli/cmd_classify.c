@@ -9,6 +9,7 @@
 #include "cli/labels.h"
 #include "cli/lookup.h"
 #include "cli/query.h"
+#include "cli/sampling.h"
 #include "common/base/str.h"
 
 #define MOMENT_S 10u
@@ -76,6 +77,18 @@ static void say_moment(struct answer *answer, const struct kx_engine *engine, en
 	say(answer, &verdict);
 }
 
+/* How its pictures were taken, for machines. */
+static void say_decode(struct answer *answer, enum kx_decode_mode mode, uint64_t tolerance_us, uint64_t error_us)
+{
+	if (answer->json == NULL)
+		return;
+	json_t *decode = json_pack("{s:s, s:f}", "mode", kx_decode_mode_name(mode), "max_time_error_s",
+				   (double)error_us / 1e6);
+	if (mode == KX_DECODE_TOLERANT)
+		json_object_set_new(decode, "tolerance_s", json_real((double)tolerance_us / 1e6));
+	json_object_set_new(answer->json, "decode", decode);
+}
+
 static kx_status classify_stored(struct answer *answer, struct kx_lookup *lookup, const struct kx_engine *engine,
 				 char *id, char **ret_source, struct kx_error *error)
 {
@@ -92,6 +105,7 @@ static kx_status classify_stored(struct answer *answer, struct kx_lookup *lookup
 		say_moment(answer, engine, moment->modality, moment->index, moment->class_count, moment->class_ids,
 			   moment->class_scores);
 	}
+	say_decode(answer, result->decode_mode, result->decode_tolerance_us, result->max_time_error_us);
 	*ret_source = kx_strdup(reply->video->info.source);
 	return *ret_source != NULL ? KX_OK : kx_error_nomem(error);
 }
@@ -111,12 +125,17 @@ static kx_status classify_file(struct answer *answer, struct kx_lookup *lookup, 
 		return status;
 	for (uint32_t i = 0; i < count; i++)
 		say_modality(answer, engine, &modalities[i]);
+	struct kx_sampling sampling = {0};
+	uint64_t error_us = 0;
 	for (uint32_t i = 0; i < embedded->moment_count; i++) {
 		const struct kx_moment *moment = embedded->moments[i];
+		error_us = moment->max_time_error_us > error_us ? moment->max_time_error_us : error_us;
 		say_moment(answer, engine, moment->modality, moment->index, moment->class_count, moment->class_ids,
 			   moment->class_scores);
 	}
-	return KX_OK;
+	status = kx_cli_decode(answer->config, &sampling, error);
+	say_decode(answer, sampling.mode, sampling.tolerance_us, error_us);
+	return status;
 }
 
 static void on_action(void *ctx, const struct kx_bundle *bundle, bool whole, uint32_t moment, uint32_t count,
@@ -158,10 +177,12 @@ int kx_cmd_classify(const struct kx_config *config)
 {
 	if (kx_config_argc(config) != 1)
 		return kx_usage("classify what? Name one video: kinodex classify ID|FILE");
+	struct kx_error error = {0};
+	if (kx_cli_decode(config, &(struct kx_sampling){0}, &error) != KX_OK)
+		return kx_usage("%s", error.message);
 	struct answer answer = {.config = config, .name = kx_config_arg(config, 0)};
 	if (kx_config_flag(config, "json"))
 		answer.json = json_pack("{s:s, s:[], s:[]}", "query", answer.name, "video", "moments");
-	struct kx_error error = {0};
 	kx_status status = classify(&answer, &error);
 	if (status == KX_OK && kx_config_flag(config, "json"))
 		status = kx_json_print(json_incref(answer.json), &error);

@@ -31,6 +31,28 @@ static json_t *modality_json(const struct kx_modality_result *result)
 			 floats_json(result->embedding, result->dim));
 }
 
+/* A row's true time, and how far it is from its place on the grid. */
+static kx_status print_moment(void *ctx, const struct kx_video_record *video, const struct kx_moment *moment,
+			      struct kx_error *error)
+{
+	(void)ctx;
+	json_t *times = json_array(), *errors = json_array();
+	for (uint32_t i = 0; i < moment->count; i++) {
+		uint64_t off_us = moment->time_error_us != NULL ? moment->time_error_us[i] : 0;
+		json_array_append_new(times, json_real((double)moment->pts_us[i] / 1e6));
+		json_array_append_new(errors, json_real((double)off_us / 1e6));
+	}
+	/* Written before rows had errors of their own: only the largest is known. */
+	if (moment->time_error_us == NULL && moment->max_time_error_us > 0)
+		json_array_clear(errors);
+	json_t *out = json_pack("{s:s, s:s, s:I, s:f, s:o, s:o, s:f}", "id", video->result.video_id, "track",
+				kx_modality_name(moment->modality), "moment", (json_int_t)moment->index, "from_s",
+				(double)moment->index * (double)video->result.moment_us / 1e6, "pts_s", times,
+				"time_error_s", errors, "max_time_error_s", (double)moment->max_time_error_us / 1e6);
+	kx_status status = kx_json_print(out, error);
+	return status == KX_OK ? KX_OK : kx_error_prefix(error, status, "%s", video->result.video_id);
+}
+
 static kx_status print_video(void *ctx, const struct kx_video_record *video, struct kx_error *error)
 {
 	(void)ctx;
@@ -38,12 +60,15 @@ static kx_status print_video(void *ctx, const struct kx_video_record *video, str
 	const struct kx_video_result *result = &video->result;
 	kx_hex_encode(video->info.content_sha256, KX_SHA_LEN, sha);
 	const char *source = kx_utf8_valid(video->info.source, strlen(video->info.source)) ? video->info.source : "";
-	json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:b, s:I, s:I, s:s}", "id", result->video_id,
+	json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:b, s:I, s:I, s:s, s:f}", "id", result->video_id,
 				"title", video->info.title, "source", source, "sha256", sha, "duration_s",
 				(double)result->duration_us / 1e6, "visual_s", (double)result->visual_us / 1e6,
 				"audio_s", (double)result->audio_us / 1e6, "truncated", result->truncated, "width",
 				(json_int_t)video->info.width, "height", (json_int_t)video->info.height, "decode",
-				kx_decode_mode_name(result->decode_mode));
+				kx_decode_mode_name(result->decode_mode), "max_time_error_s",
+				(double)result->max_time_error_us / 1e6);
+	if (result->decode_mode == KX_DECODE_TOLERANT)
+		json_object_set_new(out, "tolerance_s", json_real((double)result->decode_tolerance_us / 1e6));
 	for (uint32_t i = 0; i < result->modality_count; i++)
 		json_object_set_new(out, kx_modality_name(result->modalities[i].modality),
 				    modality_json(&result->modalities[i]));
@@ -172,9 +197,12 @@ int kx_cmd_export(const struct kx_config *config)
 	if (npy != (folder != NULL))
 		return kx_usage("%s", npy ? "--format npy writes files: say where with --out DIR"
 					  : "--out is for --format npy; jsonl goes to standard output");
+	if (npy && kx_config_flag(config, "moments"))
+		return kx_usage("--moments is for --format jsonl: npy holds whole videos");
 	struct kx_error error = {0};
 	KX_CLEANUP(kx_data_cleanup) struct kx_data *data = NULL;
-	struct kx_shard_visitor visitor = {.video = print_video};
+	bool moments = kx_config_flag(config, "moments");
+	struct kx_shard_visitor visitor = {.video = print_video, .moment = moments ? print_moment : NULL};
 	kx_status status = kx_data_open(kx_config_text(config, "data"), KX_DATA_READ, &data, &error);
 	if (status == KX_OK)
 		status = npy ? export_npy(data->dir, folder, &error) : kx_shard_each(data->dir, &visitor, &error);

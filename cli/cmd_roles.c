@@ -9,6 +9,7 @@
 #include "cli/engine.h"
 #include "cli/indexer.h"
 #include "cli/progress.h"
+#include "cli/sampling.h"
 #include "common/base/clock.h"
 #include "common/base/fs.h"
 #include "shard/run/shard.h"
@@ -149,9 +150,9 @@ static kx_status run_coordinator(const struct kx_config *config, const char *con
 		status = kx_data_open(kx_config_text(config, "data"), KX_DATA_LEDGER, &data, error);
 	if (status == KX_OK)
 		status = kx_engine_open(config, &engine, error);
+	struct kx_sampling sampling = kx_cli_planned_sampling(&options);
 	if (status == KX_OK)
-		status = kx_engine_recipe(engine, config, options.fps, options.decode_mode, options.moment_us,
-					  options.recipe_sha256, error);
+		status = kx_engine_recipe(engine, config, &sampling, options.recipe_sha256, error);
 	if (status == KX_OK)
 		status = kx_cli_bus(config, &bus, error);
 	if (status == KX_OK)
@@ -188,6 +189,8 @@ int kx_cmd_coordinator(const struct kx_config *config)
 	if (kx_config_argc(config) == 0)
 		return kx_usage("coordinate what? Name folders, files, manifests or addresses");
 	struct kx_error error = {0};
+	if (kx_cli_decode(config, &(struct kx_sampling){0}, &error) != KX_OK)
+		return kx_usage("%s", error.message);
 	struct kx_index_report report = {0};
 	size_t count = kx_config_argc(config);
 	const char **sources = calloc(count, sizeof(*sources));

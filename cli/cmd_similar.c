@@ -6,6 +6,7 @@
 #include "cli/json.h"
 #include "cli/lookup.h"
 #include "cli/query.h"
+#include "cli/sampling.h"
 #include "common/base/str.h"
 
 /* "visual=0.6,audio=0.4": each at least 0, not both 0; a name that is left out weighs 0. */
@@ -131,6 +132,9 @@ int kx_cmd_similar(const struct kx_config *config)
 {
 	if (kx_config_argc(config) != 1)
 		return kx_usage("similar to what? Name one video: kinodex similar ID|FILE");
+	struct kx_error error = {0};
+	if (kx_cli_decode(config, &(struct kx_sampling){0}, &error) != KX_OK)
+		return kx_usage("%s", error.message);
 	const char *name = kx_config_arg(config, 0);
 	struct kx_query_request request = {
 		.kind = KX_QUERY_SIMILAR,
@@ -138,7 +142,6 @@ int kx_cmd_similar(const struct kx_config *config)
 		.k = (uint32_t)kx_config_int(config, "k"),
 		.with_moments = kx_config_flag(config, "moments"),
 	};
-	struct kx_error error = {0};
 	if (parse_weights(kx_config_text(config, "weights"), &request.weight_visual, &request.weight_audio,
 			  &error) != KX_OK)
 		return kx_usage("%s", error.message);

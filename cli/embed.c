@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/sampling.h"
 #include "common/base/clock.h"
 #include "common/base/fs.h"
 #include "common/base/str.h"
@@ -109,10 +110,14 @@ static kx_status look_at(struct kx_engine *engine, const char *path, struct kx_f
 }
 
 /* The recipe only has to be the pipeline's own; nothing is stored. */
-static kx_status describe(struct kx_engine *engine, char *path, struct kx_job *ret, struct kx_error *error)
+static kx_status describe(const struct kx_config *config, struct kx_engine *engine, char *path, struct kx_job *ret,
+			  struct kx_error *error)
 {
 	struct kx_fetch_info info = {0};
-	kx_status status = look_at(engine, path, &info, error);
+	struct kx_sampling sampling = {.fps = FPS, .moment_us = KX_CLI_MOMENT_US};
+	kx_status status = kx_cli_decode(config, &sampling, error);
+	if (status == KX_OK)
+		status = look_at(engine, path, &info, error);
 	if (status != KX_OK)
 		return status;
 	*ret = (struct kx_job){
@@ -123,21 +128,23 @@ static kx_status describe(struct kx_engine *engine, char *path, struct kx_job *r
 		.tracks = KX_TRACK_VISUAL | KX_TRACK_AUDIO,
 		.source = path,
 		.content_bytes = info.size,
-		.fps = FPS,
-		.decode_mode = KX_DECODE_EXACT,
-		.moment_us = KX_CLI_MOMENT_US,
+		.fps = sampling.fps,
+		.decode_mode = sampling.mode,
+		.decode_tolerance_us = sampling.tolerance_us,
+		.moment_us = sampling.moment_us,
 		.attempt = 1,
 	};
 	memcpy(ret->content_sha256, info.fingerprint, KX_SHA_LEN);
-	kx_pipeline_recipe(engine->pipeline, FPS, KX_DECODE_EXACT, KX_CLI_MOMENT_US, ret->recipe_sha256);
+	kx_pipeline_recipe(engine->pipeline, &sampling, ret->recipe_sha256);
 	return KX_OK;
 }
 
-static kx_status run_job(struct kx_engine *engine, char *path, struct collection *collection, struct kx_error *error)
+static kx_status run_job(const struct kx_config *config, struct kx_engine *engine, char *path,
+			 struct collection *collection, struct kx_error *error)
 {
 	struct kx_job job;
 	struct kx_pipeline_sink sink = {.ctx = collection, .moment = on_moment, .done = on_done};
-	kx_status status = describe(engine, path, &job, error);
+	kx_status status = describe(config, engine, path, &job, error);
 	if (status == KX_OK)
 		status = kx_pipeline_submit(engine->pipeline, &job, &sink, error);
 	if (status != KX_OK)
@@ -164,7 +171,7 @@ kx_status kx_embed_file(const struct kx_config *config, struct kx_engine *engine
 	if (status == KX_OK)
 		status = kx_engine_start(engine, config, run_dir, error);
 	if (status == KX_OK)
-		status = run_job(engine, absolute, &collection, error);
+		status = run_job(config, engine, absolute, &collection, error);
 	pthread_cond_destroy(&collection.changed);
 	pthread_mutex_destroy(&collection.mutex);
 	if (status == KX_OK)

@@ -13,7 +13,7 @@
 /* Jobs that wait inside the pipeline beyond those being decoded: enough that no decoder waits for the bus. */
 #define QUEUE_PER_DECODER 2
 
-static char *own_path(void)
+char *kx_engine_program(void)
 {
 	char path[PATH_MAX];
 	ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 1);
@@ -28,7 +28,7 @@ static char *find_bundles(const struct kx_config *config)
 		return kx_strdup(named);
 	if (kx_fs_exists("bundles"))
 		return kx_strdup("bundles");
-	char *path = own_path();
+	char *path = kx_engine_program();
 	for (int up = 0; path != NULL && up < 4; up++) {
 		char *slash = strrchr(path, '/');
 		if (slash == NULL)
@@ -64,7 +64,7 @@ enum kx_precision kx_engine_precision(const struct kx_config *config)
 kx_status kx_engine_open(const struct kx_config *config, struct kx_engine **ret, struct kx_error *error)
 {
 	KX_CLEANUP(kx_engine_cleanup) struct kx_engine *engine = calloc(1, sizeof(*engine));
-	if (engine == NULL || (engine->program = own_path()) == NULL)
+	if (engine == NULL || (engine->program = kx_engine_program()) == NULL)
 		return kx_error_nomem(error);
 	kx_status status = kx_engine_bundle(config, kx_config_text(config, "visual"), &engine->visual, error);
 	if (status == KX_OK)
@@ -106,9 +106,8 @@ kx_status kx_engine_start(struct kx_engine *engine, const struct kx_config *conf
 	return kx_pipeline_new(&options, &engine->pipeline, error);
 }
 
-kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_config *config, double fps,
-			   enum kx_decode_mode mode, uint64_t moment_us, uint8_t ret[KX_SHA_LEN],
-			   struct kx_error *error)
+kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_config *config,
+			   const struct kx_sampling *sampling, uint8_t ret[KX_SHA_LEN], struct kx_error *error)
 {
 	struct kx_runtime *runtime = NULL;
 	char visual[KX_SPACE_MAX], audio[KX_SPACE_MAX];
@@ -120,7 +119,7 @@ kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_confi
 	if (kx_bundle_space(engine->visual, KX_MEDIA_PREPROCESS, precision, visual) != KX_OK ||
 	    kx_bundle_space(engine->audio, KX_MEDIA_PREPROCESS, precision, audio) != KX_OK)
 		return kx_error_nomem(error);
-	kx_recipe(visual, audio, fps, mode, moment_us, ret);
+	kx_recipe(visual, audio, sampling, ret);
 	return KX_OK;
 }
 

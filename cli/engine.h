@@ -13,14 +13,16 @@ struct kx_engine {
 	struct kx_pipeline *pipeline; /* NULL until started */
 };
 
+/* Path of this executable, which is also the decoder host. The caller frees; NULL when it can't be told. */
+char *kx_engine_program(void);
 /* Opens the bundles, and what addresses are read with, only: enough for labels. */
 kx_status kx_engine_open(const struct kx_config *config, struct kx_engine **ret, struct kx_error *error) KX_MUST_CHECK;
 /* Starts decoders and networks; takes a second or two. */
 kx_status kx_engine_start(struct kx_engine *engine, const struct kx_config *config, const char *run_dir,
 			  struct kx_error *error) KX_MUST_CHECK;
 /* The recipe of a pipeline that was started with these bundles and options, without starting one. */
-kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_config *config, double fps,
-			   enum kx_decode_mode mode, uint64_t moment_us, uint8_t ret[KX_SHA_LEN],
+kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_config *config,
+			   const struct kx_sampling *sampling, uint8_t ret[KX_SHA_LEN],
 			   struct kx_error *error) KX_MUST_CHECK;
 void kx_engine_free(struct kx_engine *engine);
 void kx_engine_cleanup(struct kx_engine **engine);

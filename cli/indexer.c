@@ -10,6 +10,7 @@
 #include "cli/embed.h"
 #include "cli/engine.h"
 #include "cli/progress.h"
+#include "cli/sampling.h"
 #include "common/base/clock.h"
 #include "common/base/fs.h"
 #include "common/bus/topics.h"
@@ -87,11 +88,16 @@ kx_status kx_cli_coordinator_options(const struct kx_config *config, struct kx_c
 	if (segment_us % KX_CLI_MOMENT_US != 0)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "--segment %u is not a multiple of %u seconds",
 				    (unsigned)(segment_us / 1000000u), KX_CLI_MOMENT_US / 1000000u);
+	struct kx_sampling sampling = {0};
+	kx_status status = kx_cli_decode(config, &sampling, error);
+	if (status != KX_OK)
+		return status;
 	ret->ns = kx_config_text(config, "namespace");
 	ret->fps = kx_config_real(config, "fps");
 	ret->segment_us = segment_us;
 	ret->moment_us = KX_CLI_MOMENT_US;
-	ret->decode_mode = KX_DECODE_EXACT;
+	ret->decode_mode = sampling.mode;
+	ret->decode_tolerance_us = sampling.tolerance_us;
 	ret->software = kx_media_software();
 	ret->attempts_max = (uint32_t)kx_config_int(config, "attempts");
 	ret->wall_limit_ms = (uint64_t)kx_config_int(config, "job-wall-limit") * 1000u;
@@ -99,6 +105,16 @@ kx_status kx_cli_coordinator_options(const struct kx_config *config, struct kx_c
 	ret->memory_limit_bytes = (uint64_t)kx_config_int(config, "job-memory-limit") * MIB;
 	ret->stop = &kx_interrupted;
 	return KX_OK;
+}
+
+struct kx_sampling kx_cli_planned_sampling(const struct kx_coordinator_options *options)
+{
+	return (struct kx_sampling){
+		.fps = options->fps,
+		.mode = options->decode_mode,
+		.tolerance_us = options->decode_tolerance_us,
+		.moment_us = options->moment_us,
+	};
 }
 
 static kx_status probe(void *ctx, int fd, const char *name, struct kx_probe_info *ret_info, enum kx_reason *ret_reason,
@@ -183,8 +199,8 @@ static kx_status coordinate(struct index_run *run, const struct kx_config *confi
 	options.progress = show_progress;
 	options.health = health;
 	options.ctx = run;
-	kx_pipeline_recipe(run->engine->pipeline, options.fps, options.decode_mode, options.moment_us,
-			   options.recipe_sha256);
+	struct kx_sampling sampling = kx_cli_planned_sampling(&options);
+	kx_pipeline_recipe(run->engine->pipeline, &sampling, options.recipe_sha256);
 	return kx_coordinator_run(&options, ret, error);
 }
 

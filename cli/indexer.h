@@ -4,6 +4,7 @@
 
 #include "common/config/config.h"
 #include "coordinator/run/coordinator.h"
+#include "worker/pipeline/pipeline.h"
 
 struct kx_index_request {
 	const char *const *sources;    /* or none, with: */
@@ -32,6 +33,9 @@ kx_status kx_cli_bus(const struct kx_config *config, struct kx_bus **ret, struct
 /* The part of the coordinator's options that comes from ours. recipe: of the pipeline or of the bundles. */
 kx_status kx_cli_coordinator_options(const struct kx_config *config, struct kx_coordinator_options *ret,
 				     struct kx_error *error) KX_MUST_CHECK;
+
+/* What these options say of sampling. */
+struct kx_sampling kx_cli_planned_sampling(const struct kx_coordinator_options *options);
 
 /* Prints the report as a table (stderr) or JSON (stdout) and returns the exit status. */
 int kx_index_print(const struct kx_config *config, const struct kx_index_report *report, bool stopped);

@@ -47,6 +47,14 @@ static const struct kx_command commands[] = {
 	 "bit by bit. The digest is the same for the same catalogue and settings however it was indexed.",
 	 kx_cmd_verify},
 	{"export", KX_CMD_EXPORT, "", "embeddings, classes and metadata for other programs", "", kx_cmd_export},
+	{"probe", KX_CMD_PROBE, "FILE", "what is in a file, as the decoder sees it",
+	 "Every stream, which are taken and why, and whether the file can be split and decoded selectively. Reads the file to "
+	 "its end in a decoder process.",
+	 kx_cmd_probe},
+	{"frames", KX_CMD_FRAMES, "FILE", "the sampled frames as PNG files, to look at",
+	 "Upright, in their true aspect, named by number and presentation time; frames.jsonl says how far each is from its place "
+	 "on the grid.",
+	 kx_cmd_frames},
 	{"bundle", KX_CMD_BUNDLE, "check DIR", "check a model bundle: hashes and golden pairs", "", kx_cmd_bundle},
 	{"coordinator", KX_CMD_COORDINATOR, "SOURCE...", "the coordinator alone, over Kafka (--brokers)",
 	 "Scans, probes and plans the sources, publishes jobs, and ends when every input has ended.",
@@ -204,7 +212,7 @@ static int run_command(const struct kx_command *command, int argc, char **argv)
 		return kx_fail(&(struct kx_error){.status = KX_ENOMEM, .message = "out of memory"});
 	if (kx_stop_init(&kx_interrupted, &error) != KX_OK)
 		return kx_fail(&error);
-	catch_signals((command->bit & (KX_CMD_STATUS | KX_CMD_EXPORT | KX_CMD_VERIFY)) != 0);
+	catch_signals((command->bit & (KX_CMD_STATUS | KX_CMD_EXPORT | KX_CMD_VERIFY | KX_CMD_PROBE)) != 0);
 	kx_learn_init();
 	int status = command->run(config);
 	kx_stop_done(&kx_interrupted);

@@ -6,7 +6,8 @@
 #define EMBEDS (KX_CMD_INDEX | KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_WORKER | KX_CMD_DEAD)
 #define READS (KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_STATUS | KX_CMD_DEAD | KX_CMD_VERIFY | KX_CMD_EXPORT)
 #define BUSES (KX_CMD_INDEX | KX_CMD_DEAD | ROLES)
-#define PRINTS (KX_CMD_INDEX | KX_CMD_COORDINATOR | KX_CMD_BUNDLE | KX_CMD_REPLAY | READS)
+#define PRINTS \
+	(KX_CMD_INDEX | KX_CMD_COORDINATOR | KX_CMD_BUNDLE | KX_CMD_REPLAY | KX_CMD_PROBE | READS)
 
 static const struct kx_option table[] = {
 	{.key = "data", .letter = 'd', .type = KX_OPTION_TEXT, .unit = "DIR", .value = "kinodex-data",
@@ -23,12 +24,14 @@ static const struct kx_option table[] = {
 	 .help = "arithmetic of the networks; auto: bf16 where the CPU has AMX, else f32",
 	 .commands = EMBEDS | KX_CMD_COORDINATOR | KX_CMD_BUNDLE},
 	{.key = "fps", .letter = 'r', .type = KX_OPTION_REAL, .unit = "frames/s", .min = 0.01, .max = 60, .value = "1",
-	 .help = "frames sampled a second of video", .commands = PLANS},
+	 .help = "frames sampled a second of video", .commands = PLANS | KX_CMD_FRAMES},
 	{.key = "segment", .type = KX_OPTION_INT, .unit = "seconds", .min = 10, .max = 86400, .value = "300",
 	 .help = "longest span of pictures in one job, a multiple of 10; longer videos are split",
 	 .commands = PLANS},
-	{.key = "decode", .type = KX_OPTION_CHOICE, .choices = "exact", .value = "exact",
-	 .help = "which frame stands for an instant; exact: the one on screen then", .commands = PLANS},
+	{.key = "decode", .type = KX_OPTION_TEXT, .unit = "MODE", .value = "exact",
+	 .help = "which frame stands for an instant; exact: the one on screen then; tol=SECONDS: the cheapest to decode of "
+		 "those so near; keyframe: the nearest key frame, and no other is decoded",
+	 .commands = PLANS | KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_FRAMES},
 	{.key = "workers", .letter = 'w', .type = KX_OPTION_INT, .unit = "processes", .min = 0, .max = 1024,
 	 .value = "0", .help = "decoder processes at a time; 0: one a core", .commands = EMBEDS},
 	{.key = "streams", .type = KX_OPTION_INT, .unit = "threads", .min = 0, .max = 1024, .value = "0",
@@ -69,6 +72,9 @@ static const struct kx_option table[] = {
 	 .help = "nearest videos to show", .commands = KX_CMD_SIMILAR},
 	{.key = "moments", .letter = 'm', .type = KX_OPTION_FLAG,
 	 .help = "for each video the moments that match best, their time and ours", .commands = KX_CMD_SIMILAR},
+	{.key = "moments", .letter = 'm', .type = KX_OPTION_FLAG,
+	 .help = "after each video a line a moment: when each of its rows is presented, and how far from the grid",
+	 .commands = KX_CMD_EXPORT},
 	{.key = "weights", .type = KX_OPTION_TEXT, .unit = "visual=X,audio=Y", .value = "visual=0.6,audio=0.4",
 	 .help = "how much picture and sound count where both sides have both", .commands = KX_CMD_SIMILAR},
 	{.key = "state", .type = KX_OPTION_CHOICE, .choices = "all|planned|done|partial|quarantined|deleted",
@@ -78,6 +84,11 @@ static const struct kx_option table[] = {
 	 .commands = KX_CMD_EXPORT},
 	{.key = "out", .letter = 'o', .type = KX_OPTION_TEXT, .unit = "DIR", .help = "folder for npy files",
 	 .commands = KX_CMD_EXPORT},
+	{.key = "out", .letter = 'o', .type = KX_OPTION_TEXT, .unit = "DIR", .help = "folder for the frames",
+	 .commands = KX_CMD_FRAMES},
+	{.key = "size", .type = KX_OPTION_TEXT, .unit = "WxH",
+	 .help = "what frames have to fit into, their aspect kept; without it they are as presented",
+	 .commands = KX_CMD_FRAMES},
 	{.key = "all", .type = KX_OPTION_FLAG, .help = "replay every dead letter", .commands = KX_CMD_DEAD},
 	{.key = "reduce", .type = KX_OPTION_FLAG,
 	 .help = "look for the smallest part of the input that fails the same way, and keep that in the capsule",

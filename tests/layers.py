@@ -43,6 +43,7 @@ OUTSIDE = {
     "openssl/": ["common/base"],
     "curl/": ["common/fetch"],
     "expat": ["common/fetch"],
+    "zlib.h": ["cli"],
     "jansson": ["coordinator/source", "worker/model", "gateway", "cli"],
 }
 GENERATED = ("proto/", ["common/record"])

@@ -23,6 +23,7 @@ static Kinodex__V1__Job *kx_job_write(struct kx_writer *w, const struct kx_job *
 	m->end_us = job->end_us;
 	m->fps = job->fps;
 	m->decode_mode = job->decode_mode;
+	m->decode_tolerance_us = job->decode_tolerance_us;
 	m->moment_us = job->moment_us;
 	m->recipe_sha256 = kx_write_sha(job->recipe_sha256);
 	m->attempt = job->attempt;
@@ -58,6 +59,7 @@ static void kx_job_read(struct kx_reader *r, const Kinodex__V1__Job *m, struct k
 	job_read_span(r, m, job);
 	job->fps = kx_read_fps(r, m->fps);
 	job->decode_mode = kx_read_decode_mode(r, m->decode_mode);
+	job->decode_tolerance_us = kx_read_decode_tolerance(r, job->decode_mode, m->decode_tolerance_us);
 	kx_read_sha(r, "recipe_sha256", m->recipe_sha256, job->recipe_sha256);
 	job->attempt = kx_read_u32(r, "attempt", m->attempt, 1, UINT32_MAX);
 	job->wall_limit_ms = m->wall_limit_ms;

@@ -18,6 +18,7 @@ struct kx_job {
 	uint64_t end_us;     /* 0: to the end */
 	double fps;
 	enum kx_decode_mode decode_mode;
+	uint64_t decode_tolerance_us; /* of KX_DECODE_TOLERANT, else 0 */
 	uint64_t moment_us;
 	uint8_t recipe_sha256[KX_SHA_LEN];
 	uint32_t attempt;    /* 1-based */

@@ -20,6 +20,7 @@ static Kinodex__V1__DecodeRequest *kx_decode_request_write(struct kx_writer *w,
 	m->tracks = request->tracks;
 	m->fps = request->fps;
 	m->decode_mode = request->decode_mode;
+	m->decode_tolerance_us = request->decode_tolerance_us;
 	m->start_us = request->start_us;
 	m->end_us = request->end_us;
 	m->width = request->width;
@@ -41,6 +42,7 @@ static void request_read_sampling(struct kx_reader *r, const Kinodex__V1__Decode
 	request->tracks = kx_read_tracks(r, m->tracks);
 	request->fps = kx_read_fps(r, m->fps);
 	request->decode_mode = kx_read_decode_mode(r, m->decode_mode);
+	request->decode_tolerance_us = kx_read_decode_tolerance(r, request->decode_mode, m->decode_tolerance_us);
 	request->start_us = kx_read_us(r, "start_us", m->start_us);
 	request->end_us = kx_read_us(r, "end_us", m->end_us);
 	if (request->end_us != 0 && request->end_us <= request->start_us)
@@ -57,7 +59,7 @@ static void kx_decode_request_read(struct kx_reader *r, const Kinodex__V1__Decod
 	kx_read_version(r, m->version);
 	request->ticket = m->ticket;
 	request->purpose = (enum kx_decode_purpose)kx_read_u32(r, "purpose", m->purpose, KX_DECODE_PROBE,
-							       KX_DECODE_SAMPLE);
+							       KX_DECODE_INSPECT);
 	if (request->purpose == KX_DECODE_SAMPLE)
 		request_read_sampling(r, m, request);
 	request->wall_limit_ms = m->wall_limit_ms;
@@ -164,6 +166,118 @@ static void end_read(struct kx_reader *r, const Kinodex__V1__DecodeEnd *m, struc
 	end->patches = m->patches;
 }
 
+static Kinodex__V1__ProbeStream *stream_write(struct kx_writer *w, const struct kx_probe_stream *stream)
+{
+	Kinodex__V1__ProbeStream *m = KX_WRITER_NEW(w, probe_stream);
+
+	if (m == NULL)
+		return NULL;
+	m->index = stream->index;
+	m->kind = stream->kind;
+	m->codec = stream->codec;
+	m->profile = stream->profile;
+	m->chosen = stream->chosen;
+	m->note = stream->note;
+	m->duration_us = stream->duration_us;
+	m->start_us = stream->start_us;
+	m->bit_rate = stream->bit_rate;
+	m->packets = stream->packets;
+	m->key_packets = stream->key_packets;
+	m->width = stream->width;
+	m->height = stream->height;
+	m->aspect_num = stream->aspect_num;
+	m->aspect_den = stream->aspect_den;
+	m->rotation = stream->rotation;
+	m->mirrored = stream->mirrored;
+	m->frame_rate = stream->frame_rate;
+	m->pixel_format = stream->pixel_format;
+	m->range = stream->range;
+	m->matrix = stream->matrix;
+	m->primaries = stream->primaries;
+	m->transfer = stream->transfer;
+	m->field_order = stream->field_order;
+	m->sample_rate = stream->sample_rate;
+	m->channels = stream->channels;
+	m->layout = stream->layout;
+	m->sample_format = stream->sample_format;
+	return m;
+}
+
+static void stream_read(struct kx_reader *r, const Kinodex__V1__ProbeStream *m, struct kx_probe_stream *stream)
+{
+	stream->index = m->index;
+	stream->kind = kx_read_string(r, "kind", m->kind, 0, KX_TEXT_MAX);
+	stream->codec = kx_read_string(r, "codec", m->codec, 0, KX_TEXT_MAX);
+	stream->profile = kx_read_string(r, "profile", m->profile, 0, KX_TEXT_MAX);
+	stream->chosen = m->chosen;
+	stream->note = kx_read_string(r, "note", m->note, 0, KX_TEXT_MAX);
+	stream->duration_us = kx_read_us(r, "duration_us", m->duration_us);
+	stream->start_us = m->start_us;
+	stream->bit_rate = m->bit_rate;
+	stream->packets = m->packets;
+	stream->key_packets = m->key_packets;
+	stream->width = m->width;
+	stream->height = m->height;
+	stream->aspect_num = m->aspect_num;
+	stream->aspect_den = m->aspect_den;
+	stream->rotation = m->rotation;
+	stream->mirrored = m->mirrored;
+	stream->frame_rate = kx_read_double(r, "frame_rate", m->frame_rate, 0.0, DBL_MAX);
+	stream->pixel_format = kx_read_string(r, "pixel_format", m->pixel_format, 0, KX_TEXT_MAX);
+	stream->range = kx_read_string(r, "range", m->range, 0, KX_TEXT_MAX);
+	stream->matrix = kx_read_string(r, "matrix", m->matrix, 0, KX_TEXT_MAX);
+	stream->primaries = kx_read_string(r, "primaries", m->primaries, 0, KX_TEXT_MAX);
+	stream->transfer = kx_read_string(r, "transfer", m->transfer, 0, KX_TEXT_MAX);
+	stream->field_order = kx_read_string(r, "field_order", m->field_order, 0, KX_TEXT_MAX);
+	stream->sample_rate = m->sample_rate;
+	stream->channels = m->channels;
+	stream->layout = kx_read_string(r, "layout", m->layout, 0, KX_TEXT_MAX);
+	stream->sample_format = kx_read_string(r, "sample_format", m->sample_format, 0, KX_TEXT_MAX);
+}
+
+static void stream_clear(struct kx_probe_stream *stream)
+{
+	free(stream->kind);
+	free(stream->codec);
+	free(stream->profile);
+	free(stream->note);
+	free(stream->pixel_format);
+	free(stream->range);
+	free(stream->matrix);
+	free(stream->primaries);
+	free(stream->transfer);
+	free(stream->field_order);
+	free(stream->layout);
+	free(stream->sample_format);
+}
+
+static Kinodex__V1__ProbeDetail *detail_write(struct kx_writer *w, const struct kx_probe_detail *detail)
+{
+	Kinodex__V1__ProbeDetail *m = KX_WRITER_NEW(w, probe_detail);
+
+	if (m == NULL)
+		return NULL;
+	m->n_streams = detail->stream_count;
+	m->streams = kx_writer_list(w, detail->stream_count);
+	for (uint32_t i = 0; m->streams != NULL && i < detail->stream_count; i++)
+		m->streams[i] = stream_write(w, &detail->streams[i]);
+	m->packets_us = detail->packets_us;
+	m->plan = detail->plan;
+	return m;
+}
+
+static void detail_read(struct kx_reader *r, const Kinodex__V1__ProbeDetail *m, struct kx_probe_detail *detail)
+{
+	detail->streams = kx_read_list(r, "streams", m->n_streams, KX_PROBE_STREAMS_MAX, sizeof(*detail->streams),
+				       &detail->stream_count);
+	for (uint32_t i = 0; i < detail->stream_count && kx_reader_enter_item(r, "streams", i); i++) {
+		stream_read(r, m->streams[i], &detail->streams[i]);
+		kx_reader_leave(r);
+	}
+	detail->packets_us = kx_read_us(r, "packets_us", m->packets_us);
+	detail->plan = kx_read_string(r, "plan", m->plan, 0, KX_TEXT_MAX);
+}
+
 static Kinodex__V1__DecodeEvent *kx_decode_event_write(struct kx_writer *w, const struct kx_decode_event *event)
 {
 	Kinodex__V1__DecodeEvent *m = KX_WRITER_NEW(w, decode_event);
@@ -188,6 +302,10 @@ static Kinodex__V1__DecodeEvent *kx_decode_event_write(struct kx_writer *w, cons
 	case KX_DECODE_END:
 		m->body_case = KINODEX__V1__DECODE_EVENT__BODY_END;
 		m->end = end_write(w, &event->end);
+		return m;
+	case KX_DECODE_DETAIL:
+		m->body_case = KINODEX__V1__DECODE_EVENT__BODY_DETAIL;
+		m->detail = detail_write(w, &event->detail);
 		return m;
 	}
 	kx_writer_fail(w, KX_EINVAL);
@@ -214,8 +332,12 @@ static void event_read_body(struct kx_reader *r, const Kinodex__V1__DecodeEvent 
 		event->kind = KX_DECODE_END;
 		end_read(r, m->end, &event->end);
 		return;
+	case KINODEX__V1__DECODE_EVENT__BODY_DETAIL:
+		event->kind = KX_DECODE_DETAIL;
+		detail_read(r, m->detail, &event->detail);
+		return;
 	default:
-		kx_reader_fail(r, KX_ECORRUPT, NULL, "neither opened, frame, patch nor end");
+		kx_reader_fail(r, KX_ECORRUPT, NULL, "neither opened, frame, patch, end nor detail");
 	}
 }
 
@@ -234,6 +356,7 @@ static void kx_decode_event_clear(struct kx_decode_event *event)
 {
 	kx_probe_info_done(&event->opened);
 	free(event->end.message);
+	kx_probe_detail_done(&event->detail);
 }
 
 KX_RECORD_DEFINE(kx_decode_event, DecodeEvent, decode_event);
@@ -259,4 +382,13 @@ void kx_probe_info_done(struct kx_probe_info *info)
 	free(info->video_codec);
 	free(info->audio_codec);
 	memset(info, 0, sizeof(*info));
+}
+
+void kx_probe_detail_done(struct kx_probe_detail *detail)
+{
+	for (uint32_t i = 0; detail->streams != NULL && i < detail->stream_count; i++)
+		stream_clear(&detail->streams[i]);
+	free(detail->streams);
+	free(detail->plan);
+	memset(detail, 0, sizeof(*detail));
 }

@@ -4,7 +4,9 @@
 
 #include "common/record/record.h"
 
-enum kx_decode_purpose { KX_DECODE_PROBE = 1, KX_DECODE_SAMPLE };
+enum kx_decode_purpose { KX_DECODE_PROBE = 1, KX_DECODE_SAMPLE, KX_DECODE_INSPECT };
+
+#define KX_PROBE_STREAMS_MAX 256u
 
 struct kx_decode_request {
 	uint64_t ticket;
@@ -12,6 +14,7 @@ struct kx_decode_request {
 	uint32_t tracks;
 	double fps;
 	enum kx_decode_mode decode_mode;
+	uint64_t decode_tolerance_us; /* of KX_DECODE_TOLERANT, else 0 */
 	uint64_t start_us;
 	uint64_t end_us; /* 0: to the end */
 	uint32_t width;  /* of the frames wanted */
@@ -42,6 +45,46 @@ struct kx_probe_info {
 	bool has_audio;
 };
 
+/* One stream of a file, in words for people. What is not said is 0 or ""; NULL counts as "". */
+struct kx_probe_stream {
+	uint32_t index;
+	char *kind;    /* "video", "audio", "subtitle", "data", "attachment", "other" */
+	char *codec;
+	char *profile;
+	bool chosen;
+	char *note;    /* why it was chosen or not */
+	uint64_t duration_us; /* as the container says */
+	int64_t start_us;     /* on the container's own clock */
+	uint64_t bit_rate;
+	uint64_t packets;     /* of a chosen stream */
+	uint64_t key_packets;
+	uint32_t width;       /* as coded */
+	uint32_t height;
+	uint32_t aspect_num;  /* of a sample */
+	uint32_t aspect_den;
+	uint32_t rotation;    /* degrees clockwise, after mirroring left to right */
+	bool mirrored;
+	double frame_rate;
+	char *pixel_format;
+	char *range;
+	char *matrix;
+	char *primaries;
+	char *transfer;
+	char *field_order;
+	uint32_t sample_rate;
+	uint32_t channels;
+	char *layout;
+	char *sample_format;
+};
+
+/* What an inspection finds beside kx_probe_info. */
+struct kx_probe_detail {
+	uint32_t stream_count;
+	struct kx_probe_stream *streams; /* [stream_count] as the container numbers them */
+	uint64_t packets_us;             /* how long the chosen stream is by its packets */
+	char *plan;                      /* what exact sampling may leave out, or why nothing */
+};
+
 struct kx_sample {
 	uint64_t index;    /* on the sampling grid of its track: frame k is at k/fps, patch k at k x 0.48 s */
 	uint64_t pts_us;
@@ -61,7 +104,7 @@ struct kx_decode_end {
 	uint64_t patches;
 };
 
-enum kx_decode_event_kind { KX_DECODE_OPENED = 1, KX_DECODE_FRAME, KX_DECODE_PATCH, KX_DECODE_END };
+enum kx_decode_event_kind { KX_DECODE_OPENED = 1, KX_DECODE_FRAME, KX_DECODE_PATCH, KX_DECODE_END, KX_DECODE_DETAIL };
 
 struct kx_decode_event {
 	uint64_t ticket;
@@ -69,6 +112,7 @@ struct kx_decode_event {
 	struct kx_probe_info opened;
 	struct kx_sample sample; /* frame, patch */
 	struct kx_decode_end end;
+	struct kx_probe_detail detail;
 };
 
 KX_RECORD_FUNCTIONS(kx_decode_event);
@@ -76,5 +120,6 @@ KX_RECORD_FUNCTIONS(kx_decode_event);
 /* For those who keep a probe's answer apart from its event. Copies strings. */
 kx_status kx_probe_info_copy(const struct kx_probe_info *from, struct kx_probe_info *to) KX_MUST_CHECK;
 void kx_probe_info_done(struct kx_probe_info *info);
+void kx_probe_detail_done(struct kx_probe_detail *detail);
 
 #endif

@@ -30,6 +30,8 @@ Kinodex__V1__Moment *kx_moment_write(struct kx_writer *w, const struct kx_moment
 	m->embedding = kx_write_bytes(moment->embedding, moment->dim);
 	m->embedding_scale = moment->embedding_scale;
 	m->max_time_error_us = moment->max_time_error_us;
+	m->n_time_error_us = moment->time_error_us != NULL ? moment->count : 0;
+	m->time_error_us = moment->time_error_us;
 	return m;
 }
 
@@ -51,6 +53,9 @@ void kx_moment_read(struct kx_reader *r, const Kinodex__V1__Moment *m, struct kx
 	moment->embedding_scale =
 		(float)kx_read_double(r, "embedding_scale", (double)m->embedding_scale, 0.0, (double)FLT_MAX);
 	moment->max_time_error_us = kx_read_us(r, "max_time_error_us", m->max_time_error_us);
+	if (m->n_time_error_us > 0)
+		moment->time_error_us = kx_read_us_array(r, "time_error_us", m->time_error_us, m->n_time_error_us,
+							 moment->count);
 }
 
 void kx_moment_clear(struct kx_moment *moment)
@@ -63,6 +68,7 @@ void kx_moment_clear(struct kx_moment *moment)
 	free(moment->class_ids);
 	free(moment->class_scores);
 	free(moment->embedding);
+	free(moment->time_error_us);
 }
 
 KX_RECORD_DEFINE(kx_moment, Moment, moment);

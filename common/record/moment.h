@@ -20,6 +20,7 @@ struct kx_moment {
 	int8_t *embedding;         /* [dim] i8 codes, of unit length after scaling */
 	float embedding_scale;
 	uint64_t max_time_error_us;
+	uint64_t *time_error_us;   /* [count] |grid time - pts|; NULL: all 0, or from before it was recorded */
 };
 
 KX_RECORD_FUNCTIONS(kx_moment);

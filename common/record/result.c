@@ -93,6 +93,7 @@ Kinodex__V1__PartEnd *kx_part_end_write(struct kx_writer *w, const struct kx_par
 	m->has_audio = end->has_audio;
 	m->truncated = end->truncated;
 	m->decode_mode = end->decode_mode;
+	m->decode_tolerance_us = end->decode_tolerance_us;
 	m->max_time_error_us = end->max_time_error_us;
 	m->recipe_sha256 = kx_write_sha(end->recipe_sha256);
 	m->moment_us = end->moment_us;
@@ -112,6 +113,7 @@ void kx_part_end_read(struct kx_reader *r, const Kinodex__V1__PartEnd *m, struct
 	end->has_audio = m->has_audio;
 	end->truncated = m->truncated;
 	end->decode_mode = kx_read_decode_mode(r, m->decode_mode);
+	end->decode_tolerance_us = kx_read_decode_tolerance(r, end->decode_mode, m->decode_tolerance_us);
 	end->max_time_error_us = kx_read_us(r, "max_time_error_us", m->max_time_error_us);
 	kx_read_sha(r, "recipe_sha256", m->recipe_sha256, end->recipe_sha256);
 	end->moment_us = kx_read_moment_us(r, m->moment_us);

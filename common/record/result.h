@@ -35,6 +35,7 @@ struct kx_part_end {
 	bool has_audio;
 	bool truncated;
 	enum kx_decode_mode decode_mode;
+	uint64_t decode_tolerance_us; /* of KX_DECODE_TOLERANT, else 0 */
 	uint64_t max_time_error_us;
 	uint8_t recipe_sha256[KX_SHA_LEN];
 	uint64_t moment_us; /* the grid that its moments stand on */

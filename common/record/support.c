@@ -387,7 +387,17 @@ enum kx_modality kx_read_modality(struct kx_reader *r, uint32_t value)
 
 enum kx_decode_mode kx_read_decode_mode(struct kx_reader *r, uint32_t value)
 {
-	return (enum kx_decode_mode)kx_read_u32(r, "decode_mode", value, KX_DECODE_EXACT, KX_DECODE_EXACT);
+	return (enum kx_decode_mode)kx_read_u32(r, "decode_mode", value, KX_DECODE_EXACT, KX_DECODE_KEYFRAME);
+}
+
+uint64_t kx_read_decode_tolerance(struct kx_reader *r, enum kx_decode_mode mode, uint64_t value)
+{
+	if (mode != KX_DECODE_TOLERANT && value != 0)
+		kx_reader_fail(r, KX_ECORRUPT, "decode_tolerance_us", "of a mode that has none");
+	else if (mode == KX_DECODE_TOLERANT && (value < 1 || value > KX_TOLERANCE_US_MAX))
+		kx_reader_fail(r, KX_ECORRUPT, "decode_tolerance_us", "%" PRIu64 " is not in 1..%" PRIu64, value,
+			       KX_TOLERANCE_US_MAX);
+	return value;
 }
 
 enum kx_reason kx_read_reason(struct kx_reader *r, uint32_t value, enum kx_reason min)

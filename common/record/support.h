@@ -94,6 +94,7 @@ void kx_clear_labels(char **labels, uint32_t count);
 /* Values that several records have. */
 enum kx_modality kx_read_modality(struct kx_reader *r, uint32_t value);
 enum kx_decode_mode kx_read_decode_mode(struct kx_reader *r, uint32_t value);
+uint64_t kx_read_decode_tolerance(struct kx_reader *r, enum kx_decode_mode mode, uint64_t value);
 enum kx_reason kx_read_reason(struct kx_reader *r, uint32_t value, enum kx_reason min);
 uint32_t kx_read_tracks(struct kx_reader *r, uint32_t value);
 uint32_t kx_read_dim(struct kx_reader *r, const char *field, size_t value);

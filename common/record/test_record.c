@@ -30,6 +30,7 @@ static bool field_is_set(const ProtobufCMessage *message, const ProtobufCFieldDe
 	case PROTOBUF_C_TYPE_MESSAGE:
 		return *(void *const *)(const void *)at != NULL;
 	case PROTOBUF_C_TYPE_UINT64:
+	case PROTOBUF_C_TYPE_SINT64:
 	case PROTOBUF_C_TYPE_DOUBLE:
 		return *(const uint64_t *)(const void *)at != 0;
 	case PROTOBUF_C_TYPE_UINT32:
@@ -126,6 +127,7 @@ static void values_stand_where_they_should(void **state)
 	assert_int_equal(result->moment.index, 3);
 	assert_string_equal(result->moment.space, want->space);
 	assert_memory_equal(result->moment.pts_us, want->pts_us, 3 * sizeof(uint64_t));
+	assert_memory_equal(result->moment.time_error_us, want->time_error_us, 3 * sizeof(uint64_t));
 	assert_memory_equal(result->moment.features, want->features, 12);
 	assert_memory_equal(result->moment.lo, want->lo, 3 * sizeof(float));
 	assert_memory_equal(result->moment.step, want->step, 3 * sizeof(float));
@@ -358,6 +360,9 @@ static void names_and_help_are_there_for_all(void **state)
 	assert_string_equal(kx_modality_name(KX_AUDIO), "audio");
 	assert_string_equal(kx_modality_name(3), "unknown");
 	assert_string_equal(kx_decode_mode_name(KX_DECODE_EXACT), "exact");
+	assert_string_equal(kx_decode_mode_name(KX_DECODE_TOLERANT), "tol");
+	assert_string_equal(kx_decode_mode_name(KX_DECODE_KEYFRAME), "keyframe");
+	assert_string_equal(kx_decode_mode_name(0), "unknown");
 }
 
 static void nothing_can_be_freed(void **state)

@@ -61,7 +61,10 @@ static void jobs_out_of_range(void **state)
 	REFUSES(&sample_job, r.fps = 240.5, KX_ECORRUPT, "Job.fps");
 	REFUSES(&sample_job, r.fps = __builtin_nan(""), KX_ECORRUPT, "Job.fps");
 	REFUSES(&sample_job, r.decode_mode = 0, KX_ECORRUPT, "Job.decode_mode");
-	REFUSES(&sample_job, r.decode_mode = 2, KX_ECORRUPT, "Job.decode_mode");
+	REFUSES(&sample_job, r.decode_mode = KX_DECODE_KEYFRAME + 1, KX_ECORRUPT, "Job.decode_mode");
+	REFUSES(&sample_job, r.decode_mode = KX_DECODE_EXACT, KX_ECORRUPT, "Job.decode_tolerance_us: of a mode");
+	REFUSES(&sample_job, r.decode_tolerance_us = 0, KX_ECORRUPT, "Job.decode_tolerance_us: 0 is not in 1..");
+	REFUSES(&sample_job, r.decode_tolerance_us = KX_TOLERANCE_US_MAX + 1, KX_ECORRUPT, "Job.decode_tolerance_us");
 	REFUSES(&sample_job, r.moment_us = 0, KX_ECORRUPT, "Job.moment_us");
 	REFUSES(&sample_job, r.moment_us = KX_MEDIA_US_MAX + 1, KX_ECORRUPT, "Job.moment_us");
 	REFUSES(&sample_job, r.start_us++, KX_ECORRUPT, "Job.start_us: not a multiple");
@@ -110,6 +113,7 @@ static void moments_with_counts_that_disagree(void **state)
 	static const uint8_t more_scores[] = {0x62, 4, 0, 0, 0, 0};  /* field 12: one more */
 	static const uint8_t half_a_float[] = {0x4a, 2, 0, 0};       /* field 9: 2 bytes */
 	static const uint8_t other_dim[] = {0x30, 5};                /* field 6 */
+	static const uint8_t more_errors[] = {0x82, 0x01, 1, 1};     /* field 16: one more */
 	static const uint8_t giant_count[] = {0x28, 0x81, 0x20};     /* field 5: 4097 */
 	static const struct {
 		const uint8_t *bytes;
@@ -119,6 +123,7 @@ static void moments_with_counts_that_disagree(void **state)
 		{more_features, sizeof(more_features), "Moment.features: 3 elements where 12 belong"},
 		{more_pts, sizeof(more_pts), "Moment.pts_us: 4 elements where 3 belong"},
 		{more_scores, sizeof(more_scores), "Moment.class_scores: 4 elements where 3 belong"},
+		{more_errors, sizeof(more_errors), "Moment.time_error_us: 4 elements where 3 belong"},
 		{half_a_float, sizeof(half_a_float), "no message"},
 		{other_dim, sizeof(other_dim), "Moment.features: 12 elements where 15 belong"},
 		{giant_count, sizeof(giant_count), "Moment.count: 4097 is not in 1..4096"},
@@ -238,7 +243,7 @@ static void media_out_of_range(void **state)
 {
 	(void)state;
 	REFUSES(&sample_decode_request, r.purpose = 0, KX_ECORRUPT, "DecodeRequest.purpose");
-	REFUSES(&sample_decode_request, r.purpose = 3, KX_ECORRUPT, "DecodeRequest.purpose");
+	REFUSES(&sample_decode_request, r.purpose = KX_DECODE_INSPECT + 1, KX_ECORRUPT, "DecodeRequest.purpose");
 	REFUSES(&sample_decode_request, r.tracks = 0, KX_ECORRUPT, "DecodeRequest.tracks");
 	REFUSES(&sample_decode_request, r.fps = 1000.0, KX_ECORRUPT, "DecodeRequest.fps");
 	REFUSES(&sample_decode_request, r.end_us = 1, KX_ECORRUPT, "DecodeRequest.end_us");

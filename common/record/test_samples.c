@@ -18,6 +18,7 @@
 
 static char *labels[] = {"cat", "gr\xc3\xbc\xc3\x9f", "a longer label, with a comma"};
 static uint64_t pts_us[] = {15000000, 16000123, 17000000};
+static uint64_t time_error_us[] = {0, 123, 20000};
 static uint8_t features[] = {0, 255, 3, 4, 128, 6, 7, 8, 9, 10, 11, 12};
 static float lo[] = {-1.5f, 0.25f, -3e-5f};
 static float step[] = {0.01f, 0.002f, 1.0f};
@@ -35,12 +36,14 @@ static float unit[] = {0.5f, -0.5f, 0.5f, -0.5f};
 #define MOMENT                                                                                          \
 	{.modality = KX_AUDIO, .index = 3, .space = "lite0/1234/5678/mean", .count = 3, .dim = 4,       \
 	 .pts_us = pts_us, .features = features, .lo = lo, .step = step, .class_count = 3, .class_ids = class_ids, \
-	 .class_scores = class_scores, .embedding = codes, .embedding_scale = 0.0039f, .max_time_error_us = 20000}
+	 .class_scores = class_scores, .embedding = codes, .embedding_scale = 0.0039f, .max_time_error_us = 20000, \
+	 .time_error_us = time_error_us}
 
 #define PART_END(number)                                                                                \
 	{.part = (number), .parts = 4, .tracks = KX_TRACK_VISUAL | KX_TRACK_AUDIO, .frames = 300, .patches = 625, \
 	 .visual_us = 300000000, .audio_us = 299000000, .has_visual = true, .has_audio = true, .truncated = true, \
-	 .decode_mode = KX_DECODE_EXACT, .max_time_error_us = 33366, .recipe_sha256 = RECIPE_SHA, \
+	 .decode_mode = KX_DECODE_TOLERANT, .decode_tolerance_us = 500000, .max_time_error_us = 33366, \
+	 .recipe_sha256 = RECIPE_SHA, \
 	 .moment_us = 5000000}
 
 #define MODALITY(which)                                                                                 \
@@ -50,7 +53,8 @@ static float unit[] = {0.5f, -0.5f, 0.5f, -0.5f};
 #define VIDEO_RESULT                                                                                    \
 	{.video_id = "folder/clip.mp4", .modality_count = 2, .modalities = {MODALITY(KX_VISUAL), MODALITY(KX_AUDIO)}, \
 	 .visual_us = 61000000, .audio_us = 60900000, .duration_us = 61000001, .truncated = true,       \
-	 .decode_mode = KX_DECODE_EXACT, .max_time_error_us = 33366, .moment_us = 5000000,              \
+	 .decode_mode = KX_DECODE_TOLERANT, .decode_tolerance_us = 700, .max_time_error_us = 33366, \
+	 .moment_us = 5000000,                                                                           \
 	 .recipe_sha256 = RECIPE_SHA}
 
 #define VIDEO_RECORD                                                                                    \
@@ -71,7 +75,8 @@ struct kx_job sample_job = {
 	.start_us = 300000000,
 	.end_us = 600000000,
 	.fps = 1.0,
-	.decode_mode = KX_DECODE_EXACT,
+	.decode_mode = KX_DECODE_TOLERANT,
+	.decode_tolerance_us = 250000,
 	.moment_us = 5000000,
 	.recipe_sha256 = RECIPE_SHA,
 	.attempt = 2,
@@ -170,7 +175,7 @@ struct kx_query_reply sample_reply = {
 
 struct kx_decode_request sample_decode_request = {
 	.ticket = 99, .purpose = KX_DECODE_SAMPLE, .tracks = KX_TRACK_AUDIO, .fps = 23.976,
-	.decode_mode = KX_DECODE_EXACT, .start_us = 5000000, .end_us = 10000000, .width = 224, .height = 224,
+	.decode_mode = KX_DECODE_TOLERANT, .decode_tolerance_us = 1, .start_us = 5000000, .end_us = 10000000, .width = 224, .height = 224,
 	.ring_slots = 32, .slot_bytes = 150528, .wall_limit_ms = 1000, .cpu_limit_ms = 900,
 	.memory_limit_bytes = 1 << 29, .endpoint = "ipc:///tmp/x", .name = "clip.mp4"};
 
@@ -179,6 +184,23 @@ struct kx_decode_event sample_opened = {
 	.opened = {.container = "mov,mp4", .duration_us = 61000000, .video_codec = "h264", .width = 1920,
 		   .height = 1080, .frame_rate = 29.97, .audio_codec = "aac", .sample_rate = 48000, .channels = 2,
 		   .splittable = true, .has_visual = true, .has_audio = true}};
+static struct kx_probe_stream streams[] = {
+	{.index = 7, .kind = "kind", .codec = "codec", .profile = "profile", .chosen = true, .note = "note",
+	 .duration_us = 5000000, .start_us = -40000, .bit_rate = 1000, .packets = 1000, .key_packets = 1000, .width =
+	 7, .height = 7, .aspect_num = 7, .aspect_den = 7, .rotation = 7, .mirrored = true, .frame_rate = 29.97,
+	 .pixel_format = "pixel_format", .range = "range", .matrix = "matrix", .primaries = "primaries", .transfer =
+	 "transfer", .field_order = "field_order", .sample_rate = 7, .channels = 7, .layout = "layout",
+	 .sample_format = "sample_format"},
+	{.index = 7, .kind = "kind", .codec = "codec", .profile = "profile", .chosen = true, .note = "note",
+	 .duration_us = 5000000, .start_us = -40000, .bit_rate = 1000, .packets = 1000, .key_packets = 1000, .width =
+	 7, .height = 7, .aspect_num = 7, .aspect_den = 7, .rotation = 7, .mirrored = true, .frame_rate = 29.97,
+	 .pixel_format = "pixel_format", .range = "range", .matrix = "matrix", .primaries = "primaries", .transfer =
+	 "transfer", .field_order = "field_order", .sample_rate = 7, .channels = 7, .layout = "layout",
+	 .sample_format = "sample_format"},
+};
+struct kx_decode_event sample_detail = {
+	.ticket = 99, .kind = KX_DECODE_DETAIL,
+	.detail = {.stream_count = 2, .streams = streams, .packets_us = 61000000, .plan = "a plan"}};
 struct kx_decode_event sample_frame = {.ticket = 99, .kind = KX_DECODE_FRAME, .sample = SAMPLE};
 struct kx_decode_event sample_patch = {.ticket = 99, .kind = KX_DECODE_PATCH, .sample = SAMPLE};
 struct kx_decode_event sample_end = {
@@ -247,6 +269,7 @@ const struct record_case record_cases[] = {
 	CASE(kx_decode_request, sample_decode_request, decode_request),
 	CASE(kx_decode_event, sample_opened, decode_event),
 	CASE(kx_decode_event, sample_frame, decode_event),
+	CASE(kx_decode_event, sample_detail, decode_event),
 	CASE(kx_decode_event, sample_patch, decode_event),
 	CASE(kx_decode_event, sample_end, decode_event),
 };

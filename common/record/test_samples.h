@@ -34,6 +34,7 @@ extern struct kx_query_reply sample_reply;
 extern struct kx_decode_request sample_decode_request;
 extern struct kx_decode_event sample_opened;
 extern struct kx_decode_event sample_frame;
+extern struct kx_decode_event sample_detail;
 extern struct kx_decode_event sample_patch;
 extern struct kx_decode_event sample_end;
 

@@ -113,5 +113,13 @@ const char *kx_modality_name(enum kx_modality modality)
 
 const char *kx_decode_mode_name(enum kx_decode_mode mode)
 {
-	return mode == KX_DECODE_EXACT ? "exact" : "unknown";
+	switch (mode) {
+	case KX_DECODE_EXACT:
+		return "exact";
+	case KX_DECODE_TOLERANT:
+		return "tol";
+	case KX_DECODE_KEYFRAME:
+		return "keyframe";
+	}
+	return "unknown";
 }

@@ -21,6 +21,7 @@
 #define KX_MEDIA_US_MAX (UINT64_C(1) << 53) /* microseconds; exact in a double, a thousand add up safely */
 #define KX_FPS_MIN 1e-6            /* a frame in eleven days */
 #define KX_FPS_MAX 240.0
+#define KX_TOLERANCE_US_MAX (UINT64_C(3600) * 1000000) /* of a decode mode that has one; at least 1 */
 #define KX_FRAME_SIDE_MAX 4096u    /* pixels, of the frames that a model takes */
 #define KX_DECODE_SLOTS_MAX 65536u   /* of the ring that a decoder fills */
 #define KX_DECODE_SLOT_BYTES_MAX (64u << 20)
@@ -32,7 +33,12 @@ enum kx_modality { KX_VISUAL = 1, KX_AUDIO = 2 };
 
 enum kx_track { KX_TRACK_VISUAL = 1u, KX_TRACK_AUDIO = 2u };
 
-enum kx_decode_mode { KX_DECODE_EXACT = 1 };
+/* Which frame stands for an instant of the sampling grid. Numbers are stored: append only. */
+enum kx_decode_mode {
+	KX_DECODE_EXACT = 1, /* the one on screen then */
+	KX_DECODE_TOLERANT,  /* of those within the tolerance the cheapest to decode */
+	KX_DECODE_KEYFRAME,  /* the nearest key frame */
+};
 
 /* How an input stands in the ledger. Each ends in exactly one of the last four. */
 enum kx_input_state {
@@ -74,6 +80,7 @@ const char *kx_reason_name(enum kx_reason reason);
 const char *kx_reason_help(enum kx_reason reason);
 const char *kx_input_state_name(enum kx_input_state state);
 const char *kx_modality_name(enum kx_modality modality);
+/* "exact", "tol", "keyframe". */
 const char *kx_decode_mode_name(enum kx_decode_mode mode);
 
 #endif

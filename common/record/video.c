@@ -63,6 +63,7 @@ static Kinodex__V1__VideoResult *kx_video_result_write(struct kx_writer *w,
 	m->duration_us = result->duration_us;
 	m->truncated = result->truncated;
 	m->decode_mode = result->decode_mode;
+	m->decode_tolerance_us = result->decode_tolerance_us;
 	m->max_time_error_us = result->max_time_error_us;
 	m->moment_us = result->moment_us;
 	m->recipe_sha256 = kx_write_sha(result->recipe_sha256);
@@ -96,6 +97,7 @@ static void kx_video_result_read(struct kx_reader *r, const Kinodex__V1__VideoRe
 	result->duration_us = kx_read_us(r, "duration_us", m->duration_us);
 	result->truncated = m->truncated;
 	result->decode_mode = kx_read_decode_mode(r, m->decode_mode);
+	result->decode_tolerance_us = kx_read_decode_tolerance(r, result->decode_mode, m->decode_tolerance_us);
 	result->max_time_error_us = kx_read_us(r, "max_time_error_us", m->max_time_error_us);
 	result->moment_us = kx_read_moment_us(r, m->moment_us);
 	kx_read_sha(r, "recipe_sha256", m->recipe_sha256, result->recipe_sha256);

@@ -26,6 +26,7 @@ struct kx_video_result {
 	uint64_t duration_us;
 	bool truncated;
 	enum kx_decode_mode decode_mode;
+	uint64_t decode_tolerance_us; /* of KX_DECODE_TOLERANT, else 0 */
 	uint64_t max_time_error_us;
 	uint64_t moment_us;
 	uint8_t recipe_sha256[KX_SHA_LEN];

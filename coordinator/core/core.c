@@ -188,6 +188,7 @@ static void describe_job(const struct kx_core *core, const struct part *part, st
 		.end_us = part->span.end_us,
 		.fps = options->fps,
 		.decode_mode = options->decode_mode,
+		.decode_tolerance_us = options->decode_tolerance_us,
 		.moment_us = options->moment_us,
 		.attempt = part->attempt,
 		.wall_limit_ms = or_default(options->wall_limit_ms, limits.wall_ms),

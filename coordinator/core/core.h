@@ -26,6 +26,7 @@ struct kx_core_options {
 	uint64_t segment_us;
 	uint64_t moment_us;
 	enum kx_decode_mode decode_mode;
+	uint64_t decode_tolerance_us;
 	uint8_t recipe_sha256[KX_SHA_LEN];
 	size_t jobs_ahead;     /* jobs published and not finished */
 	uint32_t attempts_max;

@@ -325,6 +325,7 @@ static kx_status start_core(struct coordinator *c, struct kx_error *error)
 		.segment_us = options->segment_us,
 		.moment_us = options->moment_us,
 		.decode_mode = options->decode_mode,
+		.decode_tolerance_us = options->decode_tolerance_us,
 		.jobs_ahead = options->jobs_ahead != 0 ? options->jobs_ahead : JOBS_AHEAD,
 		.attempts_max = options->attempts_max != 0 ? options->attempts_max : ATTEMPTS_MAX,
 		.wall_limit_ms = options->wall_limit_ms,

@@ -43,6 +43,7 @@ struct kx_coordinator_options {
 	uint64_t segment_us;           /* longest visual span of one job, a multiple of moment_us */
 	uint64_t moment_us;
 	enum kx_decode_mode decode_mode;
+	uint64_t decode_tolerance_us;
 	uint8_t recipe_sha256[KX_SHA_LEN];
 	const char *software;          /* for dead letters */
 	size_t jobs_ahead;             /* jobs published and not finished; 0: 32 */

@@ -197,7 +197,8 @@ static kx_status check_part_end(const struct kx_pending_video *pending, const st
 	if (pending->part_ends[0].parts != end->parts)
 		return refuse(error, "two part ends count different parts", result);
 	if (memcmp(pending->part_ends[0].recipe_sha256, end->recipe_sha256, KX_SHA_LEN) != 0 ||
-	    pending->part_ends[0].decode_mode != end->decode_mode)
+	    pending->part_ends[0].decode_mode != end->decode_mode ||
+	    pending->part_ends[0].decode_tolerance_us != end->decode_tolerance_us)
 		return refuse(error, "two parts were made by different recipes", result);
 	if (pending->part_ends[0].moment_us != end->moment_us)
 		return refuse(error, "two parts have moments of different lengths", result);

@@ -78,13 +78,18 @@ static kx_status check_embedding(struct audited *video, const struct kx_moment *
 static kx_status check_times(struct audited *video, const struct kx_moment *moment, struct kx_error *error)
 {
 	const struct kx_video_result *result = &video->record->result;
-	uint64_t from_us = moment->index * result->moment_us, most_us = moment->max_time_error_us;
+	uint64_t from_us = moment->index * result->moment_us, most_us = moment->max_time_error_us, found_us = 0;
 
 	if (moment->index > KX_MEDIA_US_MAX / result->moment_us)
 		return corrupt(error, result->video_id, "a moment is later than any video is long");
 	for (uint32_t i = 0; i < moment->count; i++)
 		if (moment->pts_us[i] + most_us < from_us || moment->pts_us[i] >= from_us + result->moment_us + most_us)
 			return corrupt(error, result->video_id, "a row is of a time outside its moment");
+	for (uint32_t i = 0; i < moment->count && moment->time_error_us != NULL; i++)
+		if (moment->time_error_us[i] > found_us)
+			found_us = moment->time_error_us[i];
+	if (moment->time_error_us != NULL && found_us != most_us)
+		return corrupt(error, result->video_id, "a moment's largest time error is not that of its rows");
 	if (most_us > video->max_time_error_us)
 		video->max_time_error_us = most_us;
 	return KX_OK;

@@ -246,12 +246,13 @@ static kx_status add_part_ends(const struct kx_merge_source *source, struct kx_v
 {
 	*ret_frames = *ret_patches = 0;
 	video->decode_mode = source->ends[0].decode_mode;
+	video->decode_tolerance_us = source->ends[0].decode_tolerance_us;
 	video->moment_us = source->ends[0].moment_us;
 	for (uint32_t i = 0; i < source->end_count; i++) {
 		const struct kx_part_end *end = &source->ends[i];
 
 		if (memcmp(end->recipe_sha256, video->recipe_sha256, KX_SHA_LEN) != 0 ||
-		    end->decode_mode != video->decode_mode)
+		    end->decode_mode != video->decode_mode || end->decode_tolerance_us != video->decode_tolerance_us)
 			return kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON,
 					    "part %" PRIu32 " was made by another recipe than the plan asks for",
 					    end->part);

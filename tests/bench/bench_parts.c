@@ -2,6 +2,7 @@
  * scripts/bench overhead, which compares their CPU time with that of the whole.
  *
  *   kx_bench_parts decode CLIP...
+ *   kx_bench_parts sample visual|audio|both MODE FPS CLIP...
  *   kx_bench_parts infer BUNDLE auto|f32|bf16 THREADS ITEMS
  *
  * A line of JSON each: items and the CPU time of the work itself, without starting, compiling and warming up. */
@@ -62,20 +63,14 @@ static kx_status on_patch(void *ctx, const struct kx_sample *sample)
 	return KX_OK;
 }
 
-static kx_status decode_clip(const char *path, struct drain *drain, struct kx_error *error)
+static kx_status decode_clip(const char *path, const struct kx_decode_request *how, struct drain *drain,
+			     struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return kx_error_set(error, KX_EIO, KX_ERROR_POISON, "can't open %s", path);
-	struct kx_decode_request request = {
-		.purpose = KX_DECODE_SAMPLE,
-		.tracks = KX_TRACK_VISUAL | KX_TRACK_AUDIO,
-		.fps = 1,
-		.decode_mode = KX_DECODE_EXACT,
-		.width = SIDE,
-		.height = SIDE,
-		.name = (char *)path,
-	};
+	struct kx_decode_request request = *how;
+	request.name = (char *)path;
 	struct kx_media_sink sink = {drain, on_opened, on_acquire, on_frame, on_patch};
 	struct kx_decode_end end;
 	kx_status status = kx_media_sample(fd, &request, &sink, &end, error);
@@ -83,7 +78,7 @@ static kx_status decode_clip(const char *path, struct drain *drain, struct kx_er
 	return status;
 }
 
-static int decode(int count, char **paths)
+static int decode(const struct kx_decode_request *how, int count, char **paths)
 {
 	KX_CLEANUP(kx_cleanup_free) struct drain *drain = calloc(1, sizeof(*drain));
 	int failed = drain == NULL;
@@ -91,7 +86,7 @@ static int decode(int count, char **paths)
 	uint64_t from = kx_clock_cpu_us();
 	for (int i = 0; i < count && drain != NULL; i++) {
 		struct kx_error error = {0};
-		if (decode_clip(paths[i], drain, &error) != KX_OK) {
+		if (decode_clip(paths[i], how, drain, &error) != KX_OK) {
 			fprintf(stderr, "kx_bench_parts: %s\n", error.message);
 			failed = 1;
 		}
@@ -100,6 +95,45 @@ static int decode(int count, char **paths)
 		printf("{\"cpu_s\": %.6f, \"frames\": %" PRIu64 ", \"patches\": %" PRIu64 "}\n",
 		       (double)(kx_clock_cpu_us() - from) / 1e6, drain->frames, drain->patches);
 	return failed;
+}
+
+static const struct kx_decode_request as_indexed = {
+	.purpose = KX_DECODE_SAMPLE,
+	.tracks = KX_TRACK_VISUAL | KX_TRACK_AUDIO,
+	.fps = 1,
+	.decode_mode = KX_DECODE_EXACT,
+	.width = SIDE,
+	.height = SIDE,
+};
+
+/* -1: wrong arguments. */
+static int sample(int count, char **args)
+{
+	struct kx_decode_request how = as_indexed;
+	double tolerance = 0;
+	if (kx_str_eq(args[0], "visual"))
+		how.tracks = KX_TRACK_VISUAL;
+	else if (kx_str_eq(args[0], "audio"))
+		how.tracks = KX_TRACK_AUDIO;
+	else if (!kx_str_eq(args[0], "both"))
+		return -1;
+	if (kx_str_eq(args[1], "keyframe"))
+		how.decode_mode = KX_DECODE_KEYFRAME;
+	else if (kx_str_starts(args[1], "tol=") && kx_parse_double(args[1] + 4, &tolerance) == KX_OK && tolerance > 0)
+		how.decode_mode = KX_DECODE_TOLERANT;
+	else if (!kx_str_eq(args[1], "exact"))
+		return -1;
+	how.decode_tolerance_us = (uint64_t)(tolerance * 1e6);
+	if (kx_parse_double(args[2], &how.fps) != KX_OK)
+		return -1;
+	/* What is loaded and made with the first use of a codec is not part of the work. */
+	struct drain *drain = calloc(1, sizeof(*drain));
+	struct kx_error error = {0};
+	kx_media_init();
+	if (drain != NULL && decode_clip(args[3], &how, drain, &error) != KX_OK)
+		fprintf(stderr, "kx_bench_parts: %s\n", error.message);
+	free(drain);
+	return decode(&how, count - 3, args + 3);
 }
 
 struct lane {
@@ -239,11 +273,13 @@ int main(int argc, char **argv)
 {
 	int status = -1;
 	if (argc >= 3 && strcmp(argv[1], "decode") == 0)
-		status = decode(argc - 2, argv + 2);
+		status = decode(&as_indexed, argc - 2, argv + 2);
+	else if (argc >= 6 && strcmp(argv[1], "sample") == 0)
+		status = sample(argc - 2, argv + 2);
 	else if (argc == 6 && strcmp(argv[1], "infer") == 0)
 		status = infer(argv + 2);
 	if (status < 0) {
-		fprintf(stderr, "usage: kx_bench_parts decode CLIP... | infer BUNDLE auto|f32|bf16 THREADS ITEMS\n");
+		fprintf(stderr, "usage: kx_bench_parts decode CLIP... | sample visual|audio|both MODE FPS CLIP... | infer BUNDLE auto|f32|bf16 THREADS ITEMS\n");
 		return 2;
 	}
 	return status;

@@ -5,6 +5,7 @@ import json
 import math
 import struct
 import unittest
+import zlib
 
 import kit
 from kit import H264, Case, catalogue, ffmpeg, picture, samples, sound, wait_for
@@ -143,6 +144,31 @@ class Commands(Case):
             self.assertTrue(math.isclose(math.hypot(*vector), 1, rel_tol=1e-3), modality)
         self.assertNotIn("audio", rows["bikes.mp4"])
 
+    def test_decode_modes(self):
+        """Each is another recipe; rows say when they are presented and how far that is from the grid."""
+        exact = {row["id"]: row for row in map(json.loads, self.say("export").splitlines())}
+        self.assertEqual({row["decode"] for row in exact.values()}, {"exact"})
+        for mode, name in (("tol=0.5", "tol"), ("keyframe", "keyframe")):
+            data = self.dir / name
+            self.index(self.films / "bikes.mp4", "--decode", mode, data=data)
+            self.run_kinodex("verify", "--data", data)
+            lines = [json.loads(line) for line in self.run_kinodex("export", "--moments", "--data", data).out.splitlines()]
+            video, moment = lines
+            self.assertEqual(video["decode"], name)
+            self.assertEqual(video.get("tolerance_s"), 0.5 if name == "tol" else None)
+            self.assertEqual(len(moment["pts_s"]), 10)
+            for k, (at, off) in enumerate(zip(moment["pts_s"], moment["time_error_s"], strict=True)):
+                self.assertAlmostEqual(abs(at - k), off, places=6)
+            self.assertEqual(max(moment["time_error_s"]), video["max_time_error_s"])
+            if name == "tol":
+                self.assertLessEqual(video["max_time_error_s"], 0.5)
+            self.assertGreater(video["max_time_error_s"], exact["bikes.mp4"]["max_time_error_s"])
+            answer = self.run_kinodex("classify", "bikes.mp4", "--json", "--data", data).json()
+            self.assertEqual(answer["decode"]["mode"], name)
+        fresh = samples("bikes.mp4")[0]
+        spot = self.run_kinodex("classify", fresh, "--decode", "keyframe", "--json", "--data", self.dir / "tol").json()
+        self.assertEqual(spot["decode"]["mode"], "tol")  # the same content is stored: that is what is answered
+
     def test_export_npy(self):
         out = self.dir / "npy"
         self.say("export", "--format", "npy", "--out", out)
@@ -220,7 +246,8 @@ class Commands(Case):
 class WithoutData(Case):
     def test_help(self):
         overview = self.run_kinodex("--help").out
-        for verb in ("index", "similar", "classify", "status", "dead", "verify", "export", "bundle", "coordinator", "worker", "shard"):
+        for verb in ("index", "similar", "classify", "status", "dead", "verify", "export", "probe", "frames", "bundle", "coordinator",
+                     "worker", "shard"):
             self.assertIn(f"\n  {verb} ", overview)
             text = self.run_kinodex(verb, "--help").out
             self.assertTrue(text.startswith(f"Usage: kinodex {verb} "), text[:80])
@@ -229,6 +256,53 @@ class WithoutData(Case):
             self.assertLessEqual(max(map(len, text.splitlines())), 100)
         self.assertRegex(self.run_kinodex("--version").out, r"^kinodex \d+\.\d+\.\d+\n$")
         self.assertIn("Usage", self.run_kinodex("", status=kit.USAGE).err)
+
+    def test_decode_option_says_the_cure(self):
+        for value, cure in (("fast", "exact, tol=SECONDS or keyframe"), ("tol", "tol=0.5"), ("tol=0", "--decode exact"),
+                            ("tol=1s", "number of seconds"), ("tol=5000", "--decode keyframe")):
+            for verb in ("index", "classify", "similar", "frames"):
+                extra = ["--out", self.dir / "out"] if verb == "frames" else ["--data", self.dir / "none"]
+                said = self.run_kinodex(verb, "a.mp4", "--decode", value, *extra, status=kit.USAGE).err
+                self.assertIn("--decode", said)
+                self.assertIn(cure, said)
+
+    def test_probe(self):
+        answer = self.run_kinodex("probe", samples("R6llTwEh07w.mp4")[0], "--json").json()
+        self.assertEqual((answer["container"], answer["width"], answer["height"]), ("mp4", 340, 256))
+        self.assertAlmostEqual(answer["packets_s"], answer["duration_s"], delta=0.1)
+        self.assertIn("selective", answer["plan"])
+        video, audio = answer["streams"]
+        self.assertEqual((video["kind"], video["codec"], video["chosen"], video["pixel_format"]), ("video", "h264", True, "yuv420p"))
+        self.assertEqual(video["packets"], 303)
+        self.assertEqual((audio["kind"], audio["codec"], audio["channels"], audio["sample_rate"]), ("audio", "aac", 1, 44100))
+        text = self.run_kinodex("probe", samples("R6llTwEh07w.mp4")[0]).out
+        self.assertIn("340x256", text)
+        turned = ffmpeg("turned.mp4", *picture(2), *H264, "-vf", "setsar=2/1", "-metadata:s:v:0", "rotate=90")
+        answer = self.run_kinodex("probe", turned, "--json").json()
+        self.assertEqual(answer["streams"][0]["sample_aspect"], "2:1")
+        words = self.dir / "words.txt"
+        words.write_text("no film\n" * 40)
+        self.assertIn("words.txt", self.run_kinodex("probe", words, status=kit.FAILED).err)
+
+    def test_frames(self):
+        clip = samples("bikes.mp4")[0]
+        for mode, most in (("exact", 0.04), ("tol=0.3", 0.3), ("keyframe", 10)):
+            out = self.dir / mode
+            self.run_kinodex("frames", clip, "--fps", "2", "--decode", mode, "--size", "160x160", "--out", out)
+            rows = [json.loads(line) for line in (out / "frames.jsonl").read_text().splitlines()]
+            self.assertEqual(len(rows), 20)
+            self.assertEqual(sorted(path.name for path in out.glob("*.png")), [row["file"] for row in rows])
+            for row in rows:
+                self.assertLessEqual(row["time_error_s"], most)
+                self.assertAlmostEqual(abs(row["pts_s"] - row["index"] / 2), row["time_error_s"], places=5)
+                self.assertIn(f"{row['pts_s']:.6f}s", row["file"])
+        png = (out / rows[0]["file"]).read_bytes()
+        self.assertEqual(png[:8], b"\x89PNG\r\n\x1a\n")
+        self.assertEqual(struct.unpack(">II", png[16:24]), (160, 68))  # 640x272, its aspect kept
+        width, height, rows = 160, 68, zlib.decompress(png[41:41 + struct.unpack(">I", png[33:37])[0]])
+        self.assertEqual(len(rows), height * (3 * width + 1))
+        self.run_kinodex("frames", clip, status=kit.USAGE)
+        self.run_kinodex("frames", clip, "--out", self.dir / "x", "--size", "0x3", status=kit.USAGE)
 
     def test_bundle_check(self):
         for name in ("lite0", "yamnet"):

@@ -8,7 +8,7 @@
 #define SPAN_MAX_US (INT64_C(1) << 50) /* a frame that stands for longer than times reach has no duration */
 
 struct group {
-	AVPacket *packets[KX_GROUP_PACKETS_MAX]; /* allocated once, filled by reference */
+	AVPacket *packets[KX_GROUP_PACKETS_MAX]; /* made when first needed, then filled by reference */
 	struct kx_select_group select;           /* select.count is the number of packets */
 	size_t bytes;
 	bool known;  /* every picture was understood */
@@ -21,26 +21,19 @@ struct kx_gop {
 	struct kx_picker *picker;
 	struct group *current; /* complete, to be decoded */
 	struct group *next;    /* being collected */
+	struct kx_select_group before; /* a copy, while frames of the group before are inside the decoder */
 	struct kx_select_plan plan;
 	AVFrame *frame;
 	bool selective;
+	bool whole_tail;    /* the last packet may be cut without saying so, and what the decoder then makes up out of
+			     * earlier frames depends on those: the last two groups are decoded whole */
+	bool ending;        /* `next` is the last group */
 	unsigned misses;    /* groups that did not come out as planned */
 	int64_t before_us;  /* the latest time of the groups before `next` */
 	int64_t latest_us;  /* the latest of all packets so far */
 	int64_t end_us;     /* and when its frame ends */
 	int64_t decoded_end_us; /* for streams whose packets do not say */
 };
-
-static struct group *group_new(void)
-{
-	struct group *group = calloc(1, sizeof(*group));
-	if (!group)
-		return NULL;
-	for (size_t i = 0; i < KX_GROUP_PACKETS_MAX; i++)
-		if (!(group->packets[i] = av_packet_alloc()))
-			return group; /* kx_gop_new() looks at the last one */
-	return group;
-}
 
 static void group_free(struct group *group)
 {
@@ -74,17 +67,17 @@ kx_status kx_gop_new(struct kx_video *video, struct kx_picker *picker, bool sele
 	*gop = (struct kx_gop){
 		.video = video,
 		.picker = picker,
-		.current = group_new(),
-		.next = group_new(),
+		.current = calloc(1, sizeof(struct group)),
+		.next = calloc(1, sizeof(struct group)),
 		.frame = av_frame_alloc(),
 		.selective = selective && video->clock->has_pts && video->clock->parser.codec != KX_PICTURE_NONE,
+		.whole_tail = kx_input_is(video->clock->input, "mpegts") || kx_input_is(video->clock->input, "mpeg"),
 		.before_us = KX_NO_TIME,
 		.latest_us = KX_NO_TIME,
 		.end_us = KX_NO_TIME,
 		.decoded_end_us = KX_NO_TIME,
 	};
-	if (!gop->current || !gop->next || !gop->frame || !gop->current->packets[KX_GROUP_PACKETS_MAX - 1] ||
-	    !gop->next->packets[KX_GROUP_PACKETS_MAX - 1]) {
+	if (!gop->current || !gop->next || !gop->frame) {
 		kx_gop_free(gop);
 		return kx_error_nomem(error);
 	}
@@ -110,6 +103,12 @@ static int64_t frame_span(const struct kx_gop *gop, int64_t ticks)
 	return us > 0 && us < SPAN_MAX_US ? us : gop->video->frame_us;
 }
 
+/* Grid points have a tolerance. */
+static bool chooses(const struct kx_gop *gop)
+{
+	return gop->picker->grid.tolerance_us > 0;
+}
+
 /* Hands everything that the decoder has ready to the picker. */
 static kx_status receive_all(struct kx_gop *gop, struct kx_error *error)
 {
@@ -123,7 +122,8 @@ static kx_status receive_all(struct kx_gop *gop, struct kx_error *error)
 		int64_t end = pts + frame_span(gop, gop->frame->pkt_duration);
 		if (end > gop->decoded_end_us)
 			gop->decoded_end_us = end;
-		status = kx_picker_push(gop->picker, gop->frame, pts);
+		status = chooses(gop) && gop->picker->expected ? kx_picker_push_chosen(gop->picker, gop->frame, pts)
+							       : kx_picker_push(gop->picker, gop->frame, pts);
 		if (status)
 			return status;
 	}
@@ -166,7 +166,7 @@ static kx_status end_group(struct kx_gop *gop, const struct group *next, bool fo
 	if (status)
 		return status;
 	if (!next)
-		return kx_picker_finish(gop->picker);
+		return kx_picker_finish(gop->picker, gop->picker->expected ? gop->latest_us : KX_NO_TIME);
 	return !follows_on && next->select.usable ? kx_picker_advance(gop->picker, next->select.times[0]) : KX_OK;
 }
 
@@ -178,6 +178,7 @@ static kx_status decode_again(struct kx_gop *gop, const struct group *next, bool
 	if (++gop->misses > MISSES_MAX)
 		gop->selective = false;
 	gop->picker->expected = NULL;
+	gop->picker->before = NULL;
 	gop->picker->missed = false;
 	kx_picker_forget(gop->picker);
 	kx_video_flush(gop->video);
@@ -185,14 +186,40 @@ static kx_status decode_again(struct kx_gop *gop, const struct group *next, bool
 	return status ? status : end_group(gop, next, next && (!gop->selective || next_needs), error);
 }
 
+/* With a tolerance: the chosen frames are all out, or the next group follows on and they come with its. */
+static kx_status end_chosen(struct kx_gop *gop, bool follows_on, struct kx_error *error)
+{
+	kx_status status = follows_on ? KX_OK : drain(gop, error);
+	if (!status && !follows_on)
+		status = kx_picker_check_chosen(gop->picker);
+	gop->picker->before = NULL;
+	if (follows_on) {
+		gop->before = gop->current->select;
+		gop->picker->before = &gop->before;
+	}
+	return status;
+}
+
+/* What a group that was decoded whole left open before this one begins. */
+static kx_status close_held(struct kx_gop *gop)
+{
+	kx_status status = kx_picker_advance(gop->picker, gop->current->select.times[0]);
+	kx_picker_forget(gop->picker);
+	return status;
+}
+
 static kx_status decode_planned(struct kx_gop *gop, const struct group *next, bool next_needs, struct kx_error *error)
 {
+	kx_status status = chooses(gop) ? close_held(gop) : KX_OK;
+	if (status)
+		return status;
 	kx_select_plan(&gop->current->select, next ? &next->select : NULL, &gop->picker->grid, gop->picker->next,
 		       next_needs, &gop->plan);
 	gop->picker->expected = &gop->current->select;
-	kx_status status = send_group(gop, gop->current, gop->plan.keep, error);
+	gop->picker->follows = next ? &next->select : NULL;
+	status = send_group(gop, gop->current, gop->plan.keep, error);
 	if (!status)
-		status = end_group(gop, next, next_needs, error);
+		status = chooses(gop) ? end_chosen(gop, next_needs, error) : end_group(gop, next, next_needs, error);
 	gop->picker->expected = NULL;
 	return gop->picker->missed ? decode_again(gop, next, next_needs, error) : status;
 }
@@ -207,13 +234,14 @@ static kx_status decode_group(struct kx_gop *gop, const struct group *next, stru
 	bool next_needs = next && (!next_usable ? !next->select.independent
 						: kx_select_needs(&next->select, &gop->picker->grid,
 								  gop->picker->next));
-	if (gop->selective && current->select.usable && next_usable && !current->sent)
+	bool certain = !gop->whole_tail || (next && !gop->ending);
+	if (gop->selective && current->select.usable && next_usable && certain && !current->sent)
 		return decode_planned(gop, next, next_needs, error);
 	kx_status status = current->sent ? KX_OK : send_group(gop, current, NULL, error);
 	if (status)
 		return status;
 	/* All of it went in, so the next may follow on; it must start anew only if it may be left out itself. */
-	bool follows_on = next && (!gop->selective || !next_usable || next_needs);
+	bool follows_on = next && (!gop->selective || !next_usable || next_needs || !certain);
 	return end_group(gop, next, follows_on, error);
 }
 
@@ -252,25 +280,33 @@ static kx_status spill(struct kx_gop *gop, struct kx_error *error)
 	return status;
 }
 
-static void add_packet(struct kx_gop *gop, AVPacket *packet, const struct kx_picture *picture, int64_t pts_us)
+static kx_status add_packet(struct kx_gop *gop, AVPacket *packet, const struct kx_picture *picture, int64_t pts_us,
+			    struct kx_error *error)
 {
 	struct group *group = gop->next;
+	AVPacket **kept = &group->packets[group->select.count];
+	if (!*kept && !(*kept = av_packet_alloc()))
+		return kx_error_nomem(error);
 	if (!group->filled) {
 		group->filled = true;
 		group->select.independent = picture->independent;
 		group->known = picture->starts;
 	}
-	if (!picture->known || av_packet_get_side_data(packet, AV_PKT_DATA_NEW_EXTRADATA, NULL))
+	/* Of what was cut or damaged the decoder may make less than its headers say. */
+	if (!picture->known || (packet->flags & AV_PKT_FLAG_CORRUPT) ||
+	    av_packet_get_side_data(packet, AV_PKT_DATA_NEW_EXTRADATA, NULL))
 		group->known = false;
-	group->select.packets[group->select.count] = (struct kx_select_packet){
+	group->select.packets[group->select.count++] = (struct kx_select_packet){
 		.pts_us = pts_us,
 		.shown = !(packet->flags & AV_PKT_FLAG_DISCARD),
 		.droppable = picture->droppable,
 		.params = picture->params,
+		.reorders = picture->reorders,
 		.layer = picture->layer,
 	};
 	group->bytes += (size_t)packet->size;
-	av_packet_move_ref(group->packets[group->select.count++], packet);
+	av_packet_move_ref(*kept, packet);
+	return KX_OK;
 }
 
 /* No plan is to be made any more: what was collected goes in, and from here on each packet as it comes. */
@@ -299,7 +335,9 @@ static kx_status push_grouped(struct kx_gop *gop, AVPacket *packet, int64_t pts_
 		return send_packet(gop, packet, error);
 	if (status)
 		return status;
-	add_packet(gop, packet, &picture, pts_us);
+	status = add_packet(gop, packet, &picture, pts_us, error);
+	if (status)
+		return status;
 	if (gop->next->select.count == KX_GROUP_PACKETS_MAX || gop->next->bytes > GROUP_BYTES_MAX)
 		status = spill(gop, error);
 	return status;
@@ -320,6 +358,7 @@ kx_status kx_gop_push(struct kx_gop *gop, AVPacket *packet, struct kx_error *err
 kx_status kx_gop_finish(struct kx_gop *gop, struct kx_error *error)
 {
 	kx_status status = KX_OK;
+	gop->ending = true;
 	if (gop->next->filled)
 		status = turn_over(gop, true, error);
 	if (status || kx_picker_satisfied(gop->picker))
@@ -327,12 +366,37 @@ kx_status kx_gop_finish(struct kx_gop *gop, struct kx_error *error)
 	return gop->current->filled ? decode_group(gop, NULL, error) : end_group(gop, NULL, false, error);
 }
 
+int64_t kx_gop_idle_until_us(const struct kx_gop *gop, int64_t *ret_dts)
+{
+	const struct group *current = gop->current;
+	const struct group *next = gop->next;
+	if (!gop->selective || kx_picker_satisfied(gop->picker) || next->select.count != 1 || next->sent ||
+	    !current->filled || current->sent || !current->select.usable || !next->known)
+		return KX_NO_TIME;
+	int64_t t = kx_grid_time(&gop->picker->grid, gop->picker->next) - gop->picker->grid.tolerance_us;
+	*ret_dts = next->packets[0]->dts;
+	return next->select.packets[0].pts_us != KX_NO_TIME && t > next->select.packets[0].pts_us &&
+			       *ret_dts != AV_NOPTS_VALUE
+		       ? t
+		       : KX_NO_TIME;
+}
+
+void kx_gop_restart(struct kx_gop *gop)
+{
+	group_clear(gop->current);
+	group_clear(gop->next);
+	gop->picker->before = NULL;
+	kx_picker_forget(gop->picker);
+	if (gop->video->dirty)
+		kx_video_flush(gop->video);
+}
+
 int64_t kx_gop_end_us(const struct kx_gop *gop)
 {
 	if (!gop->video->clock->has_pts)
 		return gop->decoded_end_us;
 	/* After damage the packets' word is not enough; frames are decoded at least once between grid points. */
-	int64_t slack = 2000000 + (int64_t)(2e6 / gop->picker->grid.fps);
+	int64_t slack = 2000000 + (int64_t)(2e6 / gop->picker->grid.fps) + 2 * gop->picker->grid.tolerance_us;
 	if (gop->video->errors && gop->end_us != KX_NO_TIME && gop->decoded_end_us < gop->end_us - slack)
 		return gop->decoded_end_us;
 	return gop->end_us;

@@ -23,6 +23,12 @@ kx_status kx_gop_push(struct kx_gop *gop, AVPacket *packet, struct kx_error *err
 /* The end of the file, or of what is wanted. */
 kx_status kx_gop_finish(struct kx_gop *gop, struct kx_error *error) KX_MUST_CHECK;
 
+/* Where the packets that were pushed last begin a group, and neither that nor the one before it is wanted: when the
+ * next wanted frame is shown, and in *ret_dts when the group is decoded. KX_NO_TIME: otherwise. */
+int64_t kx_gop_idle_until_us(const struct kx_gop *gop, int64_t *ret_dts);
+/* The packets to come begin another group than the one being collected: what is held is not needed. */
+void kx_gop_restart(struct kx_gop *gop);
+
 /* All that was pushed covers the video up to here: the end of the last frame presented, KX_NO_TIME for none. */
 int64_t kx_gop_end_us(const struct kx_gop *gop);
 /* Nothing that is still to come can be wanted. */

@@ -8,6 +8,10 @@
  * frames and k x 0.48 s for audio patches. Frame k is the last frame with pts <= k/fps (the first frame for k = 0);
  * it exists while k/fps is not after the last frame's pts. Where timestamps say that a frame stands for more than an
  * hour, the grid times after that hour have no frame, and truncated is set.
+ * That is decode mode exact. With tol=x, grid time t gets, of the frames that are within x of it, the one that is
+ * cheapest to decode, and the exact one where there is none (select.h has the rule); with keyframe, the nearest key
+ * frame. There are as many frames in each mode. Where packets have no presentation times or the codec's references are
+ * not read, tol is exact, and where they have no times at all, keyframe is, too.
  *
  * Spans (start_us, end_us) choose among the frames; sound is whole in every request for it, so only a request for
  * pictures alone seeks. In kx_decode_end, visual_us is how much of the span has pictures and audio_us how long the
@@ -44,6 +48,10 @@ struct kx_media_sink {
  * names `name`. KX_ECORRUPT, KX_EUNSUPPORTED, KX_ETOOBIG, KX_EIO. */
 kx_status kx_media_probe(int fd, const char *name, struct kx_probe_info *ret_info, enum kx_reason *ret_reason,
 			 struct kx_error *error) KX_MUST_CHECK;
+
+/* The same and every stream in words; reads the file to its end. ret_detail: kx_probe_detail_done(). */
+kx_status kx_media_inspect(int fd, const char *name, struct kx_probe_info *ret_info, struct kx_probe_detail *ret_detail,
+			   enum kx_reason *ret_reason, struct kx_error *error) KX_MUST_CHECK;
 
 /* Decodes and samples as the request says (tracks, fps, span, size). Fills ret_end in every case, also on failure;
  * what was sunk before stays sunk. A file that ends early is no failure: truncated is set and the covered times say

@@ -12,6 +12,10 @@
 #define AHEAD_PACKETS_MAX 4096u
 #define AHEAD_BYTES_MAX (64u << 20)
 #define ERRORS_IN_ROW_MAX 256u
+/* Reading on is cheaper than jumping a shorter way than this. */
+#define SKIP_BYTES_MIN (128 << 10)
+/* Indices go by times of decoding, which are earlier than those of presentation by some frames. */
+#define REORDER_US 1000000
 #define TIME_MAX (INT64_C(1) << 50) /* 35 years: anything beyond is not a time */
 
 static const AVRational microseconds = {1, 1000000};
@@ -147,6 +151,7 @@ static kx_status find_origin(struct kx_packets *packets, AVPacket *packet, struc
 		}
 	}
 	packets->has_pts = origin.seen && !origin.timeless;
+	packets->has_dts = origin.dts != AV_NOPTS_VALUE;
 	packets->origin = packets->has_pts || origin.dts == AV_NOPTS_VALUE ? origin.pts : origin.dts;
 	packets->origin_base = stream->time_base;
 	if (packets->origin == AV_NOPTS_VALUE)
@@ -166,6 +171,19 @@ static enum kx_picture_codec picture_codec(const AVStream *video)
 		return KX_PICTURE_MPEG2;
 	case AV_CODEC_ID_MPEG4:
 		return KX_PICTURE_MPEG4;
+	case AV_CODEC_ID_VP9:
+		return KX_PICTURE_VP9;
+	case AV_CODEC_ID_AV1:
+		return KX_PICTURE_AV1;
+	case AV_CODEC_ID_MJPEG:
+	case AV_CODEC_ID_PRORES:
+	case AV_CODEC_ID_DNXHD:
+	case AV_CODEC_ID_DVVIDEO:
+	case AV_CODEC_ID_HUFFYUV:
+	case AV_CODEC_ID_FFVHUFF:
+	case AV_CODEC_ID_UTVIDEO:
+	case AV_CODEC_ID_RAWVIDEO:
+		return KX_PICTURE_INTRA;
 	default:
 		return KX_PICTURE_NONE;
 	}
@@ -291,6 +309,69 @@ kx_status kx_packets_seek(struct kx_packets *packets, int64_t at_us, struct kx_e
 		if (!start || before <= start->timestamp)
 			break;
 		ticks = before - 1;
+	}
+	av_packet_free(&packet);
+	return status;
+}
+
+/* The index entry to go on at; NULL: there is none, or it is not worth the way. */
+static const AVIndexEntry *skip_target(const struct kx_packets *packets, int64_t from_dts, int64_t at_us)
+{
+	const struct kx_input *input = packets->input;
+	AVStream *video = input->video;
+	int from = av_index_search_timestamp(video, from_dts, AVSEEK_FLAG_BACKWARD);
+	int to;
+	if (at_us == INT64_MAX) {
+		to = av_index_search_timestamp(video, from_dts + 1, 0);
+	} else {
+		int64_t at = packets->origin + av_rescale_q(at_us - REORDER_US, microseconds, video->time_base);
+		to = av_index_search_timestamp(video, at, AVSEEK_FLAG_BACKWARD);
+	}
+	if (from < 0 || to <= from)
+		return NULL;
+	const AVIndexEntry *start = avformat_index_get_entry(video, from);
+	const AVIndexEntry *entry = avformat_index_get_entry(video, to);
+	bool there = entry->pos <= input->size - entry->size;
+	bool far = entry->timestamp > from_dts && entry->pos - start->pos - start->size >= SKIP_BYTES_MIN;
+	return there && far && !(entry->flags & AVINDEX_DISCARD_FRAME) ? entry : NULL;
+}
+
+/* One seek, and a look at what it led to. */
+static kx_status skip_to(struct kx_packets *packets, int64_t dts, AVPacket *packet, const AVPacket **ret_first,
+			 struct kx_error *error)
+{
+	const AVStream *video = packets->input->video;
+	*ret_first = NULL;
+	list_clear(&packets->ahead);
+	if (av_seek_frame(packets->input->format, video->index, dts, AVSEEK_FLAG_BACKWARD) < 0)
+		return KX_OK;
+	return first_video(packets, packet, ret_first, error);
+}
+
+kx_status kx_packets_skip(struct kx_packets *packets, int64_t from_dts, int64_t at_us, bool *ret_skipped,
+			  struct kx_error *error)
+{
+	const struct kx_input *input = packets->input;
+	*ret_skipped = false;
+	if (packets->no_skip || packets->ahead.count || packets->damaged ||
+	    (!kx_input_is(input, "mov") && !kx_input_is(input, "matroska")))
+		return KX_OK;
+	const AVIndexEntry *entry = skip_target(packets, from_dts, at_us);
+	if (!entry)
+		return KX_OK;
+	int64_t dts = entry->timestamp; /* reading may move the entries */
+	AVPacket *packet = av_packet_alloc();
+	if (!packet)
+		return out_of_memory(packets, error);
+	const AVPacket *first = NULL;
+	*ret_skipped = true;
+	kx_status status = skip_to(packets, dts, packet, &first, error);
+	bool there = first && first->dts > from_dts && (first->flags & AV_PKT_FLAG_KEY);
+	if (!status && there && at_us != INT64_MAX)
+		there = can_start(packets, first, at_us);
+	if (!status && !there) {
+		packets->no_skip = true;
+		status = skip_to(packets, from_dts, packet, &first, error);
 	}
 	av_packet_free(&packet);
 	return status;

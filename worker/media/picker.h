@@ -22,6 +22,10 @@ struct kx_picker {
 	bool gap;         /* grid points were left out: a frame stood for longer than is believed */
 	bool missed;      /* the frame that was expected is not at hand */
 	const struct kx_select_group *expected; /* borrowed; NULL: every frame comes in */
+	/* Where grid points have a tolerance: the group after it, and the one before it while frames of that are still
+	 * to come out of the decoder. Both may be NULL. */
+	const struct kx_select_group *follows;
+	const struct kx_select_group *before;
 	kx_picker_emit *emit;
 	void *ctx;
 };
@@ -37,8 +41,18 @@ void kx_picker_done(struct kx_picker *picker);
 kx_status kx_picker_push(struct kx_picker *picker, AVFrame *frame, int64_t pts_us) KX_MUST_CHECK;
 /* No frame before until_us is to come. */
 kx_status kx_picker_advance(struct kx_picker *picker, int64_t until_us) KX_MUST_CHECK;
-/* No frame is to come at all. */
-kx_status kx_picker_finish(struct kx_picker *picker) KX_MUST_CHECK;
+/* No frame is to come at all. last_us: the file's last frame is shown then, though it need not have come in;
+ * KX_NO_TIME: it did. Grid points exist up to it. */
+kx_status kx_picker_finish(struct kx_picker *picker, int64_t last_us) KX_MUST_CHECK;
+
+/* For grids with a tolerance, while `expected` is set: gives the frame to the grid points that chose it
+ * (kx_select_choice()), and lets go of it. */
+kx_status kx_picker_push_chosen(struct kx_picker *picker, AVFrame *frame, int64_t pts_us) KX_MUST_CHECK;
+/* All of the expected group came out: KX_ECORRUPT when a grid point is still open that chose one of its frames. */
+kx_status kx_picker_check_chosen(struct kx_picker *picker) KX_MUST_CHECK;
+
+/* For key frames only: each grid point gets the nearer of two frames in a row, the earlier when it is as near. */
+kx_status kx_picker_push_nearest(struct kx_picker *picker, AVFrame *frame, int64_t pts_us) KX_MUST_CHECK;
 
 void kx_picker_forget(struct kx_picker *picker); /* lets go of the held frame */
 bool kx_picker_satisfied(const struct kx_picker *picker); /* every wanted grid point has its frame */

@@ -9,15 +9,41 @@ struct seen {
 	bool idr;
 	bool irap;
 	bool params;
+	bool reorders;
 	bool bad;
 	uint8_t layer;
 };
 
 typedef void unit_fn(struct seen *seen, const uint8_t *unit, size_t len);
 
+/* An Exp-Golomb number, and the bit after it; KX_LONG for one over 30 bits. */
+#define KX_LONG UINT32_MAX
+static uint32_t exp_golomb(const uint8_t *bytes, size_t len, size_t *at)
+{
+	unsigned zeros = 0;
+	uint32_t value = 1;
+	while (*at / 8 < len && !(bytes[*at / 8] >> (7 - *at % 8) & 1u) && zeros < 31) {
+		zeros++;
+		(*at)++;
+	}
+	if (zeros > 30 || (*at + zeros) / 8 >= len)
+		return KX_LONG;
+	(*at)++;
+	for (; zeros > 0; zeros--, (*at)++)
+		value = value << 1 | (bytes[*at / 8] >> (7 - *at % 8) & 1u);
+	return value - 1;
+}
+
+static bool h264_is_b(const uint8_t *unit, size_t len)
+{
+	size_t at = 8;
+	if (exp_golomb(unit, len, &at) == KX_LONG) /* first_mb_in_slice */
+		return false;
+	return exp_golomb(unit, len, &at) % 5 == 1;
+}
+
 static void h264_unit(struct seen *seen, const uint8_t *unit, size_t len)
 {
-	(void)len;
 	unsigned type = unit[0] & 31u;
 	if (type == 7 || type == 8)
 		seen->params = true;
@@ -28,6 +54,8 @@ static void h264_unit(struct seen *seen, const uint8_t *unit, size_t len)
 		seen->needed++;
 	if (type == 5)
 		seen->idr = true;
+	else if (!seen->reorders)
+		seen->reorders = h264_is_b(unit, len);
 }
 
 static void hevc_unit(struct seen *seen, const uint8_t *unit, size_t len)
@@ -66,6 +94,8 @@ static void mpeg2_unit(struct seen *seen, const uint8_t *unit, size_t len)
 	seen->pictures++;
 	if (type != 3)
 		seen->needed++;
+	else
+		seen->reorders = true;
 	if (type == 1 && seen->params && seen->pictures == 1)
 		seen->irap = true;
 }
@@ -84,6 +114,8 @@ static void mpeg4_unit(struct seen *seen, const uint8_t *unit, size_t len)
 	seen->pictures++;
 	if (type != 2)
 		seen->needed++;
+	else
+		seen->reorders = true;
 	if (type == 0)
 		seen->irap = true;
 	/* Two pictures in a packet ("packed bitstream"): the packet's time is not the picture's. */
@@ -123,10 +155,72 @@ static void walk_start_codes(const uint8_t *bytes, size_t len, unit_fn *unit, st
 	}
 }
 
+/* The sizes of a superframe's frames (VP9 specification, annex B); 1 frame where there is no index. 0: damaged. */
+static unsigned vp9_frames(const uint8_t *bytes, size_t len, size_t sizes[8])
+{
+	uint8_t marker = bytes[len - 1];
+	sizes[0] = len;
+	if ((marker & 0xe0u) != 0xc0u)
+		return 1;
+	unsigned count = (marker & 7u) + 1u;
+	unsigned width = ((marker >> 3) & 3u) + 1u;
+	size_t index = 2 + (size_t)width * count;
+	if (len < index || bytes[len - index] != marker)
+		return 1;
+	size_t left = len - index;
+	for (unsigned i = 0; i < count; i++) {
+		const uint8_t *at = bytes + len - index + 1 + (size_t)i * width;
+		size_t size = 0;
+		for (unsigned b = 0; b < width; b++)
+			size |= (size_t)at[b] << (8 * b);
+		if (!size || size > left)
+			return 0;
+		sizes[i] = size;
+		left -= size;
+	}
+	return count;
+}
+
+static struct kx_picture vp9_picture(const uint8_t *bytes, size_t len)
+{
+	size_t sizes[8];
+	unsigned count = len ? vp9_frames(bytes, len, sizes) : 0;
+	unsigned shown = 0;
+	bool key = false;
+	bool bad = count == 0;
+	for (unsigned i = 0; i < count && !bad; i++) {
+		/* Marker, profile, show_existing_frame, frame_type, show_frame: one byte, two of profile 3. */
+		unsigned head = (unsigned)bytes[0] << 8 | (sizes[i] > 1 ? bytes[1] : 0u);
+		unsigned at = (bytes[0] & 0x30u) == 0x30u ? 10 : 11;
+		bad = (bytes[0] & 0xc0u) != 0x80u;
+		bool existing = head >> at & 1u;
+		if (existing || (head >> (at - 2) & 1u))
+			shown++;
+		if (i == 0 && !existing && !(head >> (at - 1) & 1u))
+			key = true;
+		bytes += sizes[i];
+	}
+	/* A packet that shows nothing, or two frames, has not the time of a frame. */
+	return (struct kx_picture){.known = !bad && shown == 1, .starts = key, .independent = key};
+}
+
+static struct kx_picture av1_picture(const struct kx_av1_sequence *sequence, const uint8_t *bytes, size_t len)
+{
+	struct kx_av1_unit unit = kx_av1_unit_read(sequence, bytes, len);
+	return (struct kx_picture){
+		.known = !unit.bad && unit.shown == 1,
+		.starts = unit.key,
+		.independent = unit.key,
+		.droppable = !unit.needed,
+	};
+}
+
 void kx_picture_parser_init(struct kx_picture_parser *parser, enum kx_picture_codec codec, const uint8_t *extradata,
 			    size_t len)
 {
 	*parser = (struct kx_picture_parser){.codec = codec};
+	if (codec == KX_PICTURE_AV1 && len > 0)
+		kx_av1_sequence_init(&parser->sequence, extradata, len);
 	if (codec == KX_PICTURE_H264 && len >= 7 && extradata[0] == 1)
 		parser->length_size = (extradata[4] & 3u) + 1u;
 	if (codec == KX_PICTURE_HEVC && len >= 23 && (extradata[0] || extradata[1] || extradata[2] > 1))
@@ -144,6 +238,13 @@ struct kx_picture kx_picture_parse(const struct kx_picture_parser *parser, const
 	struct seen seen = {0};
 	if (parser->codec == KX_PICTURE_NONE)
 		return (struct kx_picture){0};
+	if (parser->codec == KX_PICTURE_VP9)
+		return vp9_picture(bytes, len);
+	if (parser->codec == KX_PICTURE_AV1)
+		return av1_picture(&parser->sequence, bytes, len);
+	if (parser->codec == KX_PICTURE_INTRA)
+		return (struct kx_picture){
+			.known = true, .starts = true, .independent = true, .droppable = true};
 	if (parser->length_size)
 		walk_lengths(bytes, len, parser->length_size, units[parser->codec], &seen);
 	else
@@ -156,6 +257,7 @@ struct kx_picture kx_picture_parse(const struct kx_picture_parser *parser, const
 		/* An IDR picture that says of itself that nobody refers to it is damage: what follows refers to nothing else. */
 		.droppable = !seen.needed && !seen.params && !starts,
 		.params = seen.params,
+		.reorders = seen.reorders,
 		.layer = seen.layer,
 	};
 }

@@ -1,7 +1,9 @@
 /* What a coded picture's headers say about who needs it: reads a packet's bytes, knows nothing of libav.
  * Layer: worker/media, pure.
  *
- * Only the codecs whose rules for references are simple enough to rely on: H.264, HEVC, MPEG-1/2 and MPEG-4 part 2. */
+ * Only the codecs whose rules for references are simple enough to rely on: H.264, HEVC, MPEG-1/2, MPEG-4 part 2, AV1;
+ * VP9, of which only key frames count, since every frame leaves motion vectors and statistics to the next; and those
+ * that code each picture alone. */
 #ifndef KX_MEDIA_PICTURE_H
 #define KX_MEDIA_PICTURE_H
 
@@ -9,10 +11,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum kx_picture_codec { KX_PICTURE_NONE, KX_PICTURE_H264, KX_PICTURE_HEVC, KX_PICTURE_MPEG2, KX_PICTURE_MPEG4 };
+#include "worker/media/av1.h"
+
+enum kx_picture_codec {
+	KX_PICTURE_NONE,
+	KX_PICTURE_H264,
+	KX_PICTURE_HEVC,
+	KX_PICTURE_MPEG2,
+	KX_PICTURE_MPEG4,
+	KX_PICTURE_VP9,
+	KX_PICTURE_AV1,
+	KX_PICTURE_INTRA,
+};
 
 struct kx_picture_parser {
 	enum kx_picture_codec codec;
+	struct kx_av1_sequence sequence; /* AV1 */
 	unsigned length_size; /* bytes before each NAL unit; 0: start codes */
 };
 
@@ -21,6 +35,7 @@ struct kx_picture {
 	bool starts;      /* decoding may start here; only pictures shown before it may need what came earlier */
 	bool independent; /* starts, and no picture after it in decoding order needs anything before it */
 	bool droppable;   /* no other picture of its temporal layer needs it */
+	bool reorders;    /* it may refer to pictures that are shown later and so come before it (B) */
 	bool params;      /* carries parameter sets */
 	uint8_t layer;    /* temporal layer (HEVC), else 0 */
 };

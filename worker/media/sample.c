@@ -2,11 +2,13 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/str.h"
 #include "worker/media/audio.h"
 #include "worker/media/gop.h"
+#include "worker/media/keys.h"
 #include "worker/media/probe.h"
 #include "worker/media/scale.h"
 
@@ -24,8 +26,11 @@ struct sampler {
 	struct kx_packets packets;
 	struct kx_video video;
 	struct kx_picker picker;
-	struct kx_gop *gop;
+	struct kx_gop *gop;   /* of pictures one of the two */
+	struct kx_keys *keys;
 	struct kx_scaler scaler;
+	uint8_t *scaled;      /* a copy of the last frame as it was handed on: several grid points may get the same */
+	int64_t scaled_us;    /* when it is presented */
 	struct kx_audio audio;
 	struct kx_logmel *logmel;
 	bool want_visual;
@@ -45,6 +50,25 @@ static kx_status sink_failure(struct sampler *sampler, kx_status status)
 	return status;
 }
 
+/* Scales the frame, or copies what scaling it gave for the grid point before. */
+static kx_status put_pixels(struct sampler *sampler, const AVFrame *frame, int64_t pts_us, void *memory)
+{
+	size_t bytes = (size_t)sampler->request->width * sampler->request->height * 3;
+	if (sampler->scaled_us == pts_us) {
+		memcpy(memory, sampler->scaled, bytes);
+		return KX_OK;
+	}
+	errno = 0;
+	kx_status status = kx_scaler_run(&sampler->scaler, frame, memory, sampler->error);
+	if (status && errno == ENOMEM) /* libswscale does not tell why it can't */
+		return kx_error_nomem(sampler->error);
+	if (status)
+		return status;
+	memcpy(sampler->scaled, memory, bytes);
+	sampler->scaled_us = pts_us;
+	return KX_OK;
+}
+
 static kx_status emit_frame(void *ctx, const AVFrame *frame, uint64_t k, int64_t grid_us, int64_t pts_us)
 {
 	struct sampler *sampler = ctx;
@@ -52,10 +76,7 @@ static kx_status emit_frame(void *ctx, const AVFrame *frame, uint64_t k, int64_t
 	kx_status status = sampler->sink->acquire(sampler->sink->ctx, &memory);
 	if (status)
 		return sink_failure(sampler, status);
-	errno = 0;
-	status = kx_scaler_run(&sampler->scaler, frame, memory, sampler->error);
-	if (status && errno == ENOMEM) /* libswscale does not tell why it can't */
-		status = kx_error_nomem(sampler->error);
+	status = put_pixels(sampler, frame, pts_us, memory);
 	if (status)
 		return kx_error_prefix(sampler->error, status, "%s", sampler->input.name);
 	struct kx_sample sample = {
@@ -103,15 +124,26 @@ static kx_status check_request(const struct sampler *sampler)
 static kx_status open_visual(struct sampler *sampler)
 {
 	const struct kx_decode_request *request = sampler->request;
-	struct kx_grid grid = {.fps = request->fps, .end_us = span_end(sampler)};
+	struct kx_grid grid = {
+		.fps = request->fps,
+		.end_us = span_end(sampler),
+		.tolerance_us = request->decode_mode == KX_DECODE_TOLERANT ? (int64_t)request->decode_tolerance_us : 0,
+	};
+	/* Without any times only decoding everything tells when the key frames are. */
+	bool timed = sampler->packets.has_pts || sampler->packets.has_dts;
 	kx_status status = kx_video_open(&sampler->video, &sampler->packets, sampler->error);
 	if (status)
 		return status;
-	if (kx_picker_init(&sampler->picker, grid, kx_grid_from(&grid, (int64_t)request->start_us), emit_frame,
+	sampler->scaled = malloc((size_t)request->width * request->height * 3);
+	sampler->scaled_us = KX_NO_TIME;
+	if (!sampler->scaled ||
+	    kx_picker_init(&sampler->picker, grid, kx_grid_from(&grid, (int64_t)request->start_us), emit_frame,
 			   sampler) ||
 	    kx_scaler_init(&sampler->scaler, request->width, request->height,
 			   kx_probe_orientation(sampler->input.video)))
 		return kx_error_nomem(sampler->error);
+	if (request->decode_mode == KX_DECODE_KEYFRAME && timed)
+		return kx_keys_new(&sampler->video, &sampler->picker, &sampler->keys, sampler->error);
 	return kx_gop_new(&sampler->video, &sampler->picker, !sampler->options->decode_all, &sampler->gop,
 			  sampler->error);
 }
@@ -163,14 +195,28 @@ static kx_status open_streams(struct sampler *sampler)
 
 static bool visual_done(const struct sampler *sampler)
 {
-	return !sampler->want_visual || kx_gop_satisfied(sampler->gop);
+	if (!sampler->want_visual)
+		return true;
+	return sampler->keys ? kx_keys_satisfied(sampler->keys) : kx_gop_satisfied(sampler->gop);
+}
+
+static kx_status push_picture(struct sampler *sampler, AVPacket *packet)
+{
+	return sampler->keys ? kx_keys_push(sampler->keys, packet, sampler->error)
+			     : kx_gop_push(sampler->gop, packet, sampler->error);
+}
+
+static kx_status finish_pictures(struct sampler *sampler)
+{
+	return sampler->keys ? kx_keys_finish(sampler->keys, sampler->error)
+			     : kx_gop_finish(sampler->gop, sampler->error);
 }
 
 static kx_status push_packet(struct sampler *sampler, AVPacket *packet)
 {
 	struct kx_input *input = &sampler->input;
 	if (sampler->want_visual && packet->stream_index == input->video->index) {
-		kx_status status = kx_gop_push(sampler->gop, packet, sampler->error);
+		kx_status status = push_picture(sampler, packet);
 		if (!status && visual_done(sampler))
 			kx_input_discard_others(input, NULL, sampler->want_audio ? input->audio : NULL);
 		return status;
@@ -178,6 +224,24 @@ static kx_status push_packet(struct sampler *sampler, AVPacket *packet)
 	if (sampler->want_audio && packet->stream_index == input->audio->index)
 		return kx_audio_push(&sampler->audio, packet, sampler->error);
 	return KX_OK;
+}
+
+/* Over what is not wanted, by the container's index. Sound is read whole, so there is nothing to skip beside it. */
+static kx_status skip_ahead(struct sampler *sampler)
+{
+	if (!sampler->want_visual || sampler->want_audio || sampler->options->decode_all || visual_done(sampler))
+		return KX_OK;
+	if (sampler->keys)
+		return kx_keys_skip(sampler->keys, &sampler->packets, sampler->error);
+	bool skipped = false;
+	int64_t dts;
+	int64_t until = kx_gop_idle_until_us(sampler->gop, &dts);
+	if (until == KX_NO_TIME)
+		return KX_OK;
+	kx_status status = kx_packets_skip(&sampler->packets, dts, until, &skipped, sampler->error);
+	if (skipped)
+		kx_gop_restart(sampler->gop);
+	return status;
 }
 
 static kx_status pump(struct sampler *sampler)
@@ -192,13 +256,15 @@ static kx_status pump(struct sampler *sampler)
 			break;
 		status = push_packet(sampler, packet);
 		av_packet_unref(packet);
+		if (!status)
+			status = skip_ahead(sampler);
 	}
 	av_packet_free(&packet);
 	if (status && status != KX_ENOTFOUND)
 		return status;
 	status = KX_OK;
 	if (!visual_done(sampler))
-		status = kx_gop_finish(sampler->gop, sampler->error);
+		status = finish_pictures(sampler);
 	if (!status && sampler->want_audio)
 		status = kx_audio_push(&sampler->audio, NULL, sampler->error);
 	return status;
@@ -233,7 +299,7 @@ static void measure_visual(struct sampler *sampler)
 	struct kx_decode_end *end = sampler->end;
 	int64_t start = (int64_t)sampler->request->start_us;
 	int64_t until = span_end(sampler);
-	int64_t reached = kx_gop_end_us(sampler->gop);
+	int64_t reached = sampler->keys ? kx_keys_end_us(sampler->keys) : kx_gop_end_us(sampler->gop);
 	if (reached < 0) /* also KX_NO_TIME */
 		reached = 0;
 	int64_t covered = reached < until ? reached : until;
@@ -314,7 +380,7 @@ static kx_status run(struct sampler *sampler)
 	if (!status)
 		status = pump(sampler);
 	/* Also after a failure: what was sunk stays, and these say how much there was. */
-	if (sampler->gop)
+	if (sampler->gop || sampler->keys)
 		measure_visual(sampler);
 	if (sampler->audio.codec)
 		measure_audio(sampler);
@@ -326,8 +392,10 @@ static kx_status run(struct sampler *sampler)
 static void sampler_done(struct sampler *sampler)
 {
 	kx_gop_free(sampler->gop);
+	kx_keys_free(sampler->keys);
 	kx_picker_done(&sampler->picker);
 	kx_scaler_done(&sampler->scaler);
+	free(sampler->scaled);
 	kx_video_done(&sampler->video);
 	kx_audio_done(&sampler->audio);
 	kx_logmel_free(sampler->logmel);

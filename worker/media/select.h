@@ -5,6 +5,12 @@
  * next) is planned before any of it is decoded. A packet is kept when its frame is picked, or when it comes before a
  * picked one in decoding order and other pictures may need it. The sampler then runs over the frames that come out
  * exactly as it does over all of them: the plan can only leave out frames that it would have passed over.
+ *
+ * With a tolerance, grid point t gets of the frames within it the one that costs least to decode: the first picture of
+ * a group costs one, any other one all that has to be decoded before it in its group. Groups are told apart by when
+ * their first pictures are shown, so only the group whose time t falls in and the first picture of the next one count,
+ * which is why a split at any place chooses the same. Of frames that cost the same the nearest is taken, then the
+ * earlier. Where no frame is near enough, t gets the one on screen.
  */
 #ifndef KX_MEDIA_SELECT_H
 #define KX_MEDIA_SELECT_H
@@ -19,6 +25,7 @@
 struct kx_grid {
 	double fps;
 	int64_t end_us; /* the first instant that is not wanted; INT64_MAX: none */
+	int64_t tolerance_us; /* 0: each grid point gets the frame on screen then */
 };
 
 /* When grid point k is, to the nearest microsecond. */
@@ -32,6 +39,7 @@ struct kx_select_packet {
 	bool shown;     /* false: decoded for others only (edit lists) */
 	bool droppable;
 	bool params;
+	bool reorders;
 	uint8_t layer;
 };
 
@@ -46,7 +54,8 @@ struct kx_select_group {
 };
 
 /* Sorts the times, and tells whether planning may trust them: all there, all different, all after after_us (the
- * latest time of the group before; KX_NO_TIME: none), and every picture understood (known). */
+ * latest time of the group before; KX_NO_TIME: none), every picture understood (known), and some shown out of the order
+ * of decoding where there are pictures that ask for it: else the times are only those of decoding. */
 void kx_select_check(struct kx_select_group *group, int64_t after_us, bool known);
 
 struct kx_select_plan {
@@ -62,6 +71,15 @@ void kx_select_plan(const struct kx_select_group *group, const struct kx_select_
 /* Whether sampling needs `group` to be decoded after the group before it rather than from its own start: it has
  * wanted pictures that are shown before its first one, or it is not understood well enough to say. */
 bool kx_select_needs(const struct kx_select_group *group, const struct kx_grid *grid, uint64_t k);
+
+/* When the first picture of a usable group is shown: from then on grid points fall in the group. */
+int64_t kx_select_start(const struct kx_select_group *group);
+
+/* For a grid with a tolerance: the time of the frame that instant t is to get, given the group that t falls in (or the
+ * first one after it) and the one after that. Later than all of the group's: it is the next group's to give.
+ * KX_NO_TIME: t is after the last frame of the file, and gets none. */
+int64_t kx_select_choice(const struct kx_select_group *group, const struct kx_select_group *next,
+			 const struct kx_grid *grid, int64_t t);
 
 /* The time among the group's that grid instant t is to get: the last one <= t. KX_NO_TIME when t is before all. */
 int64_t kx_select_expected(const struct kx_select_group *group, int64_t t);

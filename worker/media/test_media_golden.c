@@ -185,6 +185,10 @@ static void test_sound(void **state)
 	check_sound("surround.ac3", SOUND ":s=48000:d=8\" -ac 6 -c:a ac3");
 	check_sound("music.mp3", SOUND ":s=44100:d=8\" -c:a libmp3lame");
 	check_sound("music.flac", SOUND ":s=96000:d=8\" -c:a flac");
+	check_sound("low.wav", SOUND ":s=8000:d=8\" -ac 1 -c:a pcm_s16le");
+	check_sound("quad.wav", SOUND ":s=44100:d=8\" -ac 4 -c:a pcm_s24le");
+	check_sound("seven.wav", SOUND ":s=48000:d=8\" -ac 8 -c:a pcm_s16le");
+	check_sound("high.flac", SOUND ":s=192000:d=8\" -ac 2 -c:a flac");
 	check_sound("voice.opus.ogg", SOUND ":s=48000:d=8\" -c:a libopus");
 }
 

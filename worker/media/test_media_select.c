@@ -97,6 +97,103 @@ static void test_plan(void **state)
 	free(plan);
 }
 
+/* Within a tolerance: the first picture of a group before all, then what has least decoded before it, then the nearest;
+ * where nothing is near enough the one on screen. */
+static void test_choice(void **state)
+{
+	(void)state;
+	static const struct {
+		int64_t t, tolerance_us, chosen;
+	} cases[] = {
+		{0, 1, 0},
+		{250000, 300000, 0},        /* the first picture costs one */
+		{250000, 100000, 250000},   /* out of its reach: only the b is left */
+		{1000000, 300000, 1000000}, /* the P before the b at 0.75 s, which needs it */
+		{900000, 50000, 750000},    /* nothing so near: on screen */
+		{1800000, 260000, 2000000}, /* P before b again, though the b is nearer */
+		{2200000, 300000, 2250000}, /* the next group's first picture */
+		{2200000, 20000, 2000000},
+		{2249999, 1, 2250000},
+		{2400000, 1000, 2250000},   /* the next group's to choose: not before its start */
+	};
+	struct kx_select_group *group = group_of(9, pts9, "IPbbbPbbb");
+	struct kx_select_group *next = group_of(2, pts_next, "Ib");
+	struct kx_select_plan *plan = calloc(1, sizeof(*plan));
+	assert_non_null(plan);
+	kx_select_check(group, KX_NO_TIME, true);
+	kx_select_check(next, 2000000, true);
+	for (size_t i = 0; i < KX_ARRAY_LEN(cases); i++) {
+		struct kx_grid grid = {.fps = 1, .end_us = INT64_MAX, .tolerance_us = cases[i].tolerance_us};
+		assert_int_equal(kx_select_choice(group, next, &grid, cases[i].t), cases[i].chosen);
+	}
+	/* At the end of the file grid points after the last frame get none. */
+	struct kx_grid grid = {.fps = 1, .end_us = INT64_MAX, .tolerance_us = 5000000};
+	assert_int_equal(kx_select_choice(group, NULL, &grid, 2000000), 0);
+	assert_int_equal(kx_select_choice(group, NULL, &grid, 2000001), KX_NO_TIME);
+	/* 0 s and 1 s are the first picture's, 2 s is the next group's: one packet of nine. */
+	grid.tolerance_us = 1000000;
+	kx_select_plan(group, next, &grid, 0, false, plan);
+	assert_int_equal(kept(plan), 1);
+	assert_true(plan->keep[0]);
+	free(group);
+	free(next);
+	free(plan);
+}
+
+/* Pictures that ask for another order of presentation, at times that only rise: these are not times of presentation. */
+static void test_times_of_decoding(void **state)
+{
+	(void)state;
+	const int64_t rising[] = {0, 40000, 80000, 120000};
+	const int64_t real[] = {0, 80000, 40000, 120000};
+	struct kx_select_group *group = group_of(4, rising, "IPbP");
+	kx_select_check(group, KX_NO_TIME, true);
+	assert_true(group->usable); /* not needed by others is not shown out of order */
+	group->packets[2].reorders = true;
+	kx_select_check(group, KX_NO_TIME, true);
+	assert_false(group->usable);
+	free(group);
+	group = group_of(4, real, "IPbP");
+	group->packets[2].reorders = true;
+	kx_select_check(group, KX_NO_TIME, true);
+	assert_true(group->usable);
+	free(group);
+}
+
+/* First bytes of units that SVT-AV1 made, and of VP9 frames made up by the specification. */
+static void test_av1_and_vp9(void **state)
+{
+	(void)state;
+	static const uint8_t config[] = {0x81, 0x00, 0x0c, 0x00, 0x0a, 0x0a, 0x00, 0x00, 0x00, 0x03, 0xb4, 0xff, 0x70, 0x0b, 0xe0, 0x01};
+	static const uint8_t leaf[] = {0x32, 0x08, 0x32, 0x03, 0x00, 0x0d, 0xb6, 0xb6, 0x95, 0x23};
+	static const uint8_t again[] = {0x1a, 0x01, 0xe8};
+	static const uint8_t cut[] = {0x32, 0x7f, 0x32};
+	struct kx_picture_parser parser;
+	kx_picture_parser_init(&parser, KX_PICTURE_AV1, config, sizeof(config));
+	struct kx_picture picture = kx_picture_parse(&parser, leaf, sizeof(leaf), false);
+	assert_true(picture.known && picture.droppable && !picture.starts);
+	picture = kx_picture_parse(&parser, again, sizeof(again), false);
+	assert_true(picture.known && !picture.droppable && !picture.starts);
+	assert_false(kx_picture_parse(&parser, cut, sizeof(cut), false).known);
+	kx_picture_parser_init(&parser, KX_PICTURE_AV1, NULL, 0);
+	assert_false(kx_picture_parse(&parser, leaf, sizeof(leaf), false).known);
+
+	static const uint8_t key[] = {0x82, 0x49, 0x83, 0x42, 0x00};
+	static const uint8_t inter[] = {0x86, 0x00, 0x40, 0x92};
+	static const uint8_t hidden[] = {0x84, 0x00, 0x40, 0x92};
+	/* A hidden frame of three bytes, a shown one of two, and the index of both. */
+	static const uint8_t both[] = {0x84, 0x00, 0x40, 0x86, 0x00, 0xc1, 3, 2, 0xc1};
+	kx_picture_parser_init(&parser, KX_PICTURE_VP9, NULL, 0);
+	picture = kx_picture_parse(&parser, key, sizeof(key), true);
+	assert_true(picture.known && picture.starts && picture.independent && !picture.droppable);
+	picture = kx_picture_parse(&parser, inter, sizeof(inter), false);
+	assert_true(picture.known && !picture.starts && !picture.droppable);
+	assert_false(kx_picture_parse(&parser, hidden, sizeof(hidden), false).known);
+	picture = kx_picture_parse(&parser, both, sizeof(both), false);
+	assert_true(picture.known && !picture.starts);
+	assert_false(kx_picture_parse(&parser, key, 0, true).known);
+}
+
 /* For random groups: picking from the kept frames gives what picking from all gives. */
 static void test_plan_random(void **state)
 {
@@ -229,7 +326,10 @@ static void test_pictures(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_grid),  cmocka_unit_test(test_plan),     cmocka_unit_test(test_plan_random),
+		cmocka_unit_test(test_grid),  cmocka_unit_test(test_plan),
+		cmocka_unit_test(test_choice),
+		cmocka_unit_test(test_times_of_decoding),
+		cmocka_unit_test(test_av1_and_vp9),     cmocka_unit_test(test_plan_random),
 		cmocka_unit_test(test_needs), cmocka_unit_test(test_unusable), cmocka_unit_test(test_pictures),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

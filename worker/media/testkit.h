@@ -29,6 +29,8 @@ struct kit_run {
 struct kit_want {
 	uint32_t tracks;  /* 0: both */
 	double fps;       /* 0: 1 */
+	enum kx_decode_mode mode; /* 0: exact */
+	uint64_t tolerance_us;
 	uint64_t start_us;
 	uint64_t end_us;
 	uint32_t side;    /* 0: 224 */

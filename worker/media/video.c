@@ -23,6 +23,7 @@ kx_status kx_video_open(struct kx_video *video, const struct kx_packets *packets
 		.base = stream->time_base,
 		.frame_us = rate.num > 0 && rate.den > 0 ? av_rescale(1000000, rate.den, rate.num) : 0,
 		.last_us = KX_NO_TIME,
+		.trust_pts = packets->has_pts,
 	};
 	if (!video->codec)
 		return video_nomem(video, error);
@@ -79,7 +80,7 @@ kx_status kx_video_send(struct kx_video *video, const AVPacket *packet, struct k
 /* Where the stream gives no presentation times: the decoder's best guess, else one frame on. */
 static int64_t frame_time(struct kx_video *video, const AVFrame *frame)
 {
-	if (frame->pts != AV_NOPTS_VALUE && video->clock->has_pts)
+	if (frame->pts != AV_NOPTS_VALUE && video->trust_pts)
 		return kx_packets_time(video->clock, frame->pts, video->base);
 	int64_t guess = kx_packets_time(video->clock, frame->best_effort_timestamp, video->base);
 	if (guess != KX_NO_TIME && video->last_us == KX_NO_TIME && !video->clock->has_pts)

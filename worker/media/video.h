@@ -17,6 +17,7 @@ struct kx_video {
 	int64_t shift_us; /* taken off times that were guessed, so that the first frame is at 0 */
 	uint64_t frames;
 	uint64_t errors;
+	bool trust_pts;   /* the time in a frame is that of its packet, and right */
 	bool dirty;       /* packets went in since the last flush */
 	bool starved;     /* an allocation failed, whatever the decoder made of it */
 };

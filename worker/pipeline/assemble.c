@@ -191,7 +191,7 @@ struct kx_cell *kx_assembler_take(struct kx_assembler *assembler)
 
 /* The arrays of a moment, in one piece of memory. */
 struct arrays {
-	uint64_t *pts_us;
+	uint64_t *pts_us, *time_error_us;
 	float *lo, *step;
 	float *mean;       /* [class_count] */
 	float *class_scores;
@@ -204,14 +204,15 @@ static kx_status arrays_new(struct kx_cell *cell, const struct kx_track_shape *s
 {
 	size_t count = cell->count, dim = shape->dim, classes = shape->class_count;
 	size_t floats = 2 * count + classes + KX_MOMENT_CLASSES;
-	uint64_t *at = malloc(count * sizeof(uint64_t) + floats * sizeof(float) +
+	uint64_t *at = malloc(2 * count * sizeof(uint64_t) + floats * sizeof(float) +
 			      KX_MOMENT_CLASSES * sizeof(uint32_t) + count * dim + dim);
 
 	if (!at)
 		return KX_ENOMEM;
 	cell->arrays = at;
 	ret->pts_us = at;
-	ret->lo = (float *)(at + count);
+	ret->time_error_us = at + count;
+	ret->lo = (float *)(at + 2 * count);
 	ret->step = ret->lo + count;
 	ret->mean = ret->step + count;
 	ret->class_scores = ret->mean + classes;
@@ -229,6 +230,7 @@ static uint64_t copy_rows(const struct kx_cell *cell, size_t dim, const struct a
 		const struct kx_row *row = cell->rows[i];
 
 		to->pts_us[i] = row->pts_us;
+		to->time_error_us[i] = row->error_us;
 		to->lo[i] = row->lo;
 		to->step[i] = row->step;
 		memcpy(to->features + i * dim, row->codes, dim);
@@ -276,6 +278,7 @@ kx_status kx_cell_moment(struct kx_cell *cell, const struct kx_track_shape *shap
 		return kx_error_nomem(error);
 	moment.class_count = (uint32_t)mean_classes(cell, shape->class_count, &to);
 	moment.pts_us = to.pts_us;
+	moment.time_error_us = moment.max_time_error_us > 0 ? to.time_error_us : NULL;
 	moment.features = to.features;
 	moment.lo = to.lo;
 	moment.step = to.step;

@@ -109,6 +109,30 @@ static kx_status run_probe(struct child *child, int fd)
 	return send_end(child, &end);
 }
 
+static kx_status run_inspect(struct child *child, int fd)
+{
+	struct kx_decode_end end = {.reason = KX_REASON_NONE};
+	struct kx_decode_event detail = {.kind = KX_DECODE_DETAIL};
+	struct kx_probe_info info = {0};
+	struct kx_error error = {0};
+	kx_status status = kx_media_inspect(fd, child->request->name, &info, &detail.detail, &end.reason, &error);
+
+	if (status == KX_OK) {
+		end.reason = KX_REASON_NONE;
+		status = on_opened(child, &info);
+		if (status == KX_OK)
+			status = send_event(child, &detail);
+		kx_probe_info_done(&info);
+		kx_probe_detail_done(&detail.detail);
+		if (status != KX_OK)
+			return status;
+	} else {
+		end.retriable = error.class == KX_ERROR_RETRY;
+		end.message = error.message;
+	}
+	return send_end(child, &end);
+}
+
 static kx_status run_sample(struct child *child, int fd)
 {
 	const struct kx_media_sink sink = {
@@ -129,6 +153,19 @@ static kx_status run_sample(struct child *child, int fd)
 	status = send_end(child, &end);
 	kx_media_end_done(&end);
 	return status;
+}
+
+static kx_status run_purpose(struct child *child, const int *fds)
+{
+	switch (child->request->purpose) {
+	case KX_DECODE_PROBE:
+		return run_probe(child, fds[0]);
+	case KX_DECODE_INSPECT:
+		return run_inspect(child, fds[0]);
+	case KX_DECODE_SAMPLE:
+		break;
+	}
+	return run_sample(child, fds[0]);
 }
 
 static kx_status child_open(struct child *child, const int *fds)
@@ -194,7 +231,7 @@ enum kx_child_status kx_child_main(const struct kx_decode_request *request, cons
 		return status == KX_ENOMEM ? KX_CHILD_NOMEM : KX_CHILD_SETUP;
 	}
 	misbehave();
-	status = request->purpose == KX_DECODE_PROBE ? run_probe(&child, fds[0]) : run_sample(&child, fds[0]);
+	status = run_purpose(&child, fds);
 	child_close(&child);
 	if (status == KX_OK)
 		return KX_CHILD_DONE;

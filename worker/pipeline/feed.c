@@ -95,6 +95,7 @@ static struct kx_decode_request request_of(const struct kx_pipeline *pipeline, c
 		.tracks = job->tracks,
 		.fps = job->fps,
 		.decode_mode = job->decode_mode,
+		.decode_tolerance_us = job->decode_tolerance_us,
 		.start_us = job->start_us,
 		.end_us = job->end_us,
 		.width = pipeline->width,

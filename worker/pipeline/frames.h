@@ -6,6 +6,8 @@
 
 struct kx_frames_request {
 	double fps;
+	enum kx_decode_mode mode; /* 0: exact */
+	uint64_t tolerance_us;    /* of KX_DECODE_TOLERANT */
 	uint64_t start_us;
 	uint64_t end_us; /* 0: to the end */
 	uint32_t width;

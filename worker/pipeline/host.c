@@ -108,7 +108,7 @@ static _Noreturn void child_begin(const struct host *host, const struct kx_decod
 
 static int spawn(struct host *host, const struct kx_decode_request *request, const struct order *order)
 {
-	size_t wanted = request->purpose == KX_DECODE_PROBE ? 1 : KX_HOST_FDS_MAX;
+	size_t wanted = request->purpose != KX_DECODE_SAMPLE ? 1 : KX_HOST_FDS_MAX;
 	int words[2];
 	pid_t pid;
 

@@ -203,6 +203,8 @@ void kx_lane_event(struct kx_pipeline *pipeline, const struct kx_wire_peer *peer
 	case KX_DECODE_END:
 		on_end(pipeline, lane, &event->end);
 		break;
+	case KX_DECODE_DETAIL: /* of inspections only, which are no jobs */
+		break;
 	}
 }
 

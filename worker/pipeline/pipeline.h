@@ -89,12 +89,21 @@ size_t kx_pipeline_decoders(const struct kx_pipeline *pipeline);
 /* "visual/lite0/..., audio/yamnet/...": the spaces it fills, for people. Owned by the pipeline. */
 const char *kx_pipeline_spaces(const struct kx_pipeline *pipeline);
 
-/* What decides the stored bytes of a job beside the video: spaces (kx_bundle_space(); "" for none), fps, mode, moment.
+/* How pictures are taken from a video and rows put together. */
+struct kx_sampling {
+	double fps;
+	enum kx_decode_mode mode;
+	uint64_t tolerance_us; /* of KX_DECODE_TOLERANT, else 0 */
+	uint64_t moment_us;
+};
+
+/* What decides the stored bytes of a job beside the video: spaces (kx_bundle_space(); "" for none) and sampling.
  * SHA-256. */
-void kx_recipe(const char *visual_space, const char *audio_space, double fps, enum kx_decode_mode mode,
-	       uint64_t moment_us, uint8_t ret[KX_SHA_LEN]);
-void kx_pipeline_recipe(const struct kx_pipeline *pipeline, double fps, enum kx_decode_mode mode, uint64_t moment_us,
+void kx_recipe(const char *visual_space, const char *audio_space, const struct kx_sampling *sampling,
+	       uint8_t ret[KX_SHA_LEN]);
+void kx_pipeline_recipe(const struct kx_pipeline *pipeline, const struct kx_sampling *sampling,
 			uint8_t ret[KX_SHA_LEN]);
+struct kx_sampling kx_job_sampling(const struct kx_job *job);
 
 /* A prober without models: its own decoder host. Thread-safe, blocking, one file at a time; fd is borrowed: a file, or
  * the reader's end of a kx_fetch_stream. */
@@ -107,6 +116,11 @@ void kx_prober_watch(struct kx_prober *prober, kx_failure_visit *visit, void *ct
 /* On failure *ret_reason says why; the child's crash or limit is such a reason too. ret_info: kx_probe_info_done(). */
 kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, struct kx_probe_info *ret_info,
 			  enum kx_reason *ret_reason, struct kx_error *error) KX_MUST_CHECK;
+
+/* The same and every stream in words; the child reads the file to its end. ret_detail: kx_probe_detail_done(). */
+kx_status kx_prober_inspect(struct kx_prober *prober, int fd, const char *name, struct kx_probe_info *ret_info,
+			    struct kx_probe_detail *ret_detail, enum kx_reason *ret_reason,
+			    struct kx_error *error) KX_MUST_CHECK;
 
 /* One child that does what `request` says, under its limits, with nobody to look at what it samples; for running a
  * failure again. Its ticket, endpoint, name and ring are the prober's matter. KX_OK: it came to an end of some kind, and

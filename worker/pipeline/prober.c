@@ -14,10 +14,13 @@
 #define PROBE_WALL_MS 30000u
 #define PROBE_NETWORK_WALL_MS 600000u /* where the bytes come over one; their stream has closer limits of its own */
 #define PROBE_CPU_MS 20000u
+#define INSPECT_WALL_MS 600000u /* it reads the whole file */
 #define PROBE_MEMORY_BYTES (512ull << 20)
 #define FRAMES_WALL_MS 3600000u
 #define FRAMES_MEMORY_BYTES (2048ull << 20)
 #define FRAMES_RING_SLOTS 8u
+#define FRAMES_RING_SLOTS_MIN 2u /* of large frames */
+#define FRAMES_RING_BYTES (64u << 20)
 #define HOST_START_MS 20000
 #define GRACE_MS 2000u /* from a child's exit to its last message, and from a kill to the exit */
 
@@ -33,6 +36,7 @@ struct probe {
 	struct kx_decode_request request;
 	bool opened, ended, exited, wall_killed;
 	struct kx_probe_info info;
+	struct kx_probe_detail detail;
 	struct kx_host_exit exit;
 	uint64_t deadline_us;
 	enum kx_reason reason;
@@ -102,12 +106,16 @@ static void on_frame(struct probe *probe, const struct kx_sample *sample, struct
 	}
 }
 
-static void on_event(struct probe *probe, const struct kx_decode_event *event, struct kx_error *error)
+static void on_event(struct probe *probe, struct kx_decode_event *event, struct kx_error *error)
 {
 	if (event->ticket != probe->request.ticket || probe->ended)
 		return;
 	if (event->kind == KX_DECODE_OPENED && !probe->opened) {
 		probe->opened = kx_probe_info_copy(&event->opened, &probe->info) == KX_OK;
+	} else if (event->kind == KX_DECODE_DETAIL) {
+		kx_probe_detail_done(&probe->detail);
+		probe->detail = event->detail;
+		event->detail = (struct kx_probe_detail){0};
 	} else if (event->kind == KX_DECODE_FRAME || (event->kind == KX_DECODE_PATCH && probe->discard)) {
 		on_frame(probe, &event->sample, error);
 	} else if (event->kind == KX_DECODE_END) {
@@ -284,6 +292,27 @@ kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, st
 	status = talk(prober, fd, name, &probe, ret_info, ret_reason, error ? error : &local);
 	if (status != KX_OK && probe.status != KX_OK && prober->watch)
 		tell_watch(prober, fd, name, &probe, error ? error : &local);
+	kx_probe_detail_done(&probe.detail); /* which nobody asked for */
+	return status;
+}
+
+kx_status kx_prober_inspect(struct kx_prober *prober, int fd, const char *name, struct kx_probe_info *ret_info,
+			    struct kx_probe_detail *ret_detail, enum kx_reason *ret_reason, struct kx_error *error)
+{
+	struct probe probe = {.reason = KX_REASON_NONE, .status = KX_OK};
+	kx_status status;
+
+	probe.request = (struct kx_decode_request){
+		.purpose = KX_DECODE_INSPECT,
+		.wall_limit_ms = INSPECT_WALL_MS,
+		.cpu_limit_ms = INSPECT_WALL_MS,
+		.memory_limit_bytes = PROBE_MEMORY_BYTES,
+	};
+	status = talk(prober, fd, name, &probe, ret_info, ret_reason, error);
+	if (status == KX_OK)
+		*ret_detail = probe.detail;
+	else
+		kx_probe_detail_done(&probe.detail);
 	return status;
 }
 
@@ -325,6 +354,8 @@ kx_status kx_frames_read(struct kx_prober *prober, int fd, const char *name, con
 			 struct kx_error *error)
 {
 	struct probe probe = {.reason = KX_REASON_NONE, .status = KX_OK, .visit = visit, .ctx = ctx};
+	uint64_t frame_bytes = (uint64_t)request->width * request->height * 3;
+	uint32_t slots = frame_bytes > FRAMES_RING_BYTES / FRAMES_RING_SLOTS ? FRAMES_RING_SLOTS_MIN : FRAMES_RING_SLOTS;
 	uint64_t wall_ms = request->wall_limit_ms != 0 ? request->wall_limit_ms : FRAMES_WALL_MS;
 	kx_status status;
 
@@ -332,23 +363,25 @@ kx_status kx_frames_read(struct kx_prober *prober, int fd, const char *name, con
 		.purpose = KX_DECODE_SAMPLE,
 		.tracks = KX_TRACK_VISUAL,
 		.fps = request->fps,
-		.decode_mode = KX_DECODE_EXACT,
+		.decode_mode = request->mode != 0 ? request->mode : KX_DECODE_EXACT,
+		.decode_tolerance_us = request->tolerance_us,
 		.start_us = request->start_us,
 		.end_us = request->end_us,
 		.width = request->width,
 		.height = request->height,
-		.ring_slots = FRAMES_RING_SLOTS,
+		.ring_slots = slots,
 		.slot_bytes = request->width * request->height * 3,
 		.wall_limit_ms = wall_ms,
 		.cpu_limit_ms = wall_ms,
 		.memory_limit_bytes = FRAMES_MEMORY_BYTES,
 	};
-	status = kx_ring_new(FRAMES_RING_SLOTS, probe.request.slot_bytes, &probe.ring, error);
+	status = kx_ring_new(slots, probe.request.slot_bytes, &probe.ring, error);
 	if (status != KX_OK) {
 		*ret_reason = KX_REASON_INTERNAL;
 		return status;
 	}
 	status = talk(prober, fd, name, &probe, ret_info, ret_reason, error);
 	kx_ring_free(probe.ring);
+	kx_probe_detail_done(&probe.detail);
 	return status;
 }

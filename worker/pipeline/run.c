@@ -163,6 +163,7 @@ static void part_end(const struct kx_run *run, struct kx_part_end *ret)
 		.has_audio = (job->tracks & KX_TRACK_AUDIO) && run->info.has_audio,
 		.truncated = run->end.truncated,
 		.decode_mode = job->decode_mode,
+		.decode_tolerance_us = job->decode_tolerance_us,
 		.moment_us = job->moment_us,
 		.max_time_error_us = max_u64(visual->max_error_us, audio->max_error_us),
 	};

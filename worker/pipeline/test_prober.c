@@ -84,6 +84,32 @@ static void what_is_no_media_has_a_reason_and_is_named(void **state)
 	kx_prober_free(prober);
 }
 
+static void inspection_tells_of_every_stream(void **state)
+{
+	struct kx_prober *prober = prober_new();
+	KX_CLEANUP(kx_cleanup_close) int fd = open(clip, O_RDONLY | O_CLOEXEC);
+	struct kx_probe_info info = {0};
+	struct kx_probe_detail detail = {0};
+	enum kx_reason reason = KX_REASON_NONE;
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(kx_prober_inspect(prober, fd, clip, &info, &detail, &reason, NULL), KX_OK);
+	assert_true(info.has_visual && info.has_audio);
+	assert_int_equal(detail.stream_count, 2);
+	assert_string_equal(detail.streams[0].kind, "video");
+	assert_string_equal(detail.streams[0].codec, info.video_codec);
+	assert_true(detail.streams[0].chosen && detail.streams[0].packets > 0);
+	assert_string_equal(detail.streams[1].kind, "audio");
+	assert_int_equal(detail.streams[1].sample_rate, info.sample_rate);
+	assert_in_range(detail.packets_us, 10900000, 11100000);
+	assert_non_null(strstr(detail.plan, "selective"));
+	kx_probe_info_done(&info);
+	kx_probe_detail_done(&detail);
+	assert_probes_clip(prober);
+	kx_prober_free(prober);
+}
+
 static void *probe_some(void *prober)
 {
 	for (int i = 0; i < 5; i++)
@@ -302,6 +328,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(clip_is_described),
 		cmocka_unit_test(what_is_no_media_has_a_reason_and_is_named),
+		cmocka_unit_test(inspection_tells_of_every_stream),
 		cmocka_unit_test(threads_may_share_one),
 		cmocka_unit_test(dead_host_costs_a_probe_at_most),
 		cmocka_unit_test(frames_come_in_order_and_all),

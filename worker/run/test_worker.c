@@ -73,12 +73,19 @@ static void world_done(struct world *world)
 	kx_bus_free(world->bus);
 }
 
+static void set_recipe(struct kx_job *job)
+{
+	struct kx_sampling sampling = kx_job_sampling(job);
+
+	kx_pipeline_recipe(pipeline, &sampling, job->recipe_sha256);
+}
+
 static struct kx_job job_of(const char *path, const char *id)
 {
 	struct kx_job job = kx_test_job(path);
 
 	job.video_id = (char *)id;
-	kx_pipeline_recipe(pipeline, job.fps, job.decode_mode, job.moment_us, job.recipe_sha256);
+	set_recipe(&job);
 	return job;
 }
 
@@ -231,7 +238,7 @@ static void stopped_job_comes_again(void **state)
 	(void)state;
 	world_init(&world, SMALL_TOPIC); /* results are not taken: the job can't end */
 	job.fps = 10;
-	kx_pipeline_recipe(pipeline, job.fps, job.decode_mode, job.moment_us, job.recipe_sha256);
+	set_recipe(&job);
 	publish_job(&world, &job);
 	kx_result_free(next_result(&world));
 	begun_us = kx_clock_mono_us();
@@ -256,7 +263,7 @@ static void full_bus_holds_back_and_loses_nothing(void **state)
 	world_init(&world, SMALL_TOPIC);
 	job.fps = 10;
 	job.moment_us = 1000000;
-	kx_pipeline_recipe(pipeline, job.fps, job.decode_mode, job.moment_us, job.recipe_sha256);
+	set_recipe(&job);
 	publish_job(&world, &job);
 	assert_int_equal(drain_part(&world, &end), 11 + 10);
 	assert_int_equal(end.frames, 110);

@@ -127,9 +127,10 @@ static void on_revoked(void *ctx, int partition)
 
 static bool recipe_fits(const struct kx_worker *worker, const struct kx_job *job)
 {
+	struct kx_sampling sampling = kx_job_sampling(job);
 	uint8_t ours[KX_SHA_LEN];
 
-	kx_pipeline_recipe(worker->pipeline, job->fps, job->decode_mode, job->moment_us, ours);
+	kx_pipeline_recipe(worker->pipeline, &sampling, ours);
 	return memcmp(ours, job->recipe_sha256, sizeof(ours)) == 0;
 }
 

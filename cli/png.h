@@ -1,0 +1,13 @@
+/* PNG files of 8-bit RGB rows. Layer: cli. */
+#ifndef KX_CLI_PNG_H
+#define KX_CLI_PNG_H
+
+#include <stdint.h>
+
+#include "common/base/error.h"
+
+/* Writes width x height pixels of three bytes to path, which is replaced. KX_EIO and the like, naming the path. */
+kx_status kx_png_write(const char *path, const uint8_t *rgb, uint32_t width, uint32_t height,
+		       struct kx_error *error) KX_MUST_CHECK;
+
+#endif

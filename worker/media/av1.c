@@ -1,0 +1,208 @@
+#include "worker/media/av1.h"
+
+#define CONFIG_BYTES 4u /* of av1C before its OBUs */
+
+enum obu { OBU_SEQUENCE = 1, OBU_FRAME_HEADER = 3, OBU_FRAME = 6 };
+enum frame_type { FRAME_KEY, FRAME_INTER, FRAME_INTRA_ONLY, FRAME_SWITCH };
+
+/* Reads zeros past the end and remembers that it did. */
+struct bits {
+	const uint8_t *bytes;
+	size_t len; /* bytes */
+	size_t at;  /* bits */
+	bool over;
+};
+
+static unsigned take(struct bits *bits, unsigned count)
+{
+	unsigned value = 0;
+	for (; count > 0; count--, bits->at++) {
+		unsigned bit = 0;
+		if (bits->at / 8 < bits->len)
+			bit = (bits->bytes[bits->at / 8] >> (7 - bits->at % 8)) & 1u;
+		else
+			bits->over = true;
+		value = value << 1 | bit;
+	}
+	return value;
+}
+
+/* Timing: streams with a decoder model are left to full decoding. False: it has one. */
+static bool skip_timing(struct bits *bits)
+{
+	if (!take(bits, 1))
+		return true;
+	take(bits, 32);
+	take(bits, 32);
+	if (take(bits, 1)) { /* equal_picture_interval: uvlc */
+		unsigned zeros = 0;
+		while (zeros < 32 && !bits->over && !take(bits, 1))
+			zeros++;
+		take(bits, zeros < 32 ? zeros : 0);
+	}
+	return !take(bits, 1);
+}
+
+/* False: more than one operating point, that is layers. */
+static bool skip_operating_point(struct bits *bits)
+{
+	bool delay = take(bits, 1);
+	if (take(bits, 5))
+		return false;
+	take(bits, 12);
+	if (take(bits, 5) > 7)
+		take(bits, 1);
+	if (delay && take(bits, 1))
+		take(bits, 4);
+	return true;
+}
+
+static void read_size(struct bits *bits, struct kx_av1_sequence *sequence)
+{
+	unsigned width_bits = take(bits, 4) + 1;
+	unsigned height_bits = take(bits, 4) + 1;
+	take(bits, width_bits);
+	take(bits, height_bits);
+	if (take(bits, 1)) {
+		unsigned delta = take(bits, 4) + 2;
+		sequence->frame_id_bits = delta + take(bits, 3) + 1;
+	}
+}
+
+static void read_tools(struct bits *bits, struct kx_av1_sequence *sequence)
+{
+	take(bits, 3); /* superblock, filter intra, intra edge */
+	take(bits, 4); /* interintra, masked, warped, dual filter */
+	bool order_hint = take(bits, 1);
+	if (order_hint)
+		take(bits, 2);
+	sequence->screen_content = take(bits, 1) ? 2 : take(bits, 1);
+	sequence->integer_mv = 2;
+	if (sequence->screen_content > 0 && !take(bits, 1))
+		sequence->integer_mv = take(bits, 1);
+	if (order_hint)
+		sequence->order_hint_bits = take(bits, 3) + 1;
+}
+
+static void read_sequence(struct kx_av1_sequence *sequence, const uint8_t *bytes, size_t len)
+{
+	struct bits bits = {.bytes = bytes, .len = len};
+	*sequence = (struct kx_av1_sequence){0};
+	take(&bits, 3);
+	/* Neither still pictures nor their reduced header. */
+	if (take(&bits, 2) || !skip_timing(&bits) || !skip_operating_point(&bits))
+		return;
+	read_size(&bits, sequence);
+	read_tools(&bits, sequence);
+	sequence->known = !bits.over;
+}
+
+static void read_frame(const struct kx_av1_sequence *sequence, const uint8_t *bytes, size_t len,
+		       struct kx_av1_unit *unit)
+{
+	struct bits bits = {.bytes = bytes, .len = len};
+	unit->frames++;
+	if (take(&bits, 1)) { /* one that was coded before; of a key frame that is a new start */
+		unit->shown++;
+		unit->needed++;
+		return;
+	}
+	enum frame_type type = (enum frame_type)take(&bits, 2);
+	bool shown = take(&bits, 1);
+	unit->shown += shown;
+	if (!shown)
+		take(&bits, 1);
+	if (type == FRAME_KEY && shown && unit->frames == 1)
+		unit->key = true;
+	if (type == FRAME_SWITCH || (type == FRAME_KEY && shown)) {
+		unit->needed++; /* refreshes every slot */
+		return;
+	}
+	bool intra = type == FRAME_KEY || type == FRAME_INTRA_ONLY;
+	bool resilient = take(&bits, 1);
+	take(&bits, 1); /* disable_cdf_update */
+	unsigned screen_content = sequence->screen_content == 2 ? take(&bits, 1) : sequence->screen_content;
+	if (screen_content && sequence->integer_mv == 2)
+		take(&bits, 1);
+	take(&bits, sequence->frame_id_bits);
+	take(&bits, 1); /* frame_size_override_flag */
+	take(&bits, sequence->order_hint_bits);
+	if (!intra && !resilient)
+		take(&bits, 3); /* primary_ref_frame */
+	if (take(&bits, 8))
+		unit->needed++;
+	unit->bad |= bits.over;
+}
+
+/* Calls for each OBU; false where the bytes are not a row of them. */
+static bool next_obu(const uint8_t *bytes, size_t len, size_t *at, unsigned *ret_type, const uint8_t **ret_payload,
+		     size_t *ret_len)
+{
+	uint8_t header = bytes[(*at)++];
+	bool extended = header & 4u;
+	bool sized = header & 2u;
+	uint64_t size = 0;
+	*ret_type = (header >> 3) & 15u;
+	if (header & 0x80u || extended) /* layers are left to full decoding */
+		return false;
+	if (!sized)
+		size = len - *at;
+	for (unsigned i = 0; sized; i++) {
+		if (*at == len || i == 8)
+			return false;
+		uint8_t byte = bytes[(*at)++];
+		size |= (uint64_t)(byte & 127u) << (7 * i);
+		if (!(byte & 128u))
+			break;
+	}
+	if (size > len - *at)
+		return false;
+	*ret_payload = bytes + *at;
+	*ret_len = (size_t)size;
+	*at += (size_t)size;
+	return true;
+}
+
+/* Encoders write headers into the container that are not quite those of the stream: what is read has to be the same. */
+static bool same_sequence(const struct kx_av1_sequence *known, const uint8_t *bytes, size_t len)
+{
+	struct kx_av1_sequence other;
+	read_sequence(&other, bytes, len);
+	return other.known && other.screen_content == known->screen_content && other.integer_mv == known->integer_mv &&
+	       other.frame_id_bits == known->frame_id_bits && other.order_hint_bits == known->order_hint_bits;
+}
+
+void kx_av1_sequence_init(struct kx_av1_sequence *sequence, const uint8_t *extradata, size_t len)
+{
+	*sequence = (struct kx_av1_sequence){0};
+	/* Bare OBUs, where a demuxer took them from the stream, begin otherwise than a record (marker and version). */
+	size_t at = len > CONFIG_BYTES && extradata[0] == 0x81 ? CONFIG_BYTES : 0;
+	while (at < len) {
+		const uint8_t *payload;
+		size_t size;
+		unsigned type;
+		if (!next_obu(extradata, len, &at, &type, &payload, &size))
+			return;
+		if (type == OBU_SEQUENCE)
+			read_sequence(sequence, payload, size);
+	}
+}
+
+struct kx_av1_unit kx_av1_unit_read(const struct kx_av1_sequence *sequence, const uint8_t *bytes, size_t len)
+{
+	struct kx_av1_unit unit = {.bad = !sequence->known};
+	for (size_t at = 0; at < len && !unit.bad;) {
+		const uint8_t *payload;
+		size_t size;
+		unsigned type;
+		if (!next_obu(bytes, len, &at, &type, &payload, &size)) {
+			unit.bad = true;
+			break;
+		}
+		if (type == OBU_SEQUENCE && !same_sequence(sequence, payload, size))
+			unit.bad = true;
+		if (type == OBU_FRAME || type == OBU_FRAME_HEADER)
+			read_frame(sequence, payload, size, &unit);
+	}
+	return unit;
+}
