@@ -191,7 +191,7 @@ static void say(struct fuzz_input *in)
 	struct kx_decode_event event = {0};
 
 	event.ticket = pipeline.lanes[fuzz_u8(in) % LANES].ticket;
-	event.kind = (enum kx_decode_event_kind)(KX_DECODE_OPENED + fuzz_u8(in) % 4u);
+	event.kind = (enum kx_decode_event_kind)(KX_DECODE_OPENED + fuzz_u8(in) % 5u);
 	if (event.kind == KX_DECODE_OPENED) {
 		event.opened.has_visual = fuzz_u8(in) & 1;
 		event.opened.has_audio = fuzz_u8(in) & 1;

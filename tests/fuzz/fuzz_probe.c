@@ -17,6 +17,22 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	return 0;
 }
 
+/* The longer answer, for people. */
+static void inspect(int fd)
+{
+	struct kx_probe_info info = {0};
+	struct kx_probe_detail detail = {0};
+	enum kx_reason reason = KX_REASON_NONE;
+	struct kx_error error = {0};
+
+	if (kx_media_inspect(fd, "clip", &info, &detail, &reason, &error) != KX_OK)
+		return;
+	told_opened(&info);
+	told_detail(&detail);
+	kx_probe_info_done(&info);
+	kx_probe_detail_done(&detail);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
 	struct kx_probe_info info = {0};
@@ -29,6 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 		FUZZ_CHECK(info.has_visual || info.has_audio);
 		told_opened(&info);
 		kx_probe_info_done(&info);
+		inspect(fuzz_file(bytes, len));
 	} else {
 		FUZZ_CHECK(error.message[0] != '\0' && reason != KX_REASON_INTERNAL);
 		told_end(&(struct kx_decode_end){.reason = reason, .message = error.message});

@@ -26,6 +26,10 @@ static const struct kx_decode_request requests[] = {
 	{.tracks = KX_TRACK_VISUAL, .fps = 25},
 	{.tracks = KX_TRACK_VISUAL, .fps = 8, .start_us = 400000},
 	{.tracks = KX_TRACK_VISUAL | KX_TRACK_AUDIO, .fps = 2.5, .start_us = 200000, .end_us = 700000},
+	{.tracks = KX_TRACK_VISUAL, .fps = 8, .decode_mode = KX_DECODE_TOLERANT, .decode_tolerance_us = 60000},
+	{.tracks = KX_TRACK_VISUAL, .fps = 4, .decode_mode = KX_DECODE_TOLERANT, .decode_tolerance_us = 125000,
+	 .start_us = 250000},
+	{.tracks = KX_TRACK_VISUAL, .fps = 2, .decode_mode = KX_DECODE_KEYFRAME},
 };
 
 static kx_status on_opened(void *ctx, const struct kx_probe_info *info)
@@ -94,7 +98,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 
 	FUZZ_CHECK(sink.memory);
 	request.purpose = KX_DECODE_SAMPLE;
-	request.decode_mode = KX_DECODE_EXACT;
+	if (!request.decode_mode)
+		request.decode_mode = KX_DECODE_EXACT;
 	request.width = SIDE;
 	request.height = SIDE;
 	request.name = (char *)"clip";

@@ -213,13 +213,19 @@ static struct kx_job job_for(const char *path, const struct kx_buf *bytes)
 		double fps;
 		uint64_t start_us, end_us, moment_us;
 		uint32_t tracks;
+		enum kx_decode_mode mode;
+		uint64_t tolerance_us;
 	} requests[] = {
-		{1, 0, 10000000, 5000000, KX_TRACK_VISUAL | KX_TRACK_AUDIO},
-		{1, 0, 10000000, 5000000, KX_TRACK_VISUAL | KX_TRACK_AUDIO},
-		{3, 500000, 3000000, 500000, KX_TRACK_VISUAL},
-		{0.001, 0, 0, 5000000, KX_TRACK_VISUAL | KX_TRACK_AUDIO},
+		{1, 0, 10000000, 5000000, KX_TRACK_VISUAL | KX_TRACK_AUDIO, KX_DECODE_EXACT, 0},
+		{1, 0, 10000000, 5000000, KX_TRACK_VISUAL | KX_TRACK_AUDIO, KX_DECODE_EXACT, 0},
+		{3, 500000, 3000000, 500000, KX_TRACK_VISUAL, KX_DECODE_EXACT, 0},
+		{0.001, 0, 0, 5000000, KX_TRACK_VISUAL | KX_TRACK_AUDIO, KX_DECODE_EXACT, 0},
+		{3, 0, 3000000, 500000, KX_TRACK_VISUAL, KX_DECODE_TOLERANT, 160000},
+		{2, 500000, 10000000, 500000, KX_TRACK_VISUAL, KX_DECODE_TOLERANT, 250000},
+		{2, 0, 10000000, 5000000, KX_TRACK_VISUAL, KX_DECODE_KEYFRAME, 0},
+		{0.001, 0, 0, 5000000, KX_TRACK_VISUAL, KX_DECODE_TOLERANT, 1000000},
 	};
-	size_t i = hash_of(bytes) >> 32 & 3u;
+	size_t i = hash_of(bytes) >> 32 & 7u;
 	struct kx_job job = {
 		.run_id = (char *)"mutants",
 		.video_id = (char *)"mutant",
@@ -231,7 +237,8 @@ static struct kx_job job_for(const char *path, const struct kx_buf *bytes)
 		.start_us = requests[i].start_us,
 		.end_us = requests[i].end_us,
 		.fps = requests[i].fps,
-		.decode_mode = KX_DECODE_EXACT,
+		.decode_mode = requests[i].mode,
+		.decode_tolerance_us = requests[i].tolerance_us,
 		.moment_us = requests[i].moment_us,
 		.attempt = 1,
 		.wall_limit_ms = WALL_MS,

@@ -26,6 +26,11 @@ void told_opened(const struct kx_probe_info *info)
 	tell(&(struct kx_decode_event){.kind = KX_DECODE_OPENED, .opened = *info});
 }
 
+void told_detail(const struct kx_probe_detail *detail)
+{
+	tell(&(struct kx_decode_event){.kind = KX_DECODE_DETAIL, .detail = *detail});
+}
+
 void told_sample(enum kx_decode_event_kind kind, const struct kx_sample *sample)
 {
 	tell(&(struct kx_decode_event){.kind = kind, .sample = *sample});

@@ -278,15 +278,18 @@ static kx_status check_pixels(const struct kx_input *input, enum kx_reason *ret_
 	return KX_OK;
 }
 
-/* libav opens decoders of its own for this, to which the limit on pixels is told apart. */
-static kx_status find_info(struct kx_input *input, struct kx_error *error)
+/* libav opens decoders of its own for this, to which the limit on pixels is told apart. It does not survive a second time:
+ * libavformat 59 goes through a null pointer then. */
+kx_status kx_input_look_inside(struct kx_input *input, struct kx_error *error)
 {
+	if (input->looked_inside)
+		return KX_OK;
+	input->looked_inside = true;
 	unsigned count = input->format->nb_streams;
 	AVDictionary **options = av_calloc(count ? count : 1, sizeof(AVDictionary *));
 	int failed = options ? 0 : -1;
 	for (unsigned i = 0; i < count && failed >= 0; i++)
 		failed = av_dict_set_int(&options[i], "max_pixels", KX_PIXELS_MAX, 0);
-	/* What it could not find out shows up later. */
 	if (failed >= 0)
 		(void)avformat_find_stream_info(input->format, options);
 	for (unsigned i = 0; options && i < count; i++)
@@ -300,7 +303,7 @@ static kx_status look_inside(struct kx_input *input, enum kx_reason *ret_reason,
 {
 	if (headers_suffice(input))
 		return KX_OK;
-	kx_status status = find_info(input, error);
+	kx_status status = kx_input_look_inside(input, error);
 	if (status) {
 		*ret_reason = KX_REASON_MEMORY_LIMIT;
 		return status;

@@ -18,6 +18,7 @@ struct kx_input {
 	struct kx_io source;
 	int64_t pos;
 	const char *name;  /* borrowed, for messages */
+	bool looked_inside;
 	AVStream *video;   /* NULL: none; borrowed from format */
 	AVStream *audio;   /* also NULL beside a video when there is no decoder for it */
 };
@@ -26,6 +27,10 @@ struct kx_input {
 kx_status kx_input_open(struct kx_input *input, int fd, const char *name, enum kx_reason *ret_reason,
 			struct kx_error *error) KX_MUST_CHECK;
 void kx_input_done(struct kx_input *input);
+
+/* Decodes a little, so that the streams' parameters say also what the headers don't; once, however often it is called.
+ * What can't be found out shows up later. KX_ENOMEM. */
+kx_status kx_input_look_inside(struct kx_input *input, struct kx_error *error) KX_MUST_CHECK;
 
 /* The whitelisted decoder for a stream, NULL when there is none. */
 const AVCodec *kx_input_decoder(const AVStream *stream);

@@ -101,8 +101,9 @@ static void describe_stream(const struct kx_input *input, AVStream *stream, stru
 	out->profile = copy(avcodec_profile_name(codec->codec_id, codec->profile));
 	out->chosen = stream == input->video || stream == input->audio;
 	out->note = copy(note_of(input, stream));
-	if (stream->duration > 0)
-		out->duration_us = (uint64_t)av_rescale_q(stream->duration, stream->time_base, microseconds);
+	int64_t duration = stream->duration > 0 ? av_rescale_q(stream->duration, stream->time_base, microseconds) : 0;
+	if (duration > 0 && (uint64_t)duration <= KX_MEDIA_US_MAX)
+		out->duration_us = (uint64_t)duration;
 	if (stream->start_time != AV_NOPTS_VALUE)
 		out->start_us = av_rescale_q(stream->start_time, stream->time_base, microseconds);
 	out->bit_rate = codec->bit_rate > 0 ? (uint64_t)codec->bit_rate : 0;
@@ -218,15 +219,16 @@ kx_status kx_media_inspect(int fd, const char *name, struct kx_probe_info *ret_i
 		return status;
 	}
 	/* Pixel formats and colours are often in the coded pictures alone. What it can't find out is not said. */
-	(void)avformat_find_stream_info(input.format, NULL);
-	status = kx_packets_open(&packets, &input, error);
+	status = kx_input_look_inside(&input, error);
+	if (!status)
+		status = kx_packets_open(&packets, &input, error);
 	if (!status) {
 		status = describe_all(&packets, &detail, error);
 		kx_packets_done(&packets);
 	}
 	*ret_reason = KX_REASON_NONE;
 	if (status) {
-		*ret_reason = input.read_errno ? KX_REASON_READ_FAILED : KX_REASON_MEMORY_LIMIT;
+		*ret_reason = input.source.status ? input.source.reason : KX_REASON_MEMORY_LIMIT;
 		kx_probe_info_done(&info);
 		kx_probe_detail_done(&detail);
 	} else {

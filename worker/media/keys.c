@@ -191,7 +191,7 @@ kx_status kx_keys_skip(struct kx_keys *keys, struct kx_packets *packets, struct 
 
 int64_t kx_keys_end_us(const struct kx_keys *keys)
 {
-	if (keys->video->errors && keys->end_us - keys->decoded_us > SLACK_US)
+	if (keys->video->errors && keys->end_us != KX_NO_TIME && keys->decoded_us < keys->end_us - SLACK_US)
 		return keys->decoded_us;
 	return keys->end_us;
 }

@@ -331,7 +331,7 @@ static const AVIndexEntry *skip_target(const struct kx_packets *packets, int64_t
 		return NULL;
 	const AVIndexEntry *start = avformat_index_get_entry(video, from);
 	const AVIndexEntry *entry = avformat_index_get_entry(video, to);
-	bool there = entry->pos <= input->size - entry->size;
+	bool there = entry->pos <= input->source.size - entry->size;
 	bool far = entry->timestamp > from_dts && entry->pos - start->pos - start->size >= SKIP_BYTES_MIN;
 	return there && far && !(entry->flags & AVINDEX_DISCARD_FRAME) ? entry : NULL;
 }
