@@ -169,9 +169,9 @@ static void check_reply(const struct kx_query_reply *reply)
 
 static void check_decode_request(const struct kx_decode_request *request)
 {
-	assert_in_range(request->purpose, KX_DECODE_PROBE, KX_DECODE_SAMPLE);
+	assert_in_range(request->purpose, KX_DECODE_PROBE, KX_DECODE_INSPECT);
 	assert_in_range(strlen(request->endpoint), 1, KX_TEXT_MAX);
-	if (request->purpose == KX_DECODE_PROBE)
+	if (request->purpose != KX_DECODE_SAMPLE)
 		return;
 	assert_in_range(request->tracks, 1, 3);
 	assert_true(request->fps > 0.0 && request->fps <= 240.0);
@@ -181,7 +181,7 @@ static void check_decode_request(const struct kx_decode_request *request)
 
 static void check_decode_event(const struct kx_decode_event *event)
 {
-	assert_in_range(event->kind, KX_DECODE_OPENED, KX_DECODE_END);
+	assert_in_range(event->kind, KX_DECODE_OPENED, KX_DECODE_DETAIL);
 	assert_true(isfinite(event->opened.frame_rate) && event->opened.frame_rate >= 0.0);
 	assert_true(event->sample.pts_us <= KX_MEDIA_US_MAX);
 	assert_true(event->sample.slot < KX_DECODE_SLOTS_MAX);
