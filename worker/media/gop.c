@@ -25,8 +25,7 @@ struct kx_gop {
 	struct kx_select_plan plan;
 	AVFrame *frame;
 	bool selective;
-	bool whole_tail;    /* the last packet may be cut without saying so, and what the decoder then makes up out of
-			     * earlier frames depends on those: the last two groups are decoded whole */
+	bool unsure_tail;   /* the last packet may be cut without saying so */
 	bool ending;        /* `next` is the last group */
 	unsigned misses;    /* groups that did not come out as planned */
 	int64_t before_us;  /* the latest time of the groups before `next` */
@@ -71,7 +70,7 @@ kx_status kx_gop_new(struct kx_video *video, struct kx_picker *picker, bool sele
 		.next = calloc(1, sizeof(struct group)),
 		.frame = av_frame_alloc(),
 		.selective = selective && video->clock->has_pts && video->clock->parser.codec != KX_PICTURE_NONE,
-		.whole_tail = kx_input_is(video->clock->input, "mpegts") || kx_input_is(video->clock->input, "mpeg"),
+		.unsure_tail = kx_input_is(video->clock->input, "mpegts") || kx_input_is(video->clock->input, "mpeg"),
 		.before_us = KX_NO_TIME,
 		.latest_us = KX_NO_TIME,
 		.end_us = KX_NO_TIME,
@@ -224,6 +223,22 @@ static kx_status decode_planned(struct kx_gop *gop, const struct group *next, bo
 	return gop->picker->missed ? decode_again(gop, next, next_needs, error) : status;
 }
 
+/* Of a cut picture the decoder makes up what is missing out of earlier ones: where it is wanted, or whether there is one
+ * at all decides about a grid point, the last two groups have to be decoded whole. */
+static bool tail_matters(struct kx_gop *gop, const struct group *last)
+{
+	const struct kx_select_group *select = &last->select;
+	const struct kx_grid *grid = &gop->picker->grid;
+	if (!gop->unsure_tail || !select->usable)
+		return gop->unsure_tail;
+	kx_select_plan(select, NULL, grid, gop->picker->next, false, &gop->plan);
+	if (gop->plan.keep[select->count - 1])
+		return true;
+	int64_t before = select->time_count > 1 ? select->times[select->time_count - 2] : KX_NO_TIME;
+	uint64_t k = kx_grid_from(grid, before == KX_NO_TIME ? 0 : before + 1);
+	return kx_grid_wants(grid, k) && kx_grid_time(grid, k) <= select->times[select->time_count - 1];
+}
+
 /* Decodes the current group, given the one after it (NULL at the end). */
 static kx_status decode_group(struct kx_gop *gop, const struct group *next, struct kx_error *error)
 {
@@ -234,7 +249,7 @@ static kx_status decode_group(struct kx_gop *gop, const struct group *next, stru
 	bool next_needs = next && (!next_usable ? !next->select.independent
 						: kx_select_needs(&next->select, &gop->picker->grid,
 								  gop->picker->next));
-	bool certain = !gop->whole_tail || (next && !gop->ending);
+	bool certain = next && !gop->ending ? true : !tail_matters(gop, next ? next : current);
 	if (gop->selective && current->select.usable && next_usable && certain && !current->sent)
 		return decode_planned(gop, next, next_needs, error);
 	kx_status status = current->sent ? KX_OK : send_group(gop, current, NULL, error);
@@ -366,7 +381,7 @@ kx_status kx_gop_finish(struct kx_gop *gop, struct kx_error *error)
 	return gop->current->filled ? decode_group(gop, NULL, error) : end_group(gop, NULL, false, error);
 }
 
-int64_t kx_gop_idle_until_us(const struct kx_gop *gop, int64_t *ret_dts)
+int64_t kx_gop_idle_until_us(const struct kx_gop *gop, int64_t *ret_at)
 {
 	const struct group *current = gop->current;
 	const struct group *next = gop->next;
@@ -374,9 +389,9 @@ int64_t kx_gop_idle_until_us(const struct kx_gop *gop, int64_t *ret_dts)
 	    !current->filled || current->sent || !current->select.usable || !next->known)
 		return KX_NO_TIME;
 	int64_t t = kx_grid_time(&gop->picker->grid, gop->picker->next) - gop->picker->grid.tolerance_us;
-	*ret_dts = next->packets[0]->dts;
+	*ret_at = kx_packets_index_time(gop->video->clock, next->packets[0]);
 	return next->select.packets[0].pts_us != KX_NO_TIME && t > next->select.packets[0].pts_us &&
-			       *ret_dts != AV_NOPTS_VALUE
+			       *ret_at != AV_NOPTS_VALUE
 		       ? t
 		       : KX_NO_TIME;
 }

@@ -24,8 +24,8 @@ kx_status kx_gop_push(struct kx_gop *gop, AVPacket *packet, struct kx_error *err
 kx_status kx_gop_finish(struct kx_gop *gop, struct kx_error *error) KX_MUST_CHECK;
 
 /* Where the packets that were pushed last begin a group, and neither that nor the one before it is wanted: when the
- * next wanted frame is shown, and in *ret_dts when the group is decoded. KX_NO_TIME: otherwise. */
-int64_t kx_gop_idle_until_us(const struct kx_gop *gop, int64_t *ret_dts);
+ * next wanted frame is shown, and in *ret_at where the index has the group. KX_NO_TIME: otherwise. */
+int64_t kx_gop_idle_until_us(const struct kx_gop *gop, int64_t *ret_at);
 /* The packets to come begin another group than the one being collected: what is held is not needed. */
 void kx_gop_restart(struct kx_gop *gop);
 

@@ -13,7 +13,7 @@ struct kx_keys {
 	int64_t before_us; /* the key frame before it */
 	bool held_alone;   /* decoding may go on to it without forgetting what came before */
 	AVFrame *frame;
-	int64_t key_dts;    /* of the held key frame */
+	int64_t key_at;    /* in the container's index; AV_NOPTS_VALUE: nothing new to skip from */
 	int64_t latest_us;  /* of all packets */
 	int64_t end_us;     /* and when its frame ends */
 	int64_t decoded_us; /* of the frames that came out */
@@ -32,7 +32,7 @@ kx_status kx_keys_new(struct kx_video *video, struct kx_picker *picker, struct k
 		.held_us = KX_NO_TIME,
 		.before_us = KX_NO_TIME,
 		.frame = av_frame_alloc(),
-		.key_dts = AV_NOPTS_VALUE,
+		.key_at = AV_NOPTS_VALUE,
 		.latest_us = KX_NO_TIME,
 		.end_us = KX_NO_TIME,
 		.decoded_us = KX_NO_TIME,
@@ -149,7 +149,7 @@ static kx_status push_key(struct kx_keys *keys, AVPacket *packet, int64_t pts_us
 		return status;
 	av_packet_unref(keys->held);
 	av_packet_move_ref(keys->held, packet);
-	keys->key_dts = keys->held->dts;
+	keys->key_at = kx_packets_index_time(keys->video->clock, keys->held);
 	keys->held_us = pts_us;
 	keys->held_alone = picture.known && picture.independent;
 	return end_span(keys, error);
@@ -181,8 +181,8 @@ kx_status kx_keys_finish(struct kx_keys *keys, struct kx_error *error)
 
 kx_status kx_keys_skip(struct kx_keys *keys, struct kx_packets *packets, struct kx_error *error)
 {
-	int64_t after = keys->key_dts;
-	keys->key_dts = AV_NOPTS_VALUE;
+	int64_t after = keys->key_at;
+	keys->key_at = AV_NOPTS_VALUE;
 	if (after == AV_NOPTS_VALUE)
 		return KX_OK;
 	bool skipped = false;

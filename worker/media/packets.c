@@ -314,15 +314,20 @@ kx_status kx_packets_seek(struct kx_packets *packets, int64_t at_us, struct kx_e
 	return status;
 }
 
+int64_t kx_packets_index_time(const struct kx_packets *packets, const AVPacket *packet)
+{
+	return kx_input_is(packets->input, "matroska") ? packet->pts : packet->dts;
+}
+
 /* The index entry to go on at; NULL: there is none, or it is not worth the way. */
-static const AVIndexEntry *skip_target(const struct kx_packets *packets, int64_t from_dts, int64_t at_us)
+static const AVIndexEntry *skip_target(const struct kx_packets *packets, int64_t from_time, int64_t at_us)
 {
 	const struct kx_input *input = packets->input;
 	AVStream *video = input->video;
-	int from = av_index_search_timestamp(video, from_dts, AVSEEK_FLAG_BACKWARD);
+	int from = av_index_search_timestamp(video, from_time, AVSEEK_FLAG_BACKWARD);
 	int to;
 	if (at_us == INT64_MAX) {
-		to = av_index_search_timestamp(video, from_dts + 1, 0);
+		to = av_index_search_timestamp(video, from_time + 1, 0);
 	} else {
 		int64_t at = packets->origin + av_rescale_q(at_us - REORDER_US, microseconds, video->time_base);
 		to = av_index_search_timestamp(video, at, AVSEEK_FLAG_BACKWARD);
@@ -332,8 +337,19 @@ static const AVIndexEntry *skip_target(const struct kx_packets *packets, int64_t
 	const AVIndexEntry *start = avformat_index_get_entry(video, from);
 	const AVIndexEntry *entry = avformat_index_get_entry(video, to);
 	bool there = entry->pos <= input->source.size - entry->size;
-	bool far = entry->timestamp > from_dts && entry->pos - start->pos - start->size >= SKIP_BYTES_MIN;
+	bool far = entry->timestamp > from_time && entry->pos - start->pos - start->size >= SKIP_BYTES_MIN;
 	return there && far && !(entry->flags & AVINDEX_DISCARD_FRAME) ? entry : NULL;
+}
+
+/* What to seek for to come out at the key frame decoded at dts: demuxers take it for a time of presentation, which is
+ * somewhat later, and go back from there. Half-way to the next key frame is safe from both sides. */
+static int64_t seek_time(const struct kx_packets *packets, int64_t dts)
+{
+	AVStream *video = packets->input->video;
+	int64_t most = av_rescale_q(REORDER_US, microseconds, video->time_base);
+	int next = av_index_search_timestamp(video, dts + 1, 0);
+	int64_t half = next < 0 ? most : (avformat_index_get_entry(video, next)->timestamp - dts) / 2;
+	return dts + (half < most ? half : most);
 }
 
 /* One seek, and a look at what it led to. */
@@ -343,12 +359,12 @@ static kx_status skip_to(struct kx_packets *packets, int64_t dts, AVPacket *pack
 	const AVStream *video = packets->input->video;
 	*ret_first = NULL;
 	list_clear(&packets->ahead);
-	if (av_seek_frame(packets->input->format, video->index, dts, AVSEEK_FLAG_BACKWARD) < 0)
+	if (av_seek_frame(packets->input->format, video->index, seek_time(packets, dts), AVSEEK_FLAG_BACKWARD) < 0)
 		return KX_OK;
 	return first_video(packets, packet, ret_first, error);
 }
 
-kx_status kx_packets_skip(struct kx_packets *packets, int64_t from_dts, int64_t at_us, bool *ret_skipped,
+kx_status kx_packets_skip(struct kx_packets *packets, int64_t from, int64_t at_us, bool *ret_skipped,
 			  struct kx_error *error)
 {
 	const struct kx_input *input = packets->input;
@@ -356,22 +372,22 @@ kx_status kx_packets_skip(struct kx_packets *packets, int64_t from_dts, int64_t 
 	if (packets->no_skip || packets->ahead.count || packets->damaged ||
 	    (!kx_input_is(input, "mov") && !kx_input_is(input, "matroska")))
 		return KX_OK;
-	const AVIndexEntry *entry = skip_target(packets, from_dts, at_us);
+	const AVIndexEntry *entry = skip_target(packets, from, at_us);
 	if (!entry)
 		return KX_OK;
-	int64_t dts = entry->timestamp; /* reading may move the entries */
+	int64_t at = entry->timestamp; /* reading may move the entries */
 	AVPacket *packet = av_packet_alloc();
 	if (!packet)
 		return out_of_memory(packets, error);
 	const AVPacket *first = NULL;
 	*ret_skipped = true;
-	kx_status status = skip_to(packets, dts, packet, &first, error);
-	bool there = first && first->dts > from_dts && (first->flags & AV_PKT_FLAG_KEY);
+	kx_status status = skip_to(packets, at, packet, &first, error);
+	bool there = first && kx_packets_index_time(packets, first) == at && (first->flags & AV_PKT_FLAG_KEY);
 	if (!status && there && at_us != INT64_MAX)
 		there = can_start(packets, first, at_us);
 	if (!status && !there) {
 		packets->no_skip = true;
-		status = skip_to(packets, from_dts, packet, &first, error);
+		status = skip_to(packets, from, packet, &first, error);
 	}
 	av_packet_free(&packet);
 	return status;

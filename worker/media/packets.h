@@ -37,12 +37,15 @@ kx_status kx_packets_next(struct kx_packets *packets, AVPacket *packet, struct k
 /* So that the next video packet is one where decoding can start, presented at or before at_us. */
 kx_status kx_packets_seek(struct kx_packets *packets, int64_t at_us, struct kx_error *error) KX_MUST_CHECK;
 
-/* For a reader of pictures alone that needs nothing between the key frame decoded at from_dts, which it has read, and
- * a later one: goes on at the last key frame of the container's index that is presented at or before at_us, or, where
- * at_us is INT64_MAX, at the first one after from_dts. *ret_skipped: the next packet is another than it would have
- * been: that key frame, or, when the index did not keep its word, the one of from_dts again. Does nothing where the
+/* When the container's index has a key frame: Matroska's by presentation, others by decoding. */
+int64_t kx_packets_index_time(const struct kx_packets *packets, const AVPacket *packet);
+
+/* For a reader of pictures alone that needs nothing between the key frame that the index has at `from`, which it has
+ * read, and a later one: goes on at the last key frame of the container's index that is presented at or before at_us, or, where
+ * at_us is INT64_MAX, at the first one after it. *ret_skipped: the next packet is another than it would have
+ * been: that key frame, or, when the index did not keep its word, the one of `from` again. Does nothing where the
  * way is too short to be worth it, or goes beyond the end of a file that was cut. */
-kx_status kx_packets_skip(struct kx_packets *packets, int64_t from_dts, int64_t at_us, bool *ret_skipped,
+kx_status kx_packets_skip(struct kx_packets *packets, int64_t from, int64_t at_us, bool *ret_skipped,
 			  struct kx_error *error) KX_MUST_CHECK;
 
 /* Ticks of a stream as microseconds from time 0; KX_NO_TIME for none or nonsense. */

@@ -15,6 +15,7 @@
 #define FPS_MAX 1000.0
 #define FPS_MIN 1e-6
 #define SIDE_MAX 4096u
+#define SPARSE_FPS 0.25 /* a wanted frame in several groups of pictures, as long as these mostly are */
 
 struct sampler {
 	const struct kx_decode_request *request;
@@ -159,7 +160,14 @@ static kx_status open_audio(struct sampler *sampler)
 static kx_status jump_ahead(struct sampler *sampler)
 {
 	uint64_t start = sampler->request->start_us;
-	if (!start || !sampler->want_visual || sampler->want_audio)
+	if (!sampler->want_visual || sampler->want_audio)
+		return KX_OK;
+	/* Matroska's index is read with the first seek: worth it where most of the file is to be passed over. */
+	bool sparse = sampler->keys || sampler->request->fps <= SPARSE_FPS;
+	if (!start && sparse && !sampler->options->decode_all && kx_input_is(&sampler->input, "matroska") &&
+	    sampler->packets.has_pts)
+		return kx_packets_seek(&sampler->packets, 0, sampler->error);
+	if (!start)
 		return KX_OK;
 	bool moved = false;
 	bool can = kx_probe_splittable(&sampler->packets, &moved);
@@ -234,11 +242,11 @@ static kx_status skip_ahead(struct sampler *sampler)
 	if (sampler->keys)
 		return kx_keys_skip(sampler->keys, &sampler->packets, sampler->error);
 	bool skipped = false;
-	int64_t dts;
-	int64_t until = kx_gop_idle_until_us(sampler->gop, &dts);
+	int64_t at;
+	int64_t until = kx_gop_idle_until_us(sampler->gop, &at);
 	if (until == KX_NO_TIME)
 		return KX_OK;
-	kx_status status = kx_packets_skip(&sampler->packets, dts, until, &skipped, sampler->error);
+	kx_status status = kx_packets_skip(&sampler->packets, at, until, &skipped, sampler->error);
 	if (skipped)
 		kx_gop_restart(sampler->gop);
 	return status;

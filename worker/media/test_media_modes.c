@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "common/base/fs.h"
 #include "worker/media/testkit.h"
 
 #define PICTURE "-f lavfi -i testsrc2=size=160x120:rate=25:duration=12 "
@@ -241,12 +242,66 @@ static void test_cut(void **state)
 	kit_done(&exact);
 }
 
+/* Bytes that this process has read so far. */
+static unsigned long long bytes_read(void)
+{
+	unsigned long long bytes = 0;
+	FILE *file = fopen("/proc/self/io", "re");
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "rchar: %llu", &bytes), 1);
+	assert_int_equal(fclose(file), 0);
+	return bytes;
+}
+
+/* Where nothing is wanted for long, the container's index leads on: the same frames, and most of the file is not read.
+ * Beside sound everything is read, which is what it is compared with. */
+static void test_index_jumps(void **state)
+{
+	(void)state;
+	const struct kit_want wants[] = {
+		{.fps = 0.1},
+		{.fps = 0.07, .mode = KX_DECODE_TOLERANT, .tolerance_us = 1500000},
+		{.fps = 1, .mode = KX_DECODE_KEYFRAME},
+		{.fps = 0.1, .mode = KX_DECODE_KEYFRAME},
+	};
+	const char *names[] = {"large.mp4", "large.mkv"};
+	for (size_t n = 0; n < KX_ARRAY_LEN(names); n++) {
+		const char *path = kit_clip(names[n], "-f lavfi -i testsrc2=size=320x240:rate=25:duration=40 -f lavfi -i "
+						      "sine=duration=40 -vf noise=alls=60:allf=t -c:v libx264 -preset ultrafast "
+						      "-pix_fmt yuv420p -qp 18 -g 25 -bf 2 -c:a aac");
+		struct kx_buf file = {0};
+		assert_int_equal(kx_fs_read(path, 1 << 30, &file, NULL), KX_OK);
+		for (size_t i = 0; i < KX_ARRAY_LEN(wants); i++) {
+			struct kit_run beside;
+			struct kit_run alone;
+			struct kit_want want = wants[i];
+			want.side = 64;
+			kit_sample(path, want, &beside);
+			want.tracks = KX_TRACK_VISUAL;
+			unsigned long long before = bytes_read();
+			kit_sample(path, want, &alone);
+			unsigned long long took = bytes_read() - before;
+			assert_int_equal(alone.status, KX_OK);
+			assert_int_equal(alone.frame_count, beside.frame_count);
+			assert_int_equal(alone.end.visual_us, beside.end.visual_us);
+			struct kit_run same = {.frames = beside.frames, .frame_count = beside.frame_count};
+			kit_assert_same(&alone, &same, names[n]);
+			printf("%s: read %llu of %zu KiB\n", names[n], took / 1024, file.len / 1024);
+			assert_true(took < file.len * 3 / 4);
+			kit_done(&beside);
+			kit_done(&alone);
+		}
+		kx_buf_done(&file);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_clips),
 		cmocka_unit_test(test_without_times),
 		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_index_jumps),
 	};
 	return cmocka_run_group_tests(tests, kit_enter, kit_leave);
 }
