@@ -29,6 +29,13 @@ static void list_clear(struct kx_packet_list *list)
 	list->bytes = 0;
 }
 
+static void list_free(struct kx_packet_list *list)
+{
+	list_clear(list);
+	free(list->packets);
+	*list = (struct kx_packet_list){0};
+}
+
 static kx_status list_push(struct kx_packet_list *list, AVPacket *packet)
 {
 	if (list->first + list->count == list->cap) {
@@ -67,8 +74,10 @@ static kx_status out_of_memory(struct kx_packets *packets, struct kx_error *erro
 }
 
 /* Some demuxers find their way again after damage, so errors are passed over, but not for ever. */
-static kx_status read_packet(struct kx_packets *packets, AVPacket *packet, struct kx_error *error)
+static kx_status demux(struct kx_packets *packets, AVPacket *packet, struct kx_error *error)
 {
+	if (list_shift(&packets->demuxed, packet))
+		return KX_OK;
 	for (;;) {
 		int code = av_read_frame(packets->input->format, packet);
 		if (packets->input->source.status) {
@@ -92,6 +101,25 @@ static kx_status read_packet(struct kx_packets *packets, AVPacket *packet, struc
 		if (++packets->errors_in_row > ERRORS_IN_ROW_MAX)
 			return KX_ENOTFOUND;
 	}
+}
+
+/* The next packet; of a picture only when its time is known. */
+static kx_status read_packet(struct kx_packets *packets, AVPacket *packet, struct kx_error *error)
+{
+	if (!packets->vops.unpack)
+		return demux(packets, packet, error);
+	while (!kx_vops_take(&packets->vops, packet)) {
+		kx_status status = demux(packets, packet, error);
+		if (status == KX_ENOTFOUND) {
+			kx_vops_finish(&packets->vops);
+			return kx_vops_take(&packets->vops, packet) ? KX_OK : status;
+		}
+		if (status || packet->stream_index != packets->input->video->index)
+			return status;
+		if (kx_vops_put(&packets->vops, packet))
+			return out_of_memory(packets, error);
+	}
+	return KX_OK;
 }
 
 struct origin {
@@ -189,6 +217,26 @@ static enum kx_picture_codec picture_codec(const AVStream *video)
 	}
 }
 
+static bool needs_vops(const struct kx_packets *packets)
+{
+	return packets->input->video && packets->parser.codec == KX_PICTURE_MPEG4 && kx_input_is(packets->input, "avi") &&
+	       !packets->has_pts && packets->has_dts && !packets->damaged;
+}
+
+/* What was read is read again, through vops. */
+static kx_status begin_vops(struct kx_packets *packets, AVPacket *packet, struct kx_error *error)
+{
+	const AVStream *video = packets->input->video;
+	kx_status status = kx_vops_open(&packets->vops, video->codecpar, video->time_base);
+	if (status == KX_EUNSUPPORTED) /* then they have no times, and everything is decoded */
+		return KX_OK;
+	if (status)
+		return out_of_memory(packets, error);
+	packets->demuxed = packets->ahead;
+	packets->ahead = (struct kx_packet_list){0};
+	return find_origin(packets, packet, error);
+}
+
 kx_status kx_packets_open(struct kx_packets *packets, struct kx_input *input, struct kx_error *error)
 {
 	*packets = (struct kx_packets){.input = input};
@@ -201,6 +249,8 @@ kx_status kx_packets_open(struct kx_packets *packets, struct kx_input *input, st
 	if (!packet)
 		return out_of_memory(packets, error);
 	kx_status status = find_origin(packets, packet, error);
+	if (!status && needs_vops(packets))
+		status = begin_vops(packets, packet, error);
 	av_packet_free(&packet);
 	if (status)
 		kx_packets_done(packets);
@@ -209,9 +259,9 @@ kx_status kx_packets_open(struct kx_packets *packets, struct kx_input *input, st
 
 void kx_packets_done(struct kx_packets *packets)
 {
-	list_clear(&packets->ahead);
-	free(packets->ahead.packets);
-	packets->ahead = (struct kx_packet_list){0};
+	list_free(&packets->ahead);
+	list_free(&packets->demuxed);
+	kx_vops_done(&packets->vops);
 }
 
 kx_status kx_packets_next(struct kx_packets *packets, AVPacket *packet, struct kx_error *error)

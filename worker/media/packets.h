@@ -4,6 +4,7 @@
 
 #include "worker/media/input.h"
 #include "worker/media/picture.h"
+#include "worker/media/vops.h"
 
 /* Packets read ahead and not yet handed out. */
 struct kx_packet_list {
@@ -17,6 +18,8 @@ struct kx_packet_list {
 struct kx_packets {
 	struct kx_input *input; /* borrowed */
 	struct kx_packet_list ahead;
+	struct kx_packet_list demuxed; /* read before it was known that they have to go through vops */
+	struct kx_vops vops;           /* open where pictures get their times there */
 	struct kx_picture_parser parser; /* of the video stream */
 	int64_t origin;         /* time 0 in ticks of origin_base */
 	AVRational origin_base;

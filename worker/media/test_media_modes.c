@@ -189,13 +189,37 @@ static void test_clips(void **state)
 		check_clip(&clips[i]);
 }
 
-/* AVI has times of decoding alone: tolerances fall back on exact frames, key frames are found all the same. */
+/* In AVI the same packets have no times of presentation; those they get must be the ones that MP4 had for them. */
+static void test_times_of_avi(void **state)
+{
+	(void)state;
+	char arguments[1024];
+	const char *mp4 = kit_clip("timed.mp4", PICTURE "-c:v mpeg4 -g 40 -bf 2");
+	snprintf(arguments, sizeof(arguments), "-i %s -c copy", mp4);
+	const char *avi = kit_clip("timed.avi", arguments);
+	const struct kit_want wants[] = {
+		{.fps = 1},
+		{.fps = 1, .mode = KX_DECODE_TOLERANT, .tolerance_us = 400000},
+		{.fps = 1, .mode = KX_DECODE_KEYFRAME},
+	};
+	for (size_t i = 0; i < KX_ARRAY_LEN(wants); i++) {
+		struct kit_run timed;
+		struct kit_run untimed;
+		kit_sample(mp4, wants[i], &timed);
+		kit_sample(avi, wants[i], &untimed);
+		kit_assert_same(&timed, &untimed, "MPEG-4 in AVI");
+		kit_done(&timed);
+		kit_done(&untimed);
+	}
+}
+
+/* H.264 in AVI has times of decoding alone: tolerances fall back on exact frames, key frames are found all the same. */
 static void test_without_times(void **state)
 {
 	(void)state;
 	struct kit_run exact;
 	struct kit_run run;
-	const char *path = kit_clip("order.avi", PICTURE "-c:v mpeg4 -g 25 -bf 2");
+	const char *path = kit_clip("order.avi", PICTURE X264 "-g 25 -bf 2");
 	kit_sample(path, (struct kit_want){0}, &exact);
 	kit_sample(path, (struct kit_want){.mode = KX_DECODE_TOLERANT, .tolerance_us = 400000}, &run);
 	kit_assert_same(&exact, &run, "tol over AVI");
@@ -299,6 +323,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_clips),
+		cmocka_unit_test(test_times_of_avi),
 		cmocka_unit_test(test_without_times),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_index_jumps),
