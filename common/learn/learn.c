@@ -11,9 +11,15 @@
 #define I8_STEPS 127.0f
 #define LANES 8
 
+/* Of OpenBLAS's own threads, in builds that have them. Not in cblas.h, but what its handler of fork() calls. */
+int blas_thread_shutdown_(void) __attribute__((weak));
+
 void kx_learn_init(void)
 {
 	openblas_set_num_threads(1);
+	/* It has started them by now, and each would look for work for some 30 ms before it sleeps. */
+	if (blas_thread_shutdown_)
+		(void)blas_thread_shutdown_();
 }
 
 void kx_learn_quantize(const float *in, size_t dim, uint8_t *codes, float *ret_lo, float *ret_step)

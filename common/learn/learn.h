@@ -56,7 +56,7 @@ void kx_learn_gemm_nt(const float *a, size_t rows_a, const float *b, size_t rows
 /* Indices of the k largest, best first, ties by the smaller index. Returns how many (min(k, n)). */
 size_t kx_learn_topk(const float *scores, size_t n, size_t k, uint32_t *ret_index);
 
-/* Holds OpenBLAS to one thread; called once by main. */
+/* Holds OpenBLAS to one thread and ends those that it has started; called once, first thing in main. */
 void kx_learn_init(void);
 
 #endif

@@ -2,6 +2,7 @@
 import contextlib
 import json
 import math
+import os
 import pathlib
 import select
 import statistics
@@ -233,6 +234,8 @@ def _sound(args, parts, clips, out):
 
 
 def main(args):
+    # Debian's libav brings OpenBLAS along, whose threads would spin for some 30 ms in each process, ours and theirs.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     parts = pathlib.Path(args.kinodex).parents[1] / "tests" / "bench" / "kx_bench_parts"
     if not parts.exists():
         sys.exit(f"error: there is no {parts}. Build the target kx_bench_parts beside that kinodex.")

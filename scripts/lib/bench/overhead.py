@@ -30,7 +30,8 @@ def _deal(paths, hands):
 
 def decode_alone(parts, paths):
     """One process a core at a time, as when indexing: what cores share costs the same."""
-    running = [subprocess.Popen([parts, "decode", *hand], stdout=subprocess.PIPE, text=True)
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as in a decoder host
+    running = [subprocess.Popen([parts, "decode", *hand], stdout=subprocess.PIPE, text=True, env=env)
                for hand in _deal(paths, os.cpu_count())]
     found = [json.loads(child.communicate()[0]) for child in running]
     if any(child.returncode for child in running):
