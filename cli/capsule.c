@@ -220,8 +220,10 @@ static kx_status take(struct kx_capsules *capsules, const struct kx_failure *fai
 {
 	KX_CLEANUP(kx_cleanup_close) int opened = -1;
 	int fd = failure->fd;
-	if (fd < 0)
-		fd = opened = open(failure->source, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0) {
+		opened = open(failure->source, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+		fd = opened;
+	}
 	if (fd < 0)
 		return kx_error_from_errno(error, errno, "%s", failure->source);
 	KX_CLEANUP(kx_cleanup_free) char *source =

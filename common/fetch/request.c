@@ -53,17 +53,23 @@ static bool add_header(struct kx_request *request, const char *header)
 	return longer != NULL;
 }
 
+/* Takes the header. */
+static bool add_made(struct kx_request *request, char *header)
+{
+	bool good = add_header(request, header);
+	free(header);
+	return good;
+}
+
 static bool add_headers(struct kx_request *request, const struct kx_target *target, const char *etag)
 {
-	KX_CLEANUP(kx_cleanup_free) char *match = NULL;
-	KX_CLEANUP(kx_cleanup_free) char *token = NULL;
 	if (!add_header(request, "Accept-Encoding: identity")) /* ranges of the object, not of something packed */
 		return false;
-	if (kx_etag_is_strong(etag) && !add_header(request, match = kx_strf("If-Match: %s", etag)))
+	if (kx_etag_is_strong(etag) && !add_made(request, kx_strf("If-Match: %s", etag)))
 		return false;
 	if (!target->provider)
 		return true;
-	if (target->aws.token && !add_header(request, token = kx_strf("x-amz-security-token: %s", target->aws.token)))
+	if (target->aws.token && !add_made(request, kx_strf("x-amz-security-token: %s", target->aws.token)))
 		return false;
 	return add_header(request, EMPTY_SHA256);
 }

@@ -1,5 +1,5 @@
 /* A page of a bucket's listing, as XML of any kind. The reader of pages is static, so it is compiled in here. */
-#include "common/fetch/list.c"
+#include "common/fetch/list.c" // NOLINT(bugprone-suspicious-include)
 
 #include "tests/fuzz/fuzz.h"
 
@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 	list->page = calloc(PAGE_OBJECTS_MAX, sizeof(*list->page));
 	FUZZ_CHECK(list->url && list->bucket && list->prefix && list->page);
 	if (parse(list, &page) == KX_OK) {
-		struct kx_fetch_object object;
+		struct kx_fetch_object object = {0};
 
 		list->next_page = NULL; /* there is no server to ask */
 		while (kx_fetch_list_next(list, &object, NULL) == KX_OK) {

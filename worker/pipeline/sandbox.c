@@ -94,12 +94,12 @@ static bool add_conditional(scmp_filter_ctx filter)
 	const scmp_datum_t writing = O_ACCMODE | O_CREAT | O_TRUNC;
 	bool good = add_if(filter, SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)) &&
 		    add_if(filter, SCMP_SYS(mprotect), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)) &&
-		    add_if(filter, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME)) &&
-		    add_if(filter, SCMP_SYS(sched_setscheduler), SCMP_A1(SCMP_CMP_EQ, SCHED_OTHER)) &&
+		    add_if(filter, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME, 0)) &&
+		    add_if(filter, SCMP_SYS(sched_setscheduler), SCMP_A1(SCMP_CMP_EQ, SCHED_OTHER, 0)) &&
 		    /* to the peer of a connection, not to an address */
-		    add_if(filter, SCMP_SYS(sendto), SCMP_A4(SCMP_CMP_EQ, 0)) &&
+		    add_if(filter, SCMP_SYS(sendto), SCMP_A4(SCMP_CMP_EQ, 0, 0)) &&
 		    /* abort() and raise() */
-		    add_if(filter, SCMP_SYS(tgkill), SCMP_A0(SCMP_CMP_EQ, PID_MARK));
+		    add_if(filter, SCMP_SYS(tgkill), SCMP_A0(SCMP_CMP_EQ, PID_MARK, 0));
 
 	if (good && SANITIZED)
 		good = add_if(filter, SCMP_SYS(openat), SCMP_A2(SCMP_CMP_MASKED_EQ, writing, 0)) &&
