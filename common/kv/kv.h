@@ -32,8 +32,8 @@ struct kx_kv_options {
 	size_t cache_bytes;          /* 0: 32 MiB */
 };
 
-/* Families that are missing are made when `create` is set, else it is KX_EVERSION; families on disk that `options`
- * doesn't name are left as they are. Errors: KX_EBUSY (another process writes to it), KX_ECORRUPT, KX_ENOTFOUND,
+/* Families that are missing are made when `create` is set, else it is KX_EVERSION, or KX_ENOTFOUND when the store is
+ * empty too: its maker is at work, or died over it. Families on disk that `options` doesn't name are left as they are. Errors: KX_EBUSY (another process writes to it), KX_ECORRUPT, KX_ENOTFOUND,
  * KX_EFULL, KX_EPERM; the message names path. */
 kx_status kx_kv_open(const char *path, const struct kx_kv_options *options, struct kx_kv **ret,
 		     struct kx_error *error) KX_MUST_CHECK;

@@ -138,6 +138,63 @@ static void plan_add(struct plan *plan, const char *name, bool compress)
 	plan->count++;
 }
 
+static void destroy_handles(rocksdb_column_family_handle_t **handles, size_t count)
+{
+	/* Debian's RocksDB is built with assertions: it aborts when a family or an iterator outlives the store. */
+	for (size_t i = 0; i < count; i++)
+		rocksdb_column_family_handle_destroy(handles[i]);
+}
+
+static bool is_family_empty(rocksdb_t *db, rocksdb_readoptions_t *read, rocksdb_column_family_handle_t *family)
+{
+	rocksdb_iterator_t *iter = rocksdb_create_iterator_cf(db, read, family);
+	char *text = NULL;
+	bool empty;
+
+	rocksdb_iter_seek_to_first(iter);
+	empty = !rocksdb_iter_valid(iter);
+	rocksdb_iter_get_error(iter, &text);
+	rocksdb_iter_destroy(iter);
+	empty = empty && !text;
+	free(text);
+	return empty;
+}
+
+/* RocksDB makes the families of a new store one after another: it can be looked at, or its maker may die, when some
+ * are there. Nothing was written to it then, which tells it from a store of another version. */
+static bool is_unfinished(const struct plan *plan)
+{
+	const rocksdb_options_t *options[FAMILIES_MAX];
+	rocksdb_column_family_handle_t *handles[FAMILIES_MAX];
+	rocksdb_readoptions_t *read;
+	rocksdb_t *db;
+	char *text = NULL;
+	bool empty = true;
+
+	for (size_t i = 0; i < plan->on_disk_count; i++)
+		options[i] = plan->plain;
+	db = rocksdb_open_for_read_only_column_families(plan->plain, plan->path, (int)plan->on_disk_count,
+							(const char *const *)plan->on_disk, options, handles, 0, &text);
+	free(text);
+	if (!db)
+		return false;
+	read = rocksdb_readoptions_create();
+	for (size_t i = 0; i < plan->on_disk_count; i++)
+		empty = empty && is_family_empty(db, read, handles[i]);
+	rocksdb_readoptions_destroy(read);
+	destroy_handles(handles, plan->on_disk_count);
+	rocksdb_close(db);
+	return empty;
+}
+
+static kx_status fail_missing(const struct plan *plan, const char *name, struct kx_error *error)
+{
+	if (is_unfinished(plan))
+		return kx_error_set(error, KX_ENOTFOUND, KX_ERROR_FATAL, "store %s: nothing is in it yet", plan->path);
+	return kx_error_set(error, KX_EVERSION, KX_ERROR_FATAL,
+			    "store %s: it has no family \"%s\", so another version wrote it", plan->path, name);
+}
+
 /* The caller's families, then all others that are on disk. */
 static kx_status plan_families(struct plan *plan, struct kx_error *error)
 {
@@ -150,9 +207,7 @@ static kx_status plan_families(struct plan *plan, struct kx_error *error)
 		const struct kx_kv_family *family = &options->families[i];
 
 		if (!plan->create && !is_on_disk(plan, family->name))
-			return kx_error_set(error, KX_EVERSION, KX_ERROR_FATAL,
-					    "store %s: it has no family \"%s\", so another version wrote it",
-					    plan->path, family->name);
+			return fail_missing(plan, family->name, error);
 		plan_add(plan, family->name, family->compress);
 	}
 	for (size_t i = 0; i < plan->on_disk_count; i++)
@@ -207,9 +262,7 @@ static kx_status connect_db(struct kx_kv *kv, const struct kx_kv_options *option
 
 static void disconnect_db(struct kx_kv *kv)
 {
-	/* Debian's RocksDB is built with assertions: it aborts when a family or an iterator outlives the store. */
-	for (size_t i = 0; i < kv->opened_count; i++)
-		rocksdb_column_family_handle_destroy(kv->families[i]);
+	destroy_handles(kv->families, kv->opened_count);
 	if (kv->db)
 		rocksdb_close(kv->db);
 	kv->opened_count = 0;

@@ -218,6 +218,28 @@ static void families_come_and_stay(void **state)
 	expect(store->kv, FAMILY_A, "in c", NULL);
 }
 
+static void unfinished_is_none(void **state)
+{
+	struct test_store *store = *state;
+	struct kx_kv_options all = test_store_options(), some = test_store_options();
+	struct kx_error error = {0};
+
+	/* As a maker leaves it that dies after the first of its families. */
+	some.family_count = 1;
+	assert_int_equal(kx_kv_open(store->path, &some, &store->kv, &error), KX_OK);
+	kx_kv_close(KX_STEAL(store->kv));
+	all.create = false;
+	all.read_only = true;
+	assert_int_equal(kx_kv_open(store->path, &all, &store->kv, &error), KX_ENOTFOUND);
+	assert_non_null(strstr(error.message, store->path));
+
+	all.read_only = false;
+	all.create = true;
+	assert_int_equal(kx_kv_open(store->path, &all, &store->kv, &error), KX_OK);
+	assert_int_equal(test_store_put(store->kv, 1, 100, NULL), KX_OK);
+	assert_int_equal(test_store_count(store->kv), 1);
+}
+
 static void compaction_gives_space_back(void **state)
 {
 	struct test_store *store = *state;
@@ -262,6 +284,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(refuses_a_second_writer, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(opens_only_what_is_there, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(families_come_and_stay, test_store_setup, test_store_teardown),
+		cmocka_unit_test_setup_teardown(unfinished_is_none, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(compaction_gives_space_back, test_store_setup, test_store_teardown),
 	};
 

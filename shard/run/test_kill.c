@@ -22,6 +22,7 @@
 #define NS "kill"
 #define VIDEOS 24u
 #define ROUNDS 12
+#define NEW_ROUNDS 20
 #define WAIT_US 60000000u
 
 static void need(bool holds, const char *what)
@@ -205,9 +206,26 @@ static void test_what_was_announced_is_kept(void **state)
 	kx_kit_folder_done(folder);
 }
 
+static void test_killed_while_it_makes_its_store(void **state)
+{
+	uint64_t random = kx_test_seed();
+	bool announced[VIDEOS] = {false};
+
+	(void)state;
+	for (int round = 0; round < NEW_ROUNDS; round++) {
+		char *folder = kx_kit_folder();
+
+		(void)run_and_kill(folder, 0, (unsigned)(kx_test_random(&random) % 30000), announced);
+		check(folder, announced);
+		kx_kit_folder_done(folder);
+		memset(announced, 0, sizeof(announced));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_killed_while_it_makes_its_store),
 		cmocka_unit_test(test_what_was_announced_is_kept),
 	};
 
