@@ -92,7 +92,7 @@ class Kill(Case):
         return result.json(), killed
 
     def test_of_decoder_hosts(self):
-        report, killed = self.disturb(self.processes.hosts, 4)
+        report, killed = self.disturb(self.processes.hosts, 4, "--attempts", "20")
         self.assertGreater(killed, 0)
         self.is_as_if_nothing_had_happened(report)
 

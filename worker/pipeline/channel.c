@@ -28,8 +28,7 @@ static kx_status bind_socket(struct kx_channel *channel, const char *run_dir, st
 	return kx_wire_server(channel->wire, endpoint, QUEUE_MAX, &channel->socket, error);
 }
 
-/* A host that somebody killed while it started is started again; one that can't start fails each time. */
-static kx_status start_host(struct kx_channel *channel, struct kx_error *error)
+kx_status kx_channel_start_host(struct kx_channel *channel, struct kx_error *error)
 {
 	kx_status status = KX_EIO;
 
@@ -56,7 +55,7 @@ kx_status kx_channel_open(struct kx_channel *channel, const char *program, const
 	if (status == KX_OK)
 		status = bind_socket(channel, run_dir, error);
 	if (status == KX_OK)
-		status = start_host(channel, error);
+		status = kx_channel_start_host(channel, error);
 	if (status != KX_OK)
 		kx_channel_close(channel);
 	return status;

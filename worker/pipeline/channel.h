@@ -21,6 +21,10 @@ kx_status kx_channel_open(struct kx_channel *channel, const char *program, const
 void kx_channel_close(struct kx_channel *channel); /* zeroed memory is nothing */
 const char *kx_channel_endpoint(const struct kx_channel *channel);
 
+/* Another host instead of the one that died. One that somebody killed while it started is started again; one that can't
+ * start fails each time: KX_EIO, to be tried again by the caller. */
+kx_status kx_channel_start_host(struct kx_channel *channel, struct kx_error *error) KX_MUST_CHECK;
+
 /* A number that another child cannot guess: tickets are what tells a child's own events from forged ones. */
 kx_status kx_channel_ticket(uint64_t *ret_ticket, struct kx_error *error) KX_MUST_CHECK;
 

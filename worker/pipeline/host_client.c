@@ -135,7 +135,7 @@ static kx_status say_why(const struct kx_host *host, struct kx_error *error)
 				    "this kernel or container has no seccomp filters, so a decoder can't be kept from what "
 				    "a hostile file may make it do. --sandbox off decodes without them: only for files "
 				    "that you trust");
-	return kx_error_set(error, KX_EIO, KX_ERROR_FATAL, "the decoder host ended as soon as it was started");
+	return kx_error_set(error, KX_EIO, KX_ERROR_RETRY, "the decoder host ended as soon as it was started");
 }
 
 kx_status kx_host_wait_ready(struct kx_host *host, int timeout_ms, struct kx_error *error)

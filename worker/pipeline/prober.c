@@ -21,7 +21,6 @@
 #define FRAMES_RING_SLOTS 8u
 #define FRAMES_RING_SLOTS_MIN 2u /* of large frames */
 #define FRAMES_RING_BYTES (64u << 20)
-#define HOST_START_MS 20000
 #define GRACE_MS 2000u /* from a child's exit to its last message, and from a kill to the exit */
 
 struct kx_prober {
@@ -202,10 +201,8 @@ static kx_status begin(struct kx_prober *prober, int fd, const char *name, struc
 	}
 	probe->request.endpoint = (char *)kx_channel_endpoint(channel);
 	probe->request.name = (char *)name;
-	if (channel->host.fd < 0)
-		status = kx_host_start(&channel->host, channel->program, error);
-	if (status == KX_OK && !channel->host.ready)
-		status = kx_host_wait_ready(&channel->host, HOST_START_MS, error);
+	if (!channel->host.ready)
+		status = kx_channel_start_host(channel, error);
 	if (status == KX_OK)
 		status = kx_channel_ticket(&probe->request.ticket, error);
 	if (status == KX_OK)

@@ -130,19 +130,25 @@ static void threads_may_share_one(void **state)
 	kx_prober_free(prober);
 }
 
-static void dead_host_costs_a_probe_at_most(void **state)
+static void assert_dead_host_is_noticed(struct kx_prober *prober)
 {
-	struct kx_prober *prober = prober_new();
 	KX_CLEANUP(kx_cleanup_close) int fd = open(clip, O_RDONLY | O_CLOEXEC);
 	struct kx_probe_info info = {0};
 	enum kx_reason reason = KX_REASON_NONE;
 	struct kx_error error = {0};
 
-	(void)state;
 	assert_true(fd >= 0);
 	assert_int_equal(kill(kx_test_child_of(getpid()), SIGKILL), 0);
 	assert_true(kx_prober_probe(prober, fd, clip, &info, &reason, &error) != KX_OK);
 	assert_int_equal(error.class, KX_ERROR_RETRY);
+}
+
+static void dead_host_costs_a_probe_at_most(void **state)
+{
+	struct kx_prober *prober = prober_new();
+
+	(void)state;
+	assert_dead_host_is_noticed(prober);
 	assert_probes_clip(prober);
 	kx_prober_free(prober);
 }
@@ -160,10 +166,10 @@ static void program_that_is_no_host_is_an_error(void **state)
 	assert_int_equal(kx_test_open_fds(), fds);
 }
 
-/* The first start of this program ends at once, as if somebody had killed it. */
+/* This program ends at once when its mark is not there, as if somebody had killed it, and leaves the mark. */
 static void host_that_dies_while_it_starts_is_started_again(void **state)
 {
-	char script[256], text[512], self[256];
+	char script[256], mark[300], text[512], self[256];
 	struct kx_prober *prober = NULL;
 	struct kx_error error = {0};
 	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
@@ -182,6 +188,13 @@ static void host_that_dies_while_it_starts_is_started_again(void **state)
 	if (kx_prober_new(script, folder, &prober, &error) != KX_OK)
 		fail_msg("%s", error.message);
 	assert_probes_clip(prober);
+
+	/* The same when another has to be started in the middle of the work. */
+	snprintf(mark, sizeof(mark), "%s.started", script);
+	assert_int_equal(rmdir(mark), 0);
+	assert_dead_host_is_noticed(prober);
+	assert_probes_clip(prober);
+	assert_true(kx_fs_exists(mark));
 	kx_prober_free(prober);
 }
 
