@@ -343,6 +343,22 @@ static kx_status spill(struct kx_gop *gop, struct kx_error *error)
 	return status;
 }
 
+/* What the packet's headers say about whom its frames refer to. */
+static void add_links(struct kx_gop *gop, const AVPacket *packet, size_t at)
+{
+	const struct kx_picture_parser *parser = &gop->video->clock->parser;
+	struct group *group = gop->next;
+	size_t len = (size_t)packet->size;
+	if (parser->codec == KX_PICTURE_AV1) {
+		struct kx_av1_unit unit = kx_av1_unit_read(&parser->sequence, packet->data, len);
+		kx_links_add_unit(&group->links, &unit, at, &group->select);
+	} else if (parser->codec == KX_PICTURE_HEVC) {
+		struct kx_hevc_picture picture =
+			kx_hevc_picture_read(&parser->hevc, packet->data, len, parser->length_size);
+		kx_links_add_picture(&group->links, &picture, parser->hevc.poc_bits, at, &group->select);
+	}
+}
+
 static kx_status add_packet(struct kx_gop *gop, AVPacket *packet, const struct kx_picture *picture, int64_t pts_us,
 			    struct kx_error *error)
 {
@@ -367,11 +383,7 @@ static kx_status add_packet(struct kx_gop *gop, AVPacket *packet, const struct k
 		.reorders = picture->reorders,
 		.layer = picture->layer,
 	};
-	if (gop->video->clock->parser.codec == KX_PICTURE_AV1) {
-		struct kx_av1_unit unit = kx_av1_unit_read(&gop->video->clock->parser.sequence, packet->data,
-							   (size_t)packet->size);
-		kx_links_add(&group->links, &unit, group->select.count - 1, &group->select);
-	}
+	add_links(gop, packet, group->select.count - 1);
 	group->bytes += (size_t)packet->size;
 	av_packet_move_ref(*kept, packet);
 	return KX_OK;

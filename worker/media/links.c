@@ -31,13 +31,75 @@ static bool add_frame(struct kx_links *links, const struct kx_av1_frame *frame, 
 	return true;
 }
 
-void kx_links_add(struct kx_links *links, const struct kx_av1_unit *unit, size_t packet, struct kx_select_group *group)
+static void begin(struct kx_links *links, struct kx_select_group *group)
 {
-	if (packet == 0) {
-		memset(links->slots, 0xff, sizeof(links->slots));
-		group->unit_count = 0;
-		group->linked = true;
+	memset(links->slots, 0xff, sizeof(links->slots));
+	links->anchor = 0;
+	group->unit_count = 0;
+	group->linked = true;
+}
+
+/* 8.3.1: of all order counts that end so the nearest to the anchor's. */
+static int32_t order_of(const struct kx_links *links, const struct kx_hevc_picture *picture, unsigned poc_bits)
+{
+	int32_t range = (int32_t)1 << poc_bits;
+	int32_t low = links->anchor & (range - 1);
+	int32_t lsb = (int32_t)picture->lsb;
+	int32_t high = links->anchor - low;
+	if (lsb < low && low - lsb >= range / 2)
+		high += range;
+	else if (lsb > low && lsb - low > range / 2)
+		high -= range;
+	return high + lsb;
+}
+
+/* The latest unit of that order count; NOBODY: there is none. */
+static uint16_t find_order(const struct kx_links *links, const struct kx_select_group *group, int32_t order)
+{
+	for (size_t i = group->unit_count; i-- > 0;)
+		if (links->orders[i] == order)
+			return (uint16_t)i;
+	return NOBODY;
+}
+
+static bool add_picture(struct kx_links *links, const struct kx_hevc_picture *picture, unsigned poc_bits, size_t packet,
+			struct kx_select_group *group)
+{
+	struct kx_select_unit unit = {.packet = (uint16_t)packet, .shown = true};
+	if (!picture->known || group->unit_count == KX_GROUP_UNITS_MAX || (picture->idr && packet > 0))
+		return false;
+	/* Where a group begins, order counts may begin anew: within it only their differences count. */
+	int32_t order = packet == 0 ? (int32_t)picture->lsb : order_of(links, picture, poc_bits);
+	/* Pictures shown before the first may refer to the group before. Where one is wanted, all of that is decoded, too. */
+	bool leading = packet == 0 || order < links->orders[0];
+	for (unsigned i = 0; i < picture->ref_count; i++) {
+		uint16_t ref = find_order(links, group, order + picture->refs[i]);
+		if (ref == NOBODY && !leading)
+			return false;
+		if (ref != NOBODY)
+			unit.refs[unit.ref_count++] = ref;
 	}
+	if (picture->anchor)
+		links->anchor = order;
+	links->orders[group->unit_count] = order;
+	group->units[group->unit_count++] = unit;
+	return true;
+}
+
+void kx_links_add_picture(struct kx_links *links, const struct kx_hevc_picture *picture, unsigned poc_bits, size_t packet,
+			  struct kx_select_group *group)
+{
+	if (packet == 0)
+		begin(links, group);
+	if (group->linked)
+		group->linked = add_picture(links, picture, poc_bits, packet, group);
+}
+
+void kx_links_add_unit(struct kx_links *links, const struct kx_av1_unit *unit, size_t packet,
+		       struct kx_select_group *group)
+{
+	if (packet == 0)
+		begin(links, group);
 	if (unit->bad || unit->frames > KX_AV1_FRAMES_MAX)
 		group->linked = false;
 	for (unsigned i = 0; i < unit->frames && group->linked; i++)

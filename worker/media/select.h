@@ -46,7 +46,7 @@ struct kx_select_packet {
 
 /* A coded frame, of which a packet may hold several; refs are earlier units of the group. */
 #define KX_GROUP_UNITS_MAX 2048u
-#define KX_UNIT_REFS 7u
+#define KX_UNIT_REFS 16u
 struct kx_select_unit {
 	uint16_t packet;
 	bool shown;
