@@ -127,16 +127,13 @@ static void read_derived_set(struct bits *bits, const struct kx_hevc_params *par
 	derive_set(bits, set, other, &how);
 }
 
-static void read_set(struct bits *bits, const struct kx_hevc_params *params, unsigned index, struct kx_hevc_set *set)
+static void read_plain_set(struct bits *bits, struct kx_hevc_set *set)
 {
-	*set = (struct kx_hevc_set){0};
-	if (index > 0 && take(bits, 1)) {
-		read_derived_set(bits, params, index, set);
-		return;
-	}
 	unsigned before = golomb(bits);
 	unsigned after = golomb(bits);
 	int32_t delta = 0;
+	if (before > KX_HEVC_REFS_MAX || after > KX_HEVC_REFS_MAX)
+		bits->over = true;
 	for (unsigned i = 0; i < before + after && !bits->over; i++) {
 		if (i == before)
 			delta = 0;
@@ -145,6 +142,17 @@ static void read_set(struct bits *bits, const struct kx_hevc_params *params, uns
 		add_to_set(bits, set, delta, take(bits, 1));
 	}
 	set->before = (uint8_t)before;
+}
+
+static void read_set(struct bits *bits, const struct kx_hevc_params *params, unsigned index, struct kx_hevc_set *set)
+{
+	*set = (struct kx_hevc_set){0};
+	if (index > 0 && take(bits, 1))
+		read_derived_set(bits, params, index, set);
+	else
+		read_plain_set(bits, set);
+	if (bits->over) /* others may be derived from it before anyone looks */
+		*set = (struct kx_hevc_set){0};
 }
 
 /* False: a profile whose headers go on otherwise. */
@@ -184,7 +192,9 @@ static void read_sps(struct kx_hevc_params *params, struct bits *bits)
 	params->poc_bits = golomb(bits) + 4;
 	skip_golombs(bits, 3 * (take(bits, 1) ? sub_layers + 1 : 1));
 	skip_golombs(bits, 6); /* block sizes */
-	bool scaling_lists = take(bits, 1) && take(bits, 1);
+	bool scaling_lists = take(bits, 1);
+	if (scaling_lists)
+		scaling_lists = take(bits, 1);
 	take(bits, 1);
 	params->sao = take(bits, 1);
 	if (take(bits, 1)) { /* PCM */

@@ -342,6 +342,37 @@ static void test_hevc_refused(void **state)
 	free(params);
 }
 
+/* Headers with a few bits turned, and cut anywhere: whatever they say, under the sanitizers it is read within bounds. */
+static void test_hevc_damaged(void **state)
+{
+	(void)state;
+	struct kx_hevc_params *params = calloc(1, sizeof(*params));
+	assert_non_null(params);
+	srand(3);
+	for (int round = 0; round < 20000; round++) {
+		struct sets sets = {.steps = {1, 2, 3}, .shift = 1, .used = {1, 0, 1, 0}, .taken = {1, 1, 1, 1}};
+		struct writer sps = {0};
+		struct writer pps = {0};
+		uint8_t record[400] = {1};
+		put_sps(&sps, &sets);
+		put_pps(&pps);
+		record[22] = 2;
+		memcpy(record + 23, "\x21\0\1", 3);
+		size_t len = 26 + put_unit(record + 26, &sps, 2);
+		memcpy(record + len, "\x22\0\1", 3);
+		len += 3 + put_unit(record + len + 3, &pps, 2);
+		for (int i = rand() % 6; i > 0; i--)
+			record[28 + (size_t)rand() % (len - 28)] ^= (uint8_t)(1 << rand() % 8);
+		kx_hevc_params_init(params, record, len - (size_t)(rand() % 3 ? 0 : rand() % 40));
+		for (unsigned type = 0; type < 3; type++) {
+			struct kx_hevc_picture picture = slice_of(params, type, (unsigned)rand() % 16, 9);
+			assert_true(picture.ref_count <= KX_HEVC_REFS_MAX);
+			assert_true(params->known || !picture.known);
+		}
+	}
+	free(params);
+}
+
 static void test_hevc_links(void **state)
 {
 	(void)state;
@@ -436,6 +467,7 @@ int main(void)
 		cmocka_unit_test(test_av1_frames), cmocka_unit_test(test_av1_strip),
 		cmocka_unit_test(test_av1_links),  cmocka_unit_test(test_hevc_sets),
 		cmocka_unit_test(test_hevc_lists), cmocka_unit_test(test_hevc_refused),
+		cmocka_unit_test(test_hevc_damaged),
 		cmocka_unit_test(test_hevc_links), cmocka_unit_test(test_linked_plans),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
