@@ -13,7 +13,7 @@ from . import made, measure, report, samplers
 
 SIDE = samplers.SIDE
 SHORT_BYTES = 5_000_000
-PATIENCE_S = 300  # for an answer of a peer
+PATIENCE_S = 1800  # for an answer of a peer: ten minutes of film on a busy machine
 # Files in which pictures lean on later ones, from 720p up: what selective decoding is for.
 TARGETS = {"exact": 1.5, "each": 1.0, "hd": 1.6, "tol": 3.0, "keyframe": 1.5, "torch": 1.6, "librosa": 4.0}
 
