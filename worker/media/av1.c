@@ -1,8 +1,10 @@
 #include "worker/media/av1.h"
 
+#include <string.h>
+
 #define CONFIG_BYTES 4u /* of av1C before its OBUs */
 
-enum obu { OBU_SEQUENCE = 1, OBU_FRAME_HEADER = 3, OBU_FRAME = 6 };
+enum obu { OBU_SEQUENCE = 1, OBU_FRAME_HEADER = 3, OBU_TILES = 4, OBU_FRAME = 6, OBU_HEADER_AGAIN = 7 };
 enum frame_type { FRAME_KEY, FRAME_INTER, FRAME_INTRA_ONLY, FRAME_SWITCH };
 
 /* Reads zeros past the end and remembers that it did. */
@@ -64,8 +66,8 @@ static void read_size(struct bits *bits, struct kx_av1_sequence *sequence)
 	take(bits, width_bits);
 	take(bits, height_bits);
 	if (take(bits, 1)) {
-		unsigned delta = take(bits, 4) + 2;
-		sequence->frame_id_bits = delta + take(bits, 3) + 1;
+		sequence->frame_id_delta_bits = take(bits, 4) + 2;
+		sequence->frame_id_bits = sequence->frame_id_delta_bits + take(bits, 3) + 1;
 	}
 }
 
@@ -97,40 +99,71 @@ static void read_sequence(struct kx_av1_sequence *sequence, const uint8_t *bytes
 	sequence->known = !bits.over;
 }
 
-static void read_frame(const struct kx_av1_sequence *sequence, const uint8_t *bytes, size_t len,
-		       struct kx_av1_unit *unit)
+/* The seven slots that an inter frame names. */
+static void read_refs(const struct kx_av1_sequence *sequence, struct bits *bits, struct kx_av1_frame *frame)
+{
+	bool derived = sequence->order_hint_bits && take(bits, 1); /* by rules over all slots: frame_refs_short_signaling */
+	frame->odd |= derived;
+	if (derived)
+		return;
+	for (unsigned i = 0; i < KX_AV1_REFS; i++) {
+		frame->refs[frame->ref_count++] = (uint8_t)take(bits, 3);
+		if (sequence->frame_id_bits)
+			take(bits, sequence->frame_id_delta_bits);
+	}
+}
+
+/* From error_resilient_mode on. */
+static void read_coded(const struct kx_av1_sequence *sequence, struct bits *bits, enum frame_type type,
+		       struct kx_av1_frame *frame)
+{
+	bool intra = type == FRAME_KEY || type == FRAME_INTRA_ONLY;
+	bool resilient = take(bits, 1);
+	take(bits, 1); /* disable_cdf_update */
+	unsigned screen_content = sequence->screen_content == 2 ? take(bits, 1) : sequence->screen_content;
+	if (screen_content && sequence->integer_mv == 2)
+		take(bits, 1);
+	take(bits, sequence->frame_id_bits);
+	take(bits, 1); /* frame_size_override_flag */
+	take(bits, sequence->order_hint_bits);
+	if (!intra && !resilient)
+		take(bits, 3); /* primary_ref_frame: one of those below */
+	frame->fills = (uint8_t)take(bits, 8);
+	/* It tells the order of what is in all slots, which a decoder may compare with what it has. */
+	frame->odd = resilient && sequence->order_hint_bits && (!intra || frame->fills != UINT8_MAX);
+	if (!intra && !frame->odd)
+		read_refs(sequence, bits, frame);
+}
+
+static struct kx_av1_frame read_frame(const struct kx_av1_sequence *sequence, struct bits *bits)
+{
+	if (take(bits, 1))
+		return (struct kx_av1_frame){
+			.shown = true, .again = true, .ref_count = 1, .refs = {(uint8_t)take(bits, 3)}};
+	enum frame_type type = (enum frame_type)take(bits, 2);
+	struct kx_av1_frame frame = {.key = type == FRAME_KEY, .shown = take(bits, 1)};
+	if (!frame.shown)
+		take(bits, 1);
+	if (type == FRAME_SWITCH || (frame.key && frame.shown)) {
+		frame.fills = UINT8_MAX;
+		frame.odd = type == FRAME_SWITCH;
+	} else {
+		read_coded(sequence, bits, type, &frame);
+	}
+	return frame;
+}
+
+static void add_frame(const struct kx_av1_sequence *sequence, const uint8_t *bytes, size_t len, struct kx_av1_unit *unit)
 {
 	struct bits bits = {.bytes = bytes, .len = len};
-	unit->frames++;
-	if (take(&bits, 1)) { /* one that was coded before; of a key frame that is a new start */
-		unit->shown++;
-		unit->needed++;
-		return;
-	}
-	enum frame_type type = (enum frame_type)take(&bits, 2);
-	bool shown = take(&bits, 1);
-	unit->shown += shown;
-	if (!shown)
-		take(&bits, 1);
-	if (type == FRAME_KEY && shown && unit->frames == 1)
+	struct kx_av1_frame frame = read_frame(sequence, &bits);
+	if (unit->frames == 0 && frame.key && frame.shown)
 		unit->key = true;
-	if (type == FRAME_SWITCH || (type == FRAME_KEY && shown)) {
-		unit->needed++; /* refreshes every slot */
-		return;
-	}
-	bool intra = type == FRAME_KEY || type == FRAME_INTRA_ONLY;
-	bool resilient = take(&bits, 1);
-	take(&bits, 1); /* disable_cdf_update */
-	unsigned screen_content = sequence->screen_content == 2 ? take(&bits, 1) : sequence->screen_content;
-	if (screen_content && sequence->integer_mv == 2)
-		take(&bits, 1);
-	take(&bits, sequence->frame_id_bits);
-	take(&bits, 1); /* frame_size_override_flag */
-	take(&bits, sequence->order_hint_bits);
-	if (!intra && !resilient)
-		take(&bits, 3); /* primary_ref_frame */
-	if (take(&bits, 8))
-		unit->needed++;
+	if (unit->frames < KX_AV1_FRAMES_MAX)
+		unit->frame[unit->frames] = frame;
+	unit->frames++;
+	unit->shown += frame.shown;
+	unit->needed += frame.again || frame.fills != 0;
 	unit->bad |= bits.over;
 }
 
@@ -169,7 +202,8 @@ static bool same_sequence(const struct kx_av1_sequence *known, const uint8_t *by
 	struct kx_av1_sequence other;
 	read_sequence(&other, bytes, len);
 	return other.known && other.screen_content == known->screen_content && other.integer_mv == known->integer_mv &&
-	       other.frame_id_bits == known->frame_id_bits && other.order_hint_bits == known->order_hint_bits;
+	       other.frame_id_bits == known->frame_id_bits && other.frame_id_delta_bits == known->frame_id_delta_bits &&
+	       other.order_hint_bits == known->order_hint_bits;
 }
 
 void kx_av1_sequence_init(struct kx_av1_sequence *sequence, const uint8_t *extradata, size_t len)
@@ -202,7 +236,32 @@ struct kx_av1_unit kx_av1_unit_read(const struct kx_av1_sequence *sequence, cons
 		if (type == OBU_SEQUENCE && !same_sequence(sequence, payload, size))
 			unit.bad = true;
 		if (type == OBU_FRAME || type == OBU_FRAME_HEADER)
-			read_frame(sequence, payload, size, &unit);
+			add_frame(sequence, payload, size, &unit);
 	}
 	return unit;
+}
+
+size_t kx_av1_unit_strip(const uint8_t *bytes, size_t len, const bool *keep, size_t frames, uint8_t *ret)
+{
+	size_t taken = 0;
+	size_t frame = 0;
+	bool wanted = true;
+	for (size_t at = 0; at < len;) {
+		const uint8_t *payload;
+		size_t size;
+		unsigned type;
+		size_t from = at;
+		if (!next_obu(bytes, len, &at, &type, &payload, &size))
+			break;
+		if (type == OBU_FRAME || type == OBU_FRAME_HEADER)
+			wanted = frame >= frames || keep[frame];
+		if (type == OBU_FRAME || type == OBU_FRAME_HEADER)
+			frame++;
+		bool of_frame = type == OBU_FRAME || type == OBU_FRAME_HEADER || type == OBU_TILES || type == OBU_HEADER_AGAIN;
+		if (of_frame && !wanted)
+			continue;
+		memcpy(ret + taken, bytes + from, at - from);
+		taken += at - from;
+	}
+	return taken;
 }

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "worker/media/links.h"
+
 #define GROUP_BYTES_MAX (32u << 20)
 #define MISSES_MAX 3u
 #define SPAN_MAX_US (INT64_C(1) << 50) /* a frame that stands for longer than times reach has no duration */
@@ -10,6 +12,7 @@
 struct group {
 	AVPacket *packets[KX_GROUP_PACKETS_MAX]; /* made when first needed, then filled by reference */
 	struct kx_select_group select;           /* select.count is the number of packets */
+	struct kx_links links;
 	size_t bytes;
 	bool known;  /* every picture was understood */
 	bool sent;   /* over the cap: its packets went to the decoder as they came */
@@ -51,6 +54,8 @@ static void group_clear(struct group *group)
 	group->select.time_count = 0;
 	group->select.usable = false;
 	group->select.independent = false;
+	group->select.linked = false;
+	group->select.unit_count = 0;
 	group->bytes = 0;
 	group->known = true;
 	group->sent = false;
@@ -146,12 +151,55 @@ static kx_status drain(struct kx_gop *gop, struct kx_error *error)
 	return status;
 }
 
-/* keep NULL: all of them. */
-static kx_status send_group(struct kx_gop *gop, const struct group *group, const bool *keep, struct kx_error *error)
+static kx_status send_group(struct kx_gop *gop, const struct group *group, struct kx_error *error)
 {
 	kx_status status = KX_OK;
 	for (size_t i = 0; i < group->select.count && !status; i++)
-		if (!keep || keep[i])
+		status = send_packet(gop, group->packets[i], error);
+	return status;
+}
+
+/* The packet without the frames that keep[] does not want. */
+static kx_status send_stripped(struct kx_gop *gop, const AVPacket *packet, const bool *keep, size_t frames,
+			       struct kx_error *error)
+{
+	AVPacket *part = av_packet_alloc();
+	kx_status status = KX_OK;
+	if (!part || av_new_packet(part, packet->size) < 0 || av_packet_copy_props(part, packet) < 0) {
+		status = kx_error_nomem(error);
+	} else {
+		size_t size = kx_av1_unit_strip(packet->data, (size_t)packet->size, keep, frames, part->data);
+		av_shrink_packet(part, (int)size);
+		status = send_packet(gop, part, error);
+	}
+	av_packet_free(&part);
+	return status;
+}
+
+/* Packets of a linked group go in frame by frame. */
+static kx_status send_linked(struct kx_gop *gop, const struct group *group, struct kx_error *error)
+{
+	const struct kx_select_group *select = &group->select;
+	kx_status status = KX_OK;
+	for (size_t i = 0, from = 0, to; i < select->count && !status; i++, from = to) {
+		bool all = true;
+		for (to = from; to < select->unit_count && select->units[to].packet == i; to++)
+			all &= gop->plan.keep_units[to];
+		if (all && gop->plan.keep[i])
+			status = send_packet(gop, group->packets[i], error);
+		else if (gop->plan.keep[i])
+			status = send_stripped(gop, group->packets[i], gop->plan.keep_units + from, to - from, error);
+	}
+	return status;
+}
+
+static kx_status send_planned(struct kx_gop *gop, const struct group *group, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+	if (group->select.linked)
+		return send_linked(gop, group, error);
+	for (size_t i = 0; i < group->select.count && !status; i++)
+		if (gop->plan.keep[i])
 			status = send_packet(gop, group->packets[i], error);
 	return status;
 }
@@ -181,7 +229,7 @@ static kx_status decode_again(struct kx_gop *gop, const struct group *next, bool
 	gop->picker->missed = false;
 	kx_picker_forget(gop->picker);
 	kx_video_flush(gop->video);
-	kx_status status = send_group(gop, gop->current, NULL, error);
+	kx_status status = send_group(gop, gop->current, error);
 	return status ? status : end_group(gop, next, next && (!gop->selective || next_needs), error);
 }
 
@@ -216,7 +264,7 @@ static kx_status decode_planned(struct kx_gop *gop, const struct group *next, bo
 		       next_needs, &gop->plan);
 	gop->picker->expected = &gop->current->select;
 	gop->picker->follows = next ? &next->select : NULL;
-	status = send_group(gop, gop->current, gop->plan.keep, error);
+	status = send_planned(gop, gop->current, error);
 	if (!status)
 		status = chooses(gop) ? end_chosen(gop, next_needs, error) : end_group(gop, next, next_needs, error);
 	gop->picker->expected = NULL;
@@ -252,7 +300,7 @@ static kx_status decode_group(struct kx_gop *gop, const struct group *next, stru
 	bool certain = next && !gop->ending ? true : !tail_matters(gop, next ? next : current);
 	if (gop->selective && current->select.usable && next_usable && certain && !current->sent)
 		return decode_planned(gop, next, next_needs, error);
-	kx_status status = current->sent ? KX_OK : send_group(gop, current, NULL, error);
+	kx_status status = current->sent ? KX_OK : send_group(gop, current, error);
 	if (status)
 		return status;
 	/* All of it went in, so the next may follow on; it must start anew only if it may be left out itself. */
@@ -286,13 +334,29 @@ static kx_status spill(struct kx_gop *gop, struct kx_error *error)
 {
 	kx_status status = turn_over(gop, false, error);
 	if (!status)
-		status = send_group(gop, gop->current, NULL, error);
+		status = send_group(gop, gop->current, error);
 	bool independent = gop->current->select.independent;
 	group_clear(gop->current);
 	gop->current->filled = true;
 	gop->current->sent = true;
 	gop->current->select.independent = independent;
 	return status;
+}
+
+/* What the packet's headers say about whom its frames refer to. */
+static void add_links(struct kx_gop *gop, const AVPacket *packet, size_t at)
+{
+	const struct kx_picture_parser *parser = &gop->video->clock->parser;
+	struct group *group = gop->next;
+	size_t len = (size_t)packet->size;
+	if (parser->codec == KX_PICTURE_AV1) {
+		struct kx_av1_unit unit = kx_av1_unit_read(&parser->sequence, packet->data, len);
+		kx_links_add_unit(&group->links, &unit, at, &group->select);
+	} else if (parser->codec == KX_PICTURE_HEVC) {
+		struct kx_hevc_picture picture =
+			kx_hevc_picture_read(&parser->hevc, packet->data, len, parser->length_size);
+		kx_links_add_picture(&group->links, &picture, parser->hevc.poc_bits, at, &group->select);
+	}
 }
 
 static kx_status add_packet(struct kx_gop *gop, AVPacket *packet, const struct kx_picture *picture, int64_t pts_us,
@@ -319,6 +383,7 @@ static kx_status add_packet(struct kx_gop *gop, AVPacket *packet, const struct k
 		.reorders = picture->reorders,
 		.layer = picture->layer,
 	};
+	add_links(gop, packet, group->select.count - 1);
 	group->bytes += (size_t)packet->size;
 	av_packet_move_ref(*kept, packet);
 	return KX_OK;
@@ -329,9 +394,9 @@ static kx_status push_direct(struct kx_gop *gop, AVPacket *packet, struct kx_err
 {
 	kx_status status = KX_OK;
 	if (gop->current->filled && !gop->current->sent)
-		status = send_group(gop, gop->current, NULL, error);
+		status = send_group(gop, gop->current, error);
 	if (!status && gop->next->filled)
-		status = send_group(gop, gop->next, NULL, error);
+		status = send_group(gop, gop->next, error);
 	group_clear(gop->current);
 	group_clear(gop->next);
 	if (!status)

@@ -114,12 +114,32 @@ static kx_status open_io(struct kx_input *input, int fd, enum kx_reason *ret_rea
 	return KX_OK;
 }
 
+/* What the commonest files say of themselves in their first bytes, for which libavformat would ask all its 300 demuxers
+ * and get this for an answer: 0.15 ms, a twentieth of a short clip. NULL: it has to be asked. */
+static const AVInputFormat *known_start(struct kx_input *input)
+{
+	uint8_t start[12];
+	int got = avio_read(input->io, start, sizeof(start));
+	if (avio_seek(input->io, 0, SEEK_SET) < 0 || got != (int)sizeof(start))
+		return NULL;
+	if (memcmp(start, "RIFF", 4) == 0 && memcmp(start + 8, "AVI ", 4) == 0)
+		return av_find_input_format("avi");
+	/* A file type box of video files; JPEG 2000 has one, too. */
+	static const char brands[][5] = {"isom", "iso2", "iso4", "iso5", "iso6", "mp41", "mp42", "avc1", "M4V ", "qt  "};
+	for (unsigned i = 0; memcmp(start + 4, "ftyp", 4) == 0 && i < KX_ARRAY_LEN(brands); i++)
+		if (memcmp(start + 8, brands[i], 4) == 0)
+			return av_find_input_format("mov");
+	return NULL;
+}
+
 /* Finds the demuxer by content alone: a name says nothing that can be trusted. */
 static kx_status detect(struct kx_input *input, const AVInputFormat **ret_demuxer, enum kx_reason *ret_reason,
 			struct kx_error *error)
 {
-	const AVInputFormat *demuxer = NULL;
-	int score = av_probe_input_buffer2(input->io, &demuxer, "", NULL, 0, PROBE_BYTES);
+	const AVInputFormat *demuxer = known_start(input);
+	int score = AVPROBE_SCORE_MAX;
+	if (!demuxer && !input->source.status)
+		score = av_probe_input_buffer2(input->io, &demuxer, "", NULL, 0, PROBE_BYTES);
 	if (input->source.status)
 		return read_failed(input, ret_reason, error);
 	if (score < PROBE_SCORE_MIN || !demuxer)

@@ -15,7 +15,7 @@
 #define HIGH_HZ 7500.0
 #define LOG_OFFSET 0.001f
 /* Hops are transformed LANES at a time, one in each lane, so that the compiler's vectors carry the FFT. */
-#define LANES 8u
+#define LANES 16u
 #define CHUNK ((LANES - 1) * HOP + WINDOW)
 
 typedef float lanes[LANES];
@@ -30,6 +30,7 @@ struct band {
 struct kx_logmel {
 	kx_logmel_emit *emit;
 	void *ctx;
+	void (*analyse)(struct kx_logmel *logmel);
 	uint64_t total;  /* samples so far */
 	uint64_t index;  /* of the next patch */
 	size_t held;     /* samples in chunk */
@@ -88,25 +89,13 @@ static void make_tables(struct kx_logmel *logmel)
 	make_bands(logmel);
 }
 
-kx_status kx_logmel_new(kx_logmel_emit *emit, void *ctx, struct kx_logmel **ret_logmel)
-{
-	struct kx_logmel *logmel = calloc(1, sizeof(*logmel));
-	if (!logmel)
-		return KX_ENOMEM;
-	logmel->emit = emit;
-	logmel->ctx = ctx;
-	make_tables(logmel);
-	*ret_logmel = logmel;
-	return KX_OK;
-}
-
 void kx_logmel_free(struct kx_logmel *logmel)
 {
 	free(logmel);
 }
 
 /* Windows the hops and packs even samples as real, odd ones as imaginary parts, in bit-reversed order. */
-static void load(struct kx_logmel *logmel)
+static inline __attribute__((always_inline)) void load(struct kx_logmel *logmel)
 {
 	for (unsigned i = 0; i < HALF; i++) {
 		unsigned to = logmel->reversed[i];
@@ -123,8 +112,8 @@ static void load(struct kx_logmel *logmel)
 	}
 }
 
-static inline void butterfly(float *restrict ar, float *restrict ai, float *restrict br, float *restrict bi, float c,
-			     float s)
+static inline __attribute__((always_inline)) void butterfly(float *restrict ar, float *restrict ai, float *restrict br,
+							    float *restrict bi, float c, float s)
 {
 	for (unsigned lane = 0; lane < LANES; lane++) {
 		float tr = br[lane] * c + bi[lane] * s;
@@ -137,7 +126,7 @@ static inline void butterfly(float *restrict ar, float *restrict ai, float *rest
 }
 
 /* Radix 2, decimation in time, 256 complex points. */
-static void transform(struct kx_logmel *logmel)
+static inline __attribute__((always_inline)) void transform(struct kx_logmel *logmel)
 {
 	for (unsigned half = 1; half < HALF; half *= 2) {
 		unsigned stride = FFT / (2 * half); /* of the twiddles, which are for FFT points */
@@ -150,7 +139,7 @@ static void transform(struct kx_logmel *logmel)
 }
 
 /* Takes the spectrum of the real signal out of that of the packed one, as magnitudes. */
-static void magnitudes(struct kx_logmel *logmel)
+static inline __attribute__((always_inline)) void magnitudes(struct kx_logmel *logmel)
 {
 	for (unsigned bin = 0; bin <= HALF; bin++) {
 		const float *ar = logmel->real[bin % HALF];
@@ -172,7 +161,7 @@ static void magnitudes(struct kx_logmel *logmel)
 	}
 }
 
-static void project(struct kx_logmel *logmel)
+static inline __attribute__((always_inline)) void project(struct kx_logmel *logmel)
 {
 	for (unsigned b = 0; b < KX_PATCH_BANDS; b++) {
 		const struct band *band = &logmel->bands[b];
@@ -185,13 +174,54 @@ static void project(struct kx_logmel *logmel)
 	}
 }
 
-/* A full chunk becomes LANES rows; a full patch is handed on and its second half becomes the next one's first. */
-static kx_status take_chunk(struct kx_logmel *logmel)
+/* What a chunk's rows are made by. No operation is fused with another (-ffp-contract=off) and each lane is on its own, so
+ * wider vectors give the same bits. */
+static inline __attribute__((always_inline)) void analyse_any(struct kx_logmel *logmel)
 {
 	load(logmel);
 	transform(logmel);
 	magnitudes(logmel);
 	project(logmel);
+}
+
+static void analyse(struct kx_logmel *logmel)
+{
+	analyse_any(logmel);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void analyse_avx2(struct kx_logmel *logmel)
+{
+	analyse_any(logmel);
+}
+#endif
+
+static void choose(struct kx_logmel *logmel)
+{
+	logmel->analyse = analyse;
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx2"))
+		logmel->analyse = analyse_avx2;
+#endif
+}
+
+kx_status kx_logmel_new(kx_logmel_emit *emit, void *ctx, struct kx_logmel **ret_logmel)
+{
+	struct kx_logmel *logmel = calloc(1, sizeof(*logmel));
+	if (!logmel)
+		return KX_ENOMEM;
+	logmel->emit = emit;
+	logmel->ctx = ctx;
+	make_tables(logmel);
+	choose(logmel);
+	*ret_logmel = logmel;
+	return KX_OK;
+}
+
+/* A full chunk becomes LANES rows; a full patch is handed on and its second half becomes the next one's first. */
+static kx_status take_chunk(struct kx_logmel *logmel)
+{
+	logmel->analyse(logmel);
 	logmel->rows += LANES;
 	memmove(logmel->chunk, logmel->chunk + LANES * HOP, (CHUNK - LANES * HOP) * sizeof(float));
 	logmel->held = CHUNK - LANES * HOP;

@@ -221,6 +221,8 @@ void kx_picture_parser_init(struct kx_picture_parser *parser, enum kx_picture_co
 	*parser = (struct kx_picture_parser){.codec = codec};
 	if (codec == KX_PICTURE_AV1 && len > 0)
 		kx_av1_sequence_init(&parser->sequence, extradata, len);
+	if (codec == KX_PICTURE_HEVC && len > 0)
+		kx_hevc_params_init(&parser->hevc, extradata, len);
 	if (codec == KX_PICTURE_H264 && len >= 7 && extradata[0] == 1)
 		parser->length_size = (extradata[4] & 3u) + 1u;
 	if (codec == KX_PICTURE_HEVC && len >= 23 && (extradata[0] || extradata[1] || extradata[2] > 1))

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "worker/media/av1.h"
+#include "worker/media/hevc.h"
 
 enum kx_picture_codec {
 	KX_PICTURE_NONE,
@@ -27,6 +28,7 @@ enum kx_picture_codec {
 struct kx_picture_parser {
 	enum kx_picture_codec codec;
 	struct kx_av1_sequence sequence; /* AV1 */
+	struct kx_hevc_params hevc;
 	unsigned length_size; /* bytes before each NAL unit; 0: start codes */
 };
 

@@ -30,8 +30,9 @@ struct sampler {
 	struct kx_gop *gop;   /* of pictures one of the two */
 	struct kx_keys *keys;
 	struct kx_scaler scaler;
-	uint8_t *scaled;      /* a copy of the last frame as it was handed on: several grid points may get the same */
-	int64_t scaled_us;    /* when it is presented */
+	uint8_t *scaled;      /* a copy of the last frame as it was handed on, once it was asked for twice */
+	int64_t scaled_us;    /* when it is presented; KX_NO_TIME: there is no copy */
+	int64_t last_us;      /* when the last frame is that was handed on */
 	struct kx_audio audio;
 	struct kx_logmel *logmel;
 	bool want_visual;
@@ -51,7 +52,8 @@ static kx_status sink_failure(struct sampler *sampler, kx_status status)
 	return status;
 }
 
-/* Scales the frame, or copies what scaling it gave for the grid point before. */
+/* Scales the frame. Where several grid points in a row get the same one, which few do, the second makes a copy for the
+ * others. */
 static kx_status put_pixels(struct sampler *sampler, const AVFrame *frame, int64_t pts_us, void *memory)
 {
 	size_t bytes = (size_t)sampler->request->width * sampler->request->height * 3;
@@ -65,8 +67,11 @@ static kx_status put_pixels(struct sampler *sampler, const AVFrame *frame, int64
 		return kx_error_nomem(sampler->error);
 	if (status)
 		return status;
-	memcpy(sampler->scaled, memory, bytes);
-	sampler->scaled_us = pts_us;
+	if (sampler->last_us == pts_us) {
+		memcpy(sampler->scaled, memory, bytes);
+		sampler->scaled_us = pts_us;
+	}
+	sampler->last_us = pts_us;
 	return KX_OK;
 }
 
@@ -137,6 +142,7 @@ static kx_status open_visual(struct sampler *sampler)
 		return status;
 	sampler->scaled = malloc((size_t)request->width * request->height * 3);
 	sampler->scaled_us = KX_NO_TIME;
+	sampler->last_us = KX_NO_TIME;
 	if (!sampler->scaled ||
 	    kx_picker_init(&sampler->picker, grid, kx_grid_from(&grid, (int64_t)request->start_us), emit_frame,
 			   sampler) ||

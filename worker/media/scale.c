@@ -129,14 +129,14 @@ static void scale_rows(const struct kx_scaler *scaler, const AVFrame *frame, uns
 }
 
 /* A component's own row, taken out from among others where it has to be. */
-static const int16_t *take_part(const struct kx_scale_plan *plan, const struct kx_component *part)
+static const int16_t *take_part(const struct kx_scale_kernels *kernels, const struct kx_scale_plan *plan,
+				const struct kx_component *part)
 {
 	const int16_t *row = plan->plane_row[part->plane] + part->offset;
 	if (part->step == 1)
 		return row;
 	unsigned count = (plan->plane_width[part->plane] - part->offset - 1) / part->step + 1;
-	for (unsigned x = 0; x < count; x++)
-		plan->apart[x] = row[(size_t)x * part->step];
+	kernels->apart(row, part->step, count, plan->apart);
 	return plan->apart;
 }
 
@@ -148,7 +148,8 @@ static void scale_row(const struct kx_scaler *scaler, const AVFrame *frame, unsi
 		scale_rows(scaler, frame, plane, y);
 	for (unsigned i = 0; i < pixels->parts; i++) {
 		const struct kx_component *part = &pixels->part[i];
-		scaler->kernels->columns(take_part(plan, part), &plan->columns[part->chroma], plan->part_row[i]);
+		scaler->kernels->columns(take_part(scaler->kernels, plan, part), &plan->columns[part->chroma],
+					 plan->part_row[i]);
 	}
 	/* Gray has no others, and the matrix gives them no weight. */
 	bool one = pixels->parts == 1;

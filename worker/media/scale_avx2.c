@@ -173,6 +173,11 @@ TARGET static void columns(const int16_t *in, const struct kx_axis *axis, int16_
 		block_columns(in, axis, k + COLUMNS > axis->count ? axis->count - COLUMNS : k, out);
 }
 
+static void apart(const int16_t *in, unsigned step, unsigned count, int16_t *out)
+{
+	kx_scale_c.apart(in, step, count, out);
+}
+
 /* One of R, G, B for 16 pixels, as bytes in order. low and high: unpacked (0, 2) components and (1, nothing). */
 TARGET static inline __m128i colour(const __m256i in[4], const struct kx_matrix *m, unsigned i)
 {
@@ -230,7 +235,7 @@ TARGET static void matrix(const int16_t *const in[3], unsigned width, const stru
 	}
 }
 
-static const struct kx_scale_kernels kernels = {"avx2", rows8, rows16, columns, matrix};
+static const struct kx_scale_kernels kernels = {"avx2", rows8, rows16, columns, apart, matrix};
 
 const struct kx_scale_kernels *kx_scale_avx2(void)
 {

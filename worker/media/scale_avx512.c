@@ -1,4 +1,5 @@
-/* AVX-512 (F and BW): only the rows, which are most of the work; the outputs of a row are too few to gain by it. */
+/* AVX-512 (F and BW): rows, columns whose taps come in groups, and taking components apart. The matrix has too few
+ * pixels a row to gain by it. */
 #include "worker/media/scale_kernels.h"
 
 #if defined(__x86_64__)
@@ -93,9 +94,82 @@ TARGET static void rows16(const uint8_t *const *rows, const int16_t *weights, un
 		block16(rows, weights, count, at + ROWS16 > width ? width - ROWS16 : at, shift, out);
 }
 
-static void columns(const int16_t *in, const struct kx_axis *axis, int16_t *out)
+/* The `count` first of 32 samples. */
+TARGET static inline __mmask32 first_of(size_t count)
 {
-	kx_scale_avx2()->columns(in, axis, out);
+	return count >= 32 ? UINT32_MAX : (__mmask32)((UINT32_C(1) << count) - 1);
+}
+
+/* wide: the samples fill two registers. */
+TARGET static inline void group_columns(const int16_t *in, const struct kx_axis_group *group, unsigned pairs, bool wide,
+					int16_t *out)
+{
+	const int16_t *from = in + group->first;
+	__m512i low = _mm512_maskz_loadu_epi16(first_of(group->span), from);
+	__m512i high = wide && group->span > 32 ? _mm512_maskz_loadu_epi16(first_of(group->span - 32), from + 32) : low;
+	__m512i sum = _mm512_set1_epi32(1 << (KX_AXIS_BITS - 1));
+	for (unsigned p = 0; p < pairs; p++) {
+		__m512i pick = _mm512_loadu_si512(group->pick[p]);
+		__m512i taps = wide ? _mm512_permutex2var_epi16(low, pick, high) : _mm512_permutexvar_epi16(pick, low);
+		sum = madd_to(sum, taps, _mm512_loadu_si512(group->weights[p]));
+	}
+	_mm256_storeu_si256((void *)(out + group->at), _mm512_cvtsepi32_epi16(_mm512_srai_epi32(sum, KX_AXIS_BITS)));
+}
+
+TARGET static void columns(const int16_t *in, const struct kx_axis *axis, int16_t *out)
+{
+	const struct kx_axis_group *end = axis->groups + (axis->groups ? kx_axis_groups(axis) : 0);
+	if (!axis->groups) {
+		kx_scale_avx2()->columns(in, axis, out);
+		return;
+	}
+	if (axis->taps == 4 && axis->span <= 32) {
+		for (const struct kx_axis_group *group = axis->groups; group < end; group++)
+			group_columns(in, group, 2, false, out);
+	} else {
+		for (const struct kx_axis_group *group = axis->groups; group < end; group++)
+			group_columns(in, group, axis->taps / 2, true, out);
+	}
+}
+
+/* 32 samples from `at` on, zeros past `end`. */
+TARGET static inline __m512i load_until(const int16_t *in, size_t at, size_t end)
+{
+	return at < end ? _mm512_maskz_loadu_epi16(first_of(end - at), in + at) : _mm512_setzero_si512();
+}
+
+/* 32 outputs lie in 32 x step samples: those of the first two registers are picked, then one register's more at a time. */
+TARGET static inline void apart_by(const int16_t *in, unsigned step, unsigned count, int16_t *out)
+{
+	static const uint16_t order[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+					   16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+	const __m512i place = _mm512_loadu_si512(order);
+	const __m512i at = _mm512_mullo_epi16(place, _mm512_set1_epi16((short)step));
+	const size_t end = (size_t)(count - 1) * step + 1;
+	for (unsigned x = 0; x < count; x += 32) {
+		size_t from = (size_t)x * step;
+		__m512i picked = _mm512_permutex2var_epi16(load_until(in, from, end), at, load_until(in, from + 32, end));
+		for (unsigned r = 2; r < step; r++) {
+			const __m512i start = _mm512_set1_epi16((short)(r * 32));
+			__mmask32 here = _mm512_cmpge_epu16_mask(at, start);
+			/* Those of this register follow the 32 that are picked already. */
+			__m512i index = _mm512_mask_sub_epi16(place, here, at, _mm512_set1_epi16((short)(r * 32 - 32)));
+			picked = _mm512_permutex2var_epi16(picked, index, load_until(in, from + (size_t)r * 32, end));
+		}
+		_mm512_mask_storeu_epi16(out + x, first_of(count - x), picked);
+	}
+}
+
+TARGET static void apart(const int16_t *in, unsigned step, unsigned count, int16_t *out)
+{
+	if (step == 2)
+		apart_by(in, 2, count, out);
+	else if (step == 3)
+		apart_by(in, 3, count, out);
+	else if (step == 4)
+		apart_by(in, 4, count, out);
+	else
+		kx_scale_c.apart(in, step, count, out);
 }
 
 static void matrix(const int16_t *const in[3], unsigned width, const struct kx_matrix *m, uint8_t *rgb)
@@ -103,7 +177,7 @@ static void matrix(const int16_t *const in[3], unsigned width, const struct kx_m
 	kx_scale_avx2()->matrix(in, width, m, rgb);
 }
 
-static const struct kx_scale_kernels kernels = {"avx512", rows8, rows16, columns, matrix};
+static const struct kx_scale_kernels kernels = {"avx512", rows8, rows16, columns, apart, matrix};
 
 const struct kx_scale_kernels *kx_scale_avx512(void)
 {

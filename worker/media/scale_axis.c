@@ -65,6 +65,47 @@ unsigned kx_axis_taps(const struct kx_axis_shape *shape, unsigned count)
 	return is_dense(shape, count) ? (unsigned)((2 * shape->extent + step - 1) / step + 1) : 2;
 }
 
+static bool group_fill(const struct kx_axis *axis, unsigned at, struct kx_axis_group *group)
+{
+	group->at = at;
+	group->first = axis->first[at];
+	group->span = axis->first[at + KX_GROUP_OUTPUTS - 1] + axis->taps - group->first;
+	if (group->span > KX_GROUP_SAMPLES)
+		return false;
+	for (unsigned k = 0; k < KX_GROUP_OUTPUTS; k++) {
+		for (unsigned t = 0; t < axis->taps; t++) {
+			unsigned to = 2 * k + t % 2;
+			group->pick[t / 2][to] = (uint16_t)(axis->first[at + k] - group->first + t);
+			group->weights[t / 2][to] = axis->weights[(size_t)(at + k) * axis->taps + t];
+		}
+	}
+	return true;
+}
+
+static kx_status make_groups(struct kx_axis *axis)
+{
+	if (axis->count < KX_GROUP_OUTPUTS || axis->taps % 2 || axis->taps > 2 * KX_GROUP_PAIRS)
+		return KX_OK;
+	unsigned groups = kx_axis_groups(axis);
+	axis->groups = calloc(groups, sizeof(*axis->groups));
+	if (!axis->groups)
+		return KX_ENOMEM;
+	bool fit = true;
+	for (unsigned i = 0; i < groups && fit; i++) {
+		unsigned at = i * KX_GROUP_OUTPUTS;
+		if (at + KX_GROUP_OUTPUTS > axis->count)
+			at = axis->count - KX_GROUP_OUTPUTS;
+		fit = group_fill(axis, at, &axis->groups[i]);
+		if (axis->groups[i].span > axis->span)
+			axis->span = axis->groups[i].span;
+	}
+	if (!fit) {
+		free(axis->groups);
+		axis->groups = NULL;
+	}
+	return KX_OK;
+}
+
 kx_status kx_axis_init(struct kx_axis *axis, struct kx_axis_shape shape, unsigned count, unsigned multiple)
 {
 	unsigned taps = (kx_axis_taps(&shape, count) + multiple - 1) / multiple * multiple;
@@ -77,12 +118,16 @@ kx_status kx_axis_init(struct kx_axis *axis, struct kx_axis_shape shape, unsigne
 	}
 	for (unsigned output = 0; output < count; output++)
 		(is_dense(&shape, count) ? cover : interpolate)(axis, &shape, output);
-	return KX_OK;
+	kx_status status = make_groups(axis);
+	if (status)
+		kx_axis_done(axis);
+	return status;
 }
 
 void kx_axis_done(struct kx_axis *axis)
 {
 	free(axis->first);
 	free(axis->weights);
+	free(axis->groups);
 	*axis = (struct kx_axis){0};
 }

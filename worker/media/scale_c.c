@@ -60,6 +60,12 @@ static void columns(const int16_t *in, const struct kx_axis *axis, int16_t *out)
 	}
 }
 
+static void apart(const int16_t *in, unsigned step, unsigned count, int16_t *out)
+{
+	for (unsigned x = 0; x < count; x++)
+		out[x] = in[(size_t)x * step];
+}
+
 static void matrix(const int16_t *const in[3], unsigned width, const struct kx_matrix *m, uint8_t *rgb)
 {
 	for (unsigned x = 0; x < width; x++) {
@@ -71,7 +77,7 @@ static void matrix(const int16_t *const in[3], unsigned width, const struct kx_m
 	}
 }
 
-const struct kx_scale_kernels kx_scale_c = {"c", rows8, rows16, columns, matrix};
+const struct kx_scale_kernels kx_scale_c = {"c", rows8, rows16, columns, apart, matrix};
 
 const struct kx_scale_kernels *kx_scale_best(void)
 {

@@ -41,6 +41,8 @@ struct kx_scale_kernels {
 		       unsigned shift, int16_t *out);
 	/* out[k] = the axis' output k of in[], where taps that weigh 0 are read as well. */
 	void (*columns)(const int16_t *in, const struct kx_axis *axis, int16_t *out);
+	/* out[x] = in[x * step] for x < count; reads nothing past the last of them. */
+	void (*apart)(const int16_t *in, unsigned step, unsigned count, int16_t *out);
 	/* Writes 3 * width bytes. */
 	void (*matrix)(const int16_t *const in[3], unsigned width, const struct kx_matrix *matrix, uint8_t *rgb);
 };

@@ -110,7 +110,12 @@ static void matrix(const int16_t *const in[3], unsigned width, const struct kx_m
 	}
 }
 
-static const struct kx_scale_kernels kernels = {"neon", rows8, rows16, columns, matrix};
+static void apart(const int16_t *in, unsigned step, unsigned count, int16_t *out)
+{
+	kx_scale_c.apart(in, step, count, out);
+}
+
+static const struct kx_scale_kernels kernels = {"neon", rows8, rows16, columns, apart, matrix};
 
 const struct kx_scale_kernels *kx_scale_neon(void)
 {

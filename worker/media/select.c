@@ -248,6 +248,23 @@ static size_t keep_picked(const struct kx_select_group *group, const struct kx_s
 	return last;
 }
 
+/* From the last frame to the first: a kept one keeps what it refers to, and the group's first, with which decoding starts. */
+static void keep_referred(const struct kx_select_group *group, struct kx_select_plan *plan)
+{
+	bool wanted[KX_GROUP_PACKETS_MAX];
+	memcpy(wanted, plan->keep, sizeof(wanted));
+	memset(plan->keep, 0, sizeof(plan->keep));
+	for (size_t i = group->unit_count; i-- > 0;) {
+		const struct kx_select_unit *unit = &group->units[i];
+		bool keep = plan->keep_units[i] || (unit->shown && wanted[unit->packet]);
+		plan->keep_units[i] = keep;
+		plan->keep_units[0] |= keep;
+		plan->keep[unit->packet] |= keep;
+		for (unsigned r = 0; keep && r < unit->ref_count; r++)
+			plan->keep_units[unit->refs[r]] = true;
+	}
+}
+
 void kx_select_plan(const struct kx_select_group *group, const struct kx_select_group *next,
 		    const struct kx_grid *grid, uint64_t k, bool next_needs, struct kx_select_plan *ret_plan)
 {
@@ -256,6 +273,11 @@ void kx_select_plan(const struct kx_select_group *group, const struct kx_select_
 	/* One past the last packet, in decoding order, that has to be decoded. */
 	size_t last = grid->tolerance_us > 0 ? keep_chosen(group, next, grid, k, ret_plan->keep)
 					     : keep_picked(group, next, grid, k, ret_plan->keep);
+	if (group->linked && !next_needs) {
+		keep_referred(group, ret_plan);
+		return;
+	}
+	memset(ret_plan->keep_units, true, sizeof(ret_plan->keep_units));
 	/* Parameter sets must be seen unless the next group brings its own. */
 	bool params = group->packets[0].params && next && !next->packets[0].params;
 	if (params && !last)

@@ -4,7 +4,8 @@
  * of its neighbours alone, and these stand in the packets; so a group (the packets from one starting picture to the
  * next) is planned before any of it is decoded. A packet is kept when its frame is picked, or when it comes before a
  * picked one in decoding order and other pictures may need it. The sampler then runs over the frames that come out
- * exactly as it does over all of them: the plan can only leave out frames that it would have passed over.
+ * exactly as it does over all of them: the plan can only leave out frames that it would have passed over. Where headers
+ * name what each frame refers to, even one that others need goes when none of those is kept.
  *
  * With a tolerance, grid point t gets of the frames within it the one that costs least to decode: the first picture of
  * a group costs one, any other one all that has to be decoded before it in its group. Groups are told apart by when
@@ -43,6 +44,16 @@ struct kx_select_packet {
 	uint8_t layer;
 };
 
+/* A coded frame, of which a packet may hold several; refs are earlier units of the group. */
+#define KX_GROUP_UNITS_MAX 2048u
+#define KX_UNIT_REFS 16u
+struct kx_select_unit {
+	uint16_t packet;
+	bool shown;
+	uint8_t ref_count;
+	uint16_t refs[KX_UNIT_REFS];
+};
+
 struct kx_select_group {
 	struct kx_select_packet packets[KX_GROUP_PACKETS_MAX]; /* in decoding order */
 	size_t count;
@@ -51,6 +62,11 @@ struct kx_select_group {
 	/* Also of kx_select_check(): the shown packets' times in order, which is the order of presentation. */
 	int64_t times[KX_GROUP_PACKETS_MAX];
 	size_t time_count;
+	/* linked: all that a frame refers to is known, for every frame of the group. Then only what wanted frames refer to,
+	 * at first or at any other hand, is kept. */
+	bool linked;
+	struct kx_select_unit units[KX_GROUP_UNITS_MAX]; /* in decoding order */
+	size_t unit_count;
 };
 
 /* Sorts the times, and tells whether planning may trust them: all there, all different, all after after_us (the
@@ -60,6 +76,7 @@ void kx_select_check(struct kx_select_group *group, int64_t after_us, bool known
 
 struct kx_select_plan {
 	bool keep[KX_GROUP_PACKETS_MAX];
+	bool keep_units[KX_GROUP_UNITS_MAX]; /* of a linked group: all of a packet that is not kept are false */
 	bool whole; /* all that others may need is kept up to the group's end, so that the next may follow on */
 };
 

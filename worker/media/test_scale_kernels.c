@@ -107,6 +107,22 @@ static void check_columns(const struct kx_scale_kernels *kernels)
 	kx_axis_done(&axis);
 }
 
+static void check_apart(const struct kx_scale_kernels *kernels)
+{
+	unsigned step = pick(1, 6);
+	unsigned count = pick(1, pick(0, 1) ? 70 : 300);
+	int16_t *in = random_bytes(((size_t)(count - 1) * step + 1) * sizeof(*in));
+	int16_t *want = calloc(count, sizeof(*want));
+	int16_t *got = calloc(count, sizeof(*got));
+	assert_true(want && got);
+	kx_scale_c.apart(in, step, count, want);
+	kernels->apart(in, step, count, got);
+	assert_memory_equal(got, want, count * sizeof(*want));
+	free(in);
+	free(want);
+	free(got);
+}
+
 static int16_t random_coefficient(void)
 {
 	return (int16_t)((int)pick(0, 40000) - 20000);
@@ -151,6 +167,7 @@ static void test_equal(void **state)
 			check_rows(paths[i], false);
 			check_rows(paths[i], true);
 			check_columns(paths[i]);
+			check_apart(paths[i]);
 			check_matrix(paths[i]);
 		}
 	}
