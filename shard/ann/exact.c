@@ -258,16 +258,6 @@ static int compare_hits(const void *a, const void *b, void *ctx)
 	return (one->row > two->row) - (one->row < two->row);
 }
 
-static size_t drop_above(struct kx_ann_hit *hits, size_t count, double ceiling)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < count; i++)
-		if (hits[i].score <= ceiling)
-			hits[kept++] = hits[i];
-	return kept;
-}
-
 /* Scores the rows that may be among the best k again, and writes the best. */
 static kx_status pick(const struct exact *exact, const struct kx_ann_query *query, const struct scratch *scratch,
 		      size_t found, struct kx_ann_hit *ret, size_t *ret_count)
@@ -284,12 +274,18 @@ static kx_status pick(const struct exact *exact, const struct kx_ann_query *quer
 	for (uint32_t row = 0; row < exact->row_count; row++)
 		if (scratch->sum[row] >= least)
 			hits[at++] = score_row(exact, query, row);
-	if (query->has_ceiling)
-		count = drop_above(hits, count, query->ceiling);
 	qsort_r(hits, count, sizeof(*hits), compare_hits, (void *)(uintptr_t)exact);
 	*ret_count = count < query->k ? count : query->k;
 	memcpy(ret, hits, *ret_count * sizeof(*hits));
 	return KX_OK;
+}
+
+/* The score as it is told decides at the ceiling, not the product. */
+static bool is_below(const struct exact *exact, const struct kx_ann_query *query, uint32_t row, float score)
+{
+	if (!query->has_ceiling || (double)(score + ROUNDING) <= query->ceiling)
+		return true;
+	return (double)(score - ROUNDING) <= query->ceiling && score_row(exact, query, row).score <= query->ceiling;
 }
 
 static bool may_be_found(const struct kx_ann_query *query, uint32_t row)
@@ -307,7 +303,7 @@ static size_t finish_scores(const struct exact *exact, const struct kx_ann_query
 	for (uint32_t row = 0; row < exact->row_count; row++) {
 		float score = scratch->weight[row] > 0.0f ? scratch->sum[row] / scratch->weight[row] : -INFINITY;
 		bool found_one = scratch->weight[row] > 0.0f && may_be_found(query, row) &&
-				 (!query->has_ceiling || (double)(score - ROUNDING) <= query->ceiling);
+				 is_below(exact, query, row, score);
 
 		scratch->sum[row] = found_one ? score : -INFINITY;
 		found += found_one;
