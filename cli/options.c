@@ -93,7 +93,7 @@ static const struct kx_option table[] = {
 	{.key = "recall", .type = KX_OPTION_REAL, .unit = "share", .min = 0, .max = 1, .value = "0",
 	 .help = "of the true nearest that must be found; 1: all, 0: what the index is set to", .commands = KX_CMD_SIMILAR},
 	{.key = "cursor", .type = KX_OPTION_TEXT, .unit = "TOKEN",
-	 .help = "go on behind a page: what it said under next", .commands = KX_CMD_SIMILAR},
+	 .help = "go on behind a page: what --json or --explain say under next", .commands = KX_CMD_SIMILAR},
 	{.key = "explain", .type = KX_OPTION_FLAG, .help = "how each clause of the filter went, and what was looked at",
 	 .commands = KX_CMD_SIMILAR},
 	{.key = "threshold", .type = KX_OPTION_REAL, .unit = "cosine", .min = 0.5, .max = 1, .value = "0.8",
