@@ -90,9 +90,8 @@ kx_status kx_extras_copy(const struct kx_extras *from, struct kx_extras *ret)
 
 static bool attributes_equal(const struct kx_attribute *a, const struct kx_attribute *b)
 {
-	/* Bits, not values: the types that have no number hold 0. */
 	return strcmp(a->name, b->name) == 0 && a->type == b->type && strcmp(word(a->text), word(b->text)) == 0 &&
-	       memcmp(&a->number, &b->number, sizeof(a->number)) == 0 && a->flag == b->flag;
+	       a->number == b->number && a->flag == b->flag;
 }
 
 bool kx_extras_equal(const struct kx_extras *a, const struct kx_extras *b)

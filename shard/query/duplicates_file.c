@@ -87,13 +87,14 @@ static kx_status load(struct kx_duplicates_file *file, struct kx_mirror *mirror,
 	if (status)
 		return status;
 	pairs = calloc(count_lines(&text) + 1, sizeof(*pairs));
-	if (!pairs)
-		status = kx_error_nomem(error);
-	else if (split(&text, pairs, &count))
-		status = kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON,
-				      "%s: not what kinodex duplicates writes; run it again", file->path);
-	else if (kx_mirror_set_duplicates(mirror, pairs, count))
-		status = kx_error_nomem(error);
+	status = pairs ? split(&text, pairs, &count) : KX_ENOMEM;
+	if (!status)
+		status = kx_mirror_set_duplicates(mirror, pairs, count);
+	if (status == KX_ECORRUPT)
+		(void)kx_error_set(error, KX_ECORRUPT, KX_ERROR_POISON,
+				   "%s: not what kinodex duplicates writes; run it again", file->path);
+	else if (status)
+		(void)kx_error_nomem(error);
 	kx_buf_done(&text);
 	return status;
 }

@@ -169,7 +169,7 @@ static bool judge(const struct frames *a, const struct frames *b, const struct k
 		  double threshold, struct kx_dup_pair *ret)
 {
 	int64_t width = (int64_t)(a->video->moment_us > b->video->moment_us ? a->video->moment_us : b->video->moment_us);
-	int64_t taken[OFFSETS_TRIED], offset_us = 0;
+	int64_t taken[OFFSETS_TRIED] = {0}, offset_us = 0;
 	struct trial best = {0};
 	double best_worth = 0.0;
 

@@ -9,7 +9,7 @@
 #include "shard/query/filter.h"
 
 #define DAY_S 86400.0
-#define FIRST_S -62135596800.0 /* 0001-01-01 */
+#define FIRST_S (-62135596800.0) /* 0001-01-01 */
 #define LAST_S 253402300799.0 /* 9999-12-31 */
 #define VALUE_MAX 1e15 /* seconds; further than any date or duration that means something */
 

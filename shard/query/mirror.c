@@ -265,17 +265,6 @@ kx_status kx_mirror_set_classes(struct kx_mirror *mirror, const struct kx_class_
 	return status;
 }
 
-kx_status kx_mirror_declare(struct kx_mirror *mirror, const char *name, enum kx_attribute_type type)
-{
-	uint32_t number;
-	kx_status status;
-
-	pthread_rwlock_wrlock(&mirror->lock);
-	status = kx_attributes_declare(mirror->columns->attributes, name, type, &number);
-	pthread_rwlock_unlock(&mirror->lock);
-	return status;
-}
-
 kx_status kx_mirror_schema(struct kx_mirror *mirror, struct kx_query_reply *reply)
 {
 	kx_status status;

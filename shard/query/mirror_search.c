@@ -435,11 +435,12 @@ void kx_id_list_done(struct kx_id_list *list)
 kx_status kx_mirror_describe(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_similar_hit *hit,
 			     struct kx_error *error)
 {
-	struct search search;
-	kx_status status;
+	struct search search = {.mirror = mirror, .query = query};
+	kx_status status = KX_OK;
 
 	pthread_rwlock_rdlock(&mirror->lock);
-	status = search_init(&search, mirror, query, error);
+	if (query->query->explain) /* all else of the query is of no matter any more */
+		status = use_filter(&search, error);
 	if (!status) {
 		const struct mirror_row *row = kx_mirror_row(mirror, hit->video_id);
 
