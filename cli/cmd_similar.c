@@ -62,8 +62,8 @@ static kx_status print_json(const char *name, const struct kx_query_reply *reply
 			    struct kx_error *error)
 {
 	json_t *hits = json_array();
-	for (uint32_t i = 0; i < reply->hit_count; i++)
-		json_array_append_new(hits, hit_json(&reply->hits[i], with_moments));
+	for (uint32_t i = 0; i < reply->similar.hit_count; i++)
+		json_array_append_new(hits, hit_json(&reply->similar.hits[i], with_moments));
 	return kx_json_print(json_pack("{s:s, s:o}", "query", name, "hits", hits), error);
 }
 
@@ -102,16 +102,16 @@ static kx_status print_reply(const struct kx_config *config, const char *name, c
 	if (kx_config_flag(config, "json"))
 		return print_json(name, reply, with_moments, error);
 	printf(" score  video\n");
-	for (uint32_t i = 0; i < reply->hit_count; i++)
-		print_hit(&reply->hits[i]);
-	if (reply->hit_count == 0)
+	for (uint32_t i = 0; i < reply->similar.hit_count; i++)
+		print_hit(&reply->similar.hits[i]);
+	if (reply->similar.hit_count == 0)
 		printf("no other video shares picture or sound with it\n");
 	return KX_OK;
 }
 
-/* Embeds the file and puts its vectors into the request. vectors own them. */
+/* Embeds the file and puts its vectors into the query. vectors own them. */
 static kx_status add_vectors(const struct kx_config *config, struct kx_lookup *lookup, const char *path,
-			     struct kx_query_request *request, struct kx_vectors *vectors, struct kx_error *error)
+			     struct kx_similar_query *query, struct kx_vectors *vectors, struct kx_error *error)
 {
 	KX_CLEANUP(kx_engine_cleanup) struct kx_engine *engine = NULL;
 	KX_CLEANUP(kx_embedded_cleanup) struct kx_embedded *embedded = NULL;
@@ -119,12 +119,12 @@ static kx_status add_vectors(const struct kx_config *config, struct kx_lookup *l
 	if (status == KX_OK)
 		status = kx_embed_file(config, engine, kx_lookup_data(lookup)->work_dir, path, &embedded, error);
 	if (status == KX_OK)
-		status = kx_vectors_of(embedded, request->with_moments, vectors, error);
-	request->vector_count = vectors->vector_count;
-	request->vectors = vectors->vectors;
-	request->moment_count = vectors->moment_count;
-	request->moments = vectors->moments;
-	request->moment_us = KX_CLI_MOMENT_US;
+		status = kx_vectors_of(embedded, query->with_moments, vectors, error);
+	query->vector_count = vectors->vector_count;
+	query->vectors = vectors->vectors;
+	query->moment_count = vectors->moment_count;
+	query->moments = vectors->moments;
+	query->moment_us = KX_CLI_MOMENT_US;
 	return status;
 }
 
@@ -138,11 +138,12 @@ int kx_cmd_similar(const struct kx_config *config)
 	const char *name = kx_config_arg(config, 0);
 	struct kx_query_request request = {
 		.kind = KX_QUERY_SIMILAR,
-		.video_id = (char *)"",
-		.k = (uint32_t)kx_config_int(config, "k"),
-		.with_moments = kx_config_flag(config, "moments"),
+		.similar = {.video_id = (char *)"",
+			    .k = (uint32_t)kx_config_int(config, "k"),
+			    .with_moments = kx_config_flag(config, "moments")},
 	};
-	if (parse_weights(kx_config_text(config, "weights"), &request.weight_visual, &request.weight_audio,
+	if (parse_weights(kx_config_text(config, "weights"), &request.similar.weight_visual,
+			  &request.similar.weight_audio,
 			  &error) != KX_OK)
 		return kx_usage("%s", error.message);
 	KX_CLEANUP(kx_lookup_cleanup) struct kx_lookup *lookup = NULL;
@@ -153,9 +154,9 @@ int kx_cmd_similar(const struct kx_config *config)
 	if (status == KX_OK)
 		status = kx_lookup_resolve(lookup, name, &id, &error);
 	if (status == KX_OK && id != NULL)
-		request.video_id = id;
+		request.similar.video_id = id;
 	else if (status == KX_OK)
-		status = add_vectors(config, lookup, name, &request, &vectors, &error);
+		status = add_vectors(config, lookup, name, &request.similar, &vectors, &error);
 	if (status == KX_OK)
 		status = kx_lookup_ask(lookup, &request, &reply, &error);
 	kx_vectors_done(&vectors);

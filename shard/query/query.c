@@ -122,11 +122,15 @@ static kx_status answer(const struct kx_query_context *context, const struct kx_
 {
 	switch (request->kind) {
 	case KX_QUERY_SIMILAR:
-		return kx_query_similar(context, request, reply, error);
+		return kx_query_similar(context, &request->similar, &reply->similar, error);
 	case KX_QUERY_VIDEO:
 		return answer_video(context, request, reply, error);
 	case KX_QUERY_STATS:
 		return answer_stats(context, reply, error);
+	case KX_QUERY_SIMILAR_BATCH:
+	case KX_QUERY_VIDEOS:
+	case KX_QUERY_SCHEMA:
+		break;
 	}
 	return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "a kind of query that this shard does not know: %d",
 			    (int)request->kind);

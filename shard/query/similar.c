@@ -32,25 +32,25 @@ static kx_status invalid(struct kx_error *error, const char *what)
 }
 
 /* Records check what came over the wire; a caller in the process could still pass anything. */
-static kx_status check_request(const struct kx_query_request *request, struct kx_error *error)
+static kx_status check_request(const struct kx_similar_query *query_in, struct kx_error *error)
 {
-	double visual = request->weight_visual, audio = request->weight_audio;
+	double visual = query_in->weight_visual, audio = query_in->weight_audio;
 
-	if (request->k < 1 || request->k > KX_QUERY_K_MAX)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "k is %u, it must be 1 to %u", request->k,
+	if (query_in->k < 1 || query_in->k > KX_QUERY_K_MAX)
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "k is %u, it must be 1 to %u", query_in->k,
 				    KX_QUERY_K_MAX);
 	if (!isfinite(visual) || !isfinite(audio) || visual < 0.0 || audio < 0.0 || visual + audio <= 0.0)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
 				    "weights visual=%g audio=%g: they must not be negative, and one must be over 0",
 				    visual, audio);
-	if (request->vector_count > KX_ANN_MODALITIES ||
-	    (request->vector_count == 2 && request->vectors[0].modality == request->vectors[1].modality))
+	if (query_in->vector_count > KX_ANN_MODALITIES ||
+	    (query_in->vector_count == 2 && query_in->vectors[0].modality == query_in->vectors[1].modality))
 		return invalid(error, "a query has at most one vector of each modality");
-	if (request->moment_count > KX_QUERY_MOMENTS_MAX)
+	if (query_in->moment_count > KX_QUERY_MOMENTS_MAX)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "%u moments came with the query, at most %u may",
-				    request->moment_count, KX_QUERY_MOMENTS_MAX);
-	if (request->with_moments && request->moment_count &&
-	    (!request->moment_us || request->moment_us > KX_MEDIA_US_MAX))
+				    query_in->moment_count, KX_QUERY_MOMENTS_MAX);
+	if (query_in->with_moments && query_in->moment_count &&
+	    (!query_in->moment_us || query_in->moment_us > KX_MEDIA_US_MAX))
 		return invalid(error, "a query that brings moments says how long they are: moment_us");
 	return KX_OK;
 }
@@ -86,15 +86,15 @@ static kx_status add_vector(struct subject *subject, enum kx_modality modality, 
 	return KX_OK;
 }
 
-static kx_status subject_from_vectors(struct subject *subject, const struct kx_query_request *request,
+static kx_status subject_from_vectors(struct subject *subject, const struct kx_similar_query *query_in,
 				      struct kx_error *error)
 {
 	kx_status status = KX_OK;
 
-	if (!request->vector_count)
+	if (!query_in->vector_count)
 		return invalid(error, "a query names a video or brings vectors");
-	for (uint32_t i = 0; !status && i < request->vector_count; i++) {
-		const struct kx_query_vector *vector = &request->vectors[i];
+	for (uint32_t i = 0; !status && i < query_in->vector_count; i++) {
+		const struct kx_query_vector *vector = &query_in->vectors[i];
 
 		status = check_vector(vector, error);
 		if (!status)
@@ -170,19 +170,19 @@ static kx_status load_side(const struct kx_query_context *context, const char *i
 	return status;
 }
 
-static kx_status load_ours(const struct kx_query_context *context, const struct kx_query_request *request,
+static kx_status load_ours(const struct kx_query_context *context, const struct kx_similar_query *query_in,
 			   struct subject *subject, uint64_t *ret_moment_us, struct kx_error *error)
 {
 	kx_status status = KX_OK;
 
 	if (subject->record)
 		return load_side(context, subject->record->result.video_id, &subject->side, ret_moment_us, error);
-	*ret_moment_us = request->moment_us;
-	for (uint32_t i = 0; !status && i < request->moment_count; i++) {
-		const struct kx_query_vector *moment = &request->moments[i];
+	*ret_moment_us = query_in->moment_us;
+	for (uint32_t i = 0; !status && i < query_in->moment_count; i++) {
+		const struct kx_query_vector *moment = &query_in->moments[i];
 
 		status = check_vector(moment, error);
-		if (!status && moment->moment > KX_MEDIA_US_MAX / request->moment_us)
+		if (!status && moment->moment > KX_MEDIA_US_MAX / query_in->moment_us)
 			status = invalid(error, "a moment of the query is later than any video is long");
 		if (!status && subject->side.tracks[moment->modality - KX_VISUAL].count < KX_QUERY_ALIGN_MAX)
 			status = kx_align_add(&subject->side, moment->modality, moment->space, moment->dim,
@@ -208,43 +208,43 @@ static kx_status align_hit(const struct kx_query_context *context, const struct 
 	return status;
 }
 
-static kx_status align_hits(const struct kx_query_context *context, const struct kx_query_request *request,
-			    struct subject *subject, const double *weight, struct kx_query_reply *reply,
+static kx_status align_hits(const struct kx_query_context *context, const struct kx_similar_query *query_in,
+			    struct subject *subject, const double *weight, struct kx_similar_answer *answer,
 			    struct kx_error *error)
 {
 	uint64_t moment_us = 0;
-	kx_status status = load_ours(context, request, subject, &moment_us, error);
+	kx_status status = load_ours(context, query_in, subject, &moment_us, error);
 
-	for (uint32_t i = 0; !status && i < reply->hit_count; i++) {
+	for (uint32_t i = 0; !status && i < answer->hit_count; i++) {
 		if (context->stop && kx_stop_asked(context->stop))
 			return kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "the shard is stopping");
-		status = align_hit(context, &subject->side, moment_us, weight, &reply->hits[i], error);
+		status = align_hit(context, &subject->side, moment_us, weight, &answer->hits[i], error);
 	}
 	return status;
 }
 
-kx_status kx_query_similar(const struct kx_query_context *context, const struct kx_query_request *request,
-			   struct kx_query_reply *reply, struct kx_error *error)
+kx_status kx_query_similar(const struct kx_query_context *context, const struct kx_similar_query *query_in,
+			   struct kx_similar_answer *answer, struct kx_error *error)
 {
-	double weight[KX_ANN_MODALITIES] = {request->weight_visual, request->weight_audio};
-	bool stored = request->video_id && request->video_id[0];
-	struct kx_mirror_query query = {.weight = {weight[0], weight[1]}, .k = request->k};
+	double weight[KX_ANN_MODALITIES] = {query_in->weight_visual, query_in->weight_audio};
+	bool stored = query_in->video_id && query_in->video_id[0];
+	struct kx_mirror_query query = {.weight = {weight[0], weight[1]}, .k = query_in->k};
 	struct subject subject = {0};
-	kx_status status = check_request(request, error);
+	kx_status status = check_request(query_in, error);
 
 	if (!status)
-		status = stored ? subject_from_store(context, &subject, request->video_id, error)
-				: subject_from_vectors(&subject, request, error);
+		status = stored ? subject_from_store(context, &subject, query_in->video_id, error)
+				: subject_from_vectors(&subject, query_in, error);
 	if (!status)
 		status = check_weights(&subject, weight, error);
 	if (!status) {
 		query.vectors = subject.vectors;
 		query.count = subject.count;
-		query.exclude = stored ? request->video_id : NULL;
-		status = kx_mirror_search(context->mirror, &query, &reply->hits, &reply->hit_count, error);
+		query.exclude = stored ? query_in->video_id : NULL;
+		status = kx_mirror_search(context->mirror, &query, &answer->hits, &answer->hit_count, error);
 	}
-	if (!status && request->with_moments)
-		status = align_hits(context, request, &subject, weight, reply, error);
+	if (!status && query_in->with_moments)
+		status = align_hits(context, query_in, &subject, weight, answer, error);
 	subject_done(&subject);
 	return status;
 }
