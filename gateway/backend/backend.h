@@ -22,6 +22,13 @@ struct kx_answer {
 };
 void kx_answer_done(struct kx_answer *answer); /* zeroed memory is nothing */
 
+struct kx_picture_request {
+	const char *name; /* of the file, for messages */
+	uint64_t at_us;
+	uint32_t width, height;
+	uint64_t deadline_us;
+};
+
 /* All may be called from any thread and may block; those from picture on may be NULL. */
 struct kx_backend {
 	void *ctx;
@@ -31,9 +38,10 @@ struct kx_backend {
 			 struct kx_error *error);
 	/* Asks that run end soon, as do those to come. */
 	void (*cancel)(void *ctx);
-	/* The frame on screen at at_us, width pixels wide (0: as presented), as PNG. fd is borrowed. */
-	kx_status (*picture)(void *ctx, int fd, const char *name, uint64_t at_us, uint32_t width, uint64_t deadline_us,
-			     struct kx_buf *ret_png, struct kx_error *error);
+	/* Appends the frame on screen at at_us, scaled to that size, as PNG. fd is borrowed. KX_EUNSUPPORTED, KX_ECORRUPT: the
+	 * file has none there. */
+	kx_status (*picture)(void *ctx, int fd, const struct kx_picture_request *request, struct kx_buf *out,
+			     struct kx_error *error);
 	/* What made a modality's classes, and the name of one; NULL where it is not known. Owned by the backend. */
 	const char *(*classifier)(void *ctx, enum kx_modality modality);
 	const char *(*label)(void *ctx, enum kx_modality modality, uint32_t class_id);

@@ -11,15 +11,13 @@
 #include "gateway/backend/merge.h"
 #include "gateway/backend/resolve.h"
 
-static kx_status add_copy(struct kx_fanout *fanout, struct kx_wire *wire, struct kx_fanout_shard *shard, const char *text,
-			  struct kx_error *error)
+static kx_status add_copy(struct kx_wire *wire, struct kx_fanout_shard *shard, const char *text, struct kx_error *error)
 {
 	if (shard->copies == KX_FANOUT_COPIES_MAX)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "a shard has at most %u copies",
 				    KX_FANOUT_COPIES_MAX);
 	KX_CLEANUP(kx_cleanup_free) char *endpoint = strstr(text, "://") != NULL ? kx_strdup(text)
 										  : kx_strf("tcp://%s", text);
-	(void)fanout;
 	if (endpoint == NULL)
 		return kx_error_nomem(error);
 	kx_status status = kx_lane_start(wire, endpoint, &shard->lanes[shard->copies], error);
@@ -36,7 +34,7 @@ static kx_status add_shard(struct kx_fanout *fanout, struct kx_wire *wire, char 
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "at most %u shards", KX_FANOUT_SHARDS_MAX);
 	struct kx_fanout_shard *shard = &fanout->shards[fanout->shard_count++];
 	for (char *copy = strtok_r(text, "|", &rest); copy != NULL && status == KX_OK; copy = strtok_r(NULL, "|", &rest))
-		status = add_copy(fanout, wire, shard, copy, error);
+		status = add_copy(wire, shard, copy, error);
 	if (status == KX_OK && shard->copies == 0)
 		status = kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "a shard without an endpoint");
 	return status;
@@ -58,16 +56,43 @@ static kx_status add_shards(struct kx_fanout *fanout, struct kx_wire *wire, cons
 	return status;
 }
 
-kx_status kx_fanout_new(struct kx_wire *wire, const char *shards, unsigned hedge_ms, struct kx_fanout **ret,
-			struct kx_error *error)
+static kx_status allocate(struct kx_fanout **ret, struct kx_error *error)
 {
 	struct kx_fanout *fanout = calloc(1, sizeof(*fanout));
 
 	if (fanout == NULL)
 		return kx_error_nomem(error);
 	pthread_mutex_init(&fanout->lock, NULL);
+	*ret = fanout;
+	return KX_OK;
+}
+
+kx_status kx_fanout_new(struct kx_wire *wire, const char *shards, unsigned hedge_ms, struct kx_fanout **ret,
+			struct kx_error *error)
+{
+	struct kx_fanout *fanout = NULL;
+	kx_status status = allocate(&fanout, error);
+
+	if (status != KX_OK)
+		return status;
 	fanout->hedge_us = hedge_ms * UINT64_C(1000);
-	kx_status status = add_shards(fanout, wire, shards, error);
+	status = add_shards(fanout, wire, shards, error);
+	if (status == KX_OK)
+		*ret = fanout;
+	else
+		kx_fanout_free(fanout);
+	return status;
+}
+
+kx_status kx_fanout_new_one(struct kx_wire *wire, const char *endpoint, struct kx_fanout **ret, struct kx_error *error)
+{
+	struct kx_fanout *fanout = NULL;
+	kx_status status = allocate(&fanout, error);
+
+	if (status != KX_OK)
+		return status;
+	fanout->shard_count = 1;
+	status = add_copy(wire, &fanout->shards[0], endpoint, error);
 	if (status == KX_OK)
 		*ret = fanout;
 	else

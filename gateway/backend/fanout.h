@@ -20,6 +20,9 @@ struct kx_fanout;
  * first answers have told how long one takes. wire must outlive it. KX_EINVAL names what is wrong. */
 kx_status kx_fanout_new(struct kx_wire *wire, const char *shards, unsigned hedge_ms, struct kx_fanout **ret,
 			struct kx_error *error) KX_MUST_CHECK;
+/* Of one shard, whose endpoint may hold any character. */
+kx_status kx_fanout_new_one(struct kx_wire *wire, const char *endpoint, struct kx_fanout **ret,
+			    struct kx_error *error) KX_MUST_CHECK;
 void kx_fanout_free(struct kx_fanout *fanout); /* nobody asks any more; NULL is nothing */
 
 /* As in kx_backend; ctx is the fan-out. */

@@ -105,6 +105,7 @@ static void read_head(struct kx_exchange *exchange, const char *method)
 {
 	struct kx_http_request *request = &exchange->request;
 
+	request->server = exchange->server;
 	request->method = method_of(method);
 	request->content_type = header_of(exchange, "Content-Type");
 	request->range = header_of(exchange, "Range");

@@ -8,10 +8,13 @@
 #include "common/base/buf.h"
 #include "gateway/http/target.h"
 
+struct kx_http_server;
+
 enum kx_http_method { KX_HTTP_OTHER, KX_HTTP_GET, KX_HTTP_HEAD, KX_HTTP_POST, KX_HTTP_OPTIONS };
 
 /* Headers are NULL where they are absent. All of it is valid until the handler returns. */
 struct kx_http_request {
+	struct kx_http_server *server;
 	enum kx_http_method method;
 	struct kx_http_target target;
 	const char *content_type;
