@@ -218,9 +218,10 @@ static kx_status put_together(const struct kx_query_request *request, uint32_t s
 	return status;
 }
 
-/* The same to all. */
-static kx_status ask_all(struct kx_fanout *fanout, const struct kx_query_request *request, uint32_t skip,
-			 uint64_t deadline_us, struct kx_answer *answer, struct kx_error *error)
+/* Sends the same to all, and puts what they say together as answers to `told`, from hit number `skip` on. */
+static kx_status ask_all(struct kx_fanout *fanout, const struct kx_query_request *request,
+			 const struct kx_query_request *told, uint32_t skip, uint64_t deadline_us,
+			 struct kx_answer *answer, struct kx_error *error)
 {
 	struct kx_query_request numbered = *request;
 	struct kx_packed *packed[KX_FANOUT_SHARDS_MAX], *one = NULL;
@@ -234,20 +235,30 @@ static kx_status ask_all(struct kx_fanout *fanout, const struct kx_query_request
 		packed[i] = one;
 	kx_call(fanout, packed, deadline_us, results);
 	kx_packed_unref(one);
-	return put_together(request, skip, results, fanout->shard_count, answer, error);
+	return put_together(told, skip, results, fanout->shard_count, answer, error);
 }
 
 static kx_status ask_plain(void *ctx, const struct kx_query_request *request, uint64_t deadline_us,
 			   struct kx_answer *ret, struct kx_error *error)
 {
 	struct kx_answer answer = {0};
-	kx_status status = ask_all(ctx, request, 0, deadline_us, &answer, error);
+	kx_status status = ask_all(ctx, request, request, 0, deadline_us, &answer, error);
 
 	if (status == KX_OK)
 		*ret = answer;
 	else
 		kx_answer_done(&answer);
 	return status;
+}
+
+/* Each shard is asked for all hits from the first on: which of them the pages before had, it can't know. */
+static kx_status ask_page(struct kx_fanout *fanout, const struct kx_query_request *request, uint32_t k, uint32_t skip,
+			  uint64_t deadline_us, struct kx_answer *answer, struct kx_error *error)
+{
+	struct kx_query_request told = *request;
+
+	told.similar.k = k;
+	return ask_all(fanout, request, &told, skip, deadline_us, answer, error);
 }
 
 /* One query over several shards: by vectors, as each shard has only its own videos', and with pages counted here. */
@@ -266,7 +277,7 @@ static kx_status ask_similar(struct kx_fanout *fanout, const struct kx_query_req
 		*answer = (struct kx_answer){.reply = KX_STEAL(resolved.refusal), .asked = resolved.asked,
 					     .answered = resolved.answered};
 	else if (status == KX_OK)
-		status = ask_all(fanout, &resolved.request, skip, deadline_us, answer, error);
+		status = ask_page(fanout, &resolved.request, request->similar.k, skip, deadline_us, answer, error);
 	if (status == KX_OK && answer->reply->status == KX_OK)
 		status = kx_resolved_restore(&resolved, answer->reply, error);
 	kx_resolved_done(&resolved);
