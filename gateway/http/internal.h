@@ -86,7 +86,8 @@ void kx_connection_phase(struct kx_connection *place, enum kx_phase phase, uint6
 kx_status kx_pool_start(struct kx_http_server *server, struct kx_error *error) KX_MUST_CHECK;
 /* Suspends the connection and queues. False: there is no room, and nothing happened. */
 bool kx_pool_submit(struct kx_http_server *server, struct kx_exchange *exchange);
-/* Refuses what waits, and returns when no thread is left. */
-void kx_pool_stop(struct kx_http_server *server);
+/* What waits is refused from now on; then returns when no thread is left. */
+void kx_pool_close(struct kx_http_server *server);
+void kx_pool_join(struct kx_http_server *server);
 
 #endif

@@ -97,7 +97,7 @@ bool kx_pool_submit(struct kx_http_server *server, struct kx_exchange *exchange)
 	return room;
 }
 
-void kx_pool_stop(struct kx_http_server *server)
+void kx_pool_close(struct kx_http_server *server)
 {
 	struct kx_pool *pool = &server->pool;
 
@@ -105,6 +105,12 @@ void kx_pool_stop(struct kx_http_server *server)
 	pool->closing = true;
 	pthread_cond_broadcast(&pool->work);
 	pthread_mutex_unlock(&pool->lock);
+}
+
+void kx_pool_join(struct kx_http_server *server)
+{
+	struct kx_pool *pool = &server->pool;
+
 	for (unsigned i = 0; i < pool->thread_count; i++)
 		pthread_join(pool->threads[i], NULL);
 	free(pool->threads);

@@ -249,9 +249,10 @@ void kx_http_stop(struct kx_http_server *server, unsigned grace_ms, void (*cance
 		(void)MHD_quiesce_daemon(server->daemon);
 		drain(server, grace_ms);
 	}
+	kx_pool_close(server);
 	if (cancel != NULL)
 		cancel(ctx);
-	kx_pool_stop(server);
+	kx_pool_join(server);
 	if (server->daemon != NULL) {
 		drain(server, LAST_SEND_MS);
 		end_watch(server); /* it must not look at connections that go */
