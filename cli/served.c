@@ -14,10 +14,12 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 #include "gateway/backend/fanout.h"
+#include "gateway/backend/join.h"
 #include "shard/run/shard.h"
 #include "worker/pipeline/frames.h"
 
 #define FPS_MAX 240.0
+#define LANES 4u /* messages out to the shards at a time, before queries are joined */
 
 /* Says that the store was written to: whoever takes the lock writes its number there. */
 struct stamp {
@@ -30,6 +32,7 @@ struct kx_served {
 	struct kx_data *data;     /* NULL with --shards */
 	struct kx_wire *wire;
 	struct kx_fanout *fanout; /* to the shards, or to the process that writes */
+	struct kx_join *join;     /* before it: a shard answers one message after the other */
 	pthread_rwlock_t lock;
 	struct kx_shard *shard;   /* the lock's; NULL with --shards, and until there is a store */
 	struct stamp stamp;       /* of when the shard was opened; the looker's */
@@ -127,6 +130,8 @@ static kx_status open_all(struct kx_served *served, const struct kx_config *conf
 		return kx_error_nomem(error);
 	status = shards != NULL ? open_shards(served, shards, hedge_ms, error) : open_data(served, config, error);
 	if (status == KX_OK)
+		status = kx_join_new(kx_fanout_ask, served->fanout, LANES, &served->join, error);
+	if (status == KX_OK)
 		open_bundles(served, config);
 	return status;
 }
@@ -151,6 +156,7 @@ void kx_served_free(struct kx_served *served)
 	if (served == NULL)
 		return;
 	kx_prober_free(served->prober);
+	kx_join_free(served->join);
 	kx_fanout_free(served->fanout);
 	kx_wire_free(served->wire);
 	kx_shard_stop(served->shard);
@@ -194,7 +200,7 @@ static kx_status ask(void *ctx, const struct kx_query_request *request, uint64_t
 {
 	struct kx_served *served = ctx;
 	bool elsewhere = served->data == NULL || kx_data_busy(served->data);
-	return elsewhere ? kx_fanout_ask(served->fanout, request, deadline_us, ret, error)
+	return elsewhere ? kx_join_answer(served->join, request, deadline_us, ret, error)
 			 : ask_here(served, request, ret, error);
 }
 
@@ -207,7 +213,15 @@ static void cancel(void *ctx)
 static kx_status metrics(void *ctx, struct kx_buf *out)
 {
 	struct kx_served *served = ctx;
-	return kx_fanout_metrics(served->fanout, out);
+	struct kx_join_stats stats;
+	kx_join_stats(served->join, &stats);
+	kx_status status = kx_buf_printf(out,
+					 "# HELP kinodex_joined_queries_total Single queries that went to the shards together.\n"
+					 "# TYPE kinodex_joined_queries_total counter\nkinodex_joined_queries_total %" PRIu64 "\n"
+					 "# HELP kinodex_joined_batches_total Messages that they went in.\n"
+					 "# TYPE kinodex_joined_batches_total counter\nkinodex_joined_batches_total %" PRIu64 "\n",
+					 stats.joined, stats.batches);
+	return status == KX_OK ? kx_fanout_metrics(served->fanout, out) : status;
 }
 
 static const char *classifier(void *ctx, enum kx_modality modality)
