@@ -1,6 +1,7 @@
 #include "gateway/backend/fanout.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,12 +138,40 @@ static bool is_elsewhere(const struct kx_query_request *request, const struct kx
 	return reply->status == KX_ENOTFOUND && request->kind == KX_QUERY_VIDEO;
 }
 
-/* Of the results those that can be merged, one that is told when there are none, and what failed. */
-static unsigned sort_out(const struct kx_query_request *request, struct kx_call_result *results, unsigned count,
-			 struct kx_query_reply **good, struct kx_query_reply **ret_refusal, struct kx_answer *answer)
-{
-	unsigned have = 0;
+/* What the shards said, by what can be done with it. */
+struct sorted {
+	struct kx_query_reply *good[KX_FANOUT_SHARDS_MAX]; /* to be merged */
+	unsigned good_count;
+	struct kx_query_reply *refusal; /* one of those that refused, rather one that is more than "not here" */
+};
 
+/* A query that one shard answers and another refuses (it has no such attribute) is not wrong: that one is missing. */
+static void add_refusals(const struct kx_query_request *request, struct kx_call_result *results, unsigned count,
+			 struct sorted *sorted, struct kx_answer *answer)
+{
+	for (unsigned i = 0; i < count; i++) {
+		struct kx_query_reply *reply = KX_STEAL(results[i].reply);
+
+		if (reply == NULL)
+			continue;
+		if (sorted->good_count > 0 && !is_elsewhere(request, reply)) {
+			snprintf(results[i].message, sizeof(results[i].message), "%s", reply->message);
+			results[i].status = reply->status;
+			answer->answered--;
+			add_failure(answer, &results[i]);
+		}
+		if (sorted->refusal == NULL || is_elsewhere(request, sorted->refusal)) {
+			kx_query_reply_free(sorted->refusal);
+			sorted->refusal = reply;
+		} else {
+			kx_query_reply_free(reply);
+		}
+	}
+}
+
+static void sort_out(const struct kx_query_request *request, struct kx_call_result *results, unsigned count,
+		     struct sorted *sorted, struct kx_answer *answer)
+{
 	for (unsigned i = 0; i < count; i++) {
 		if (results[i].endpoint == NULL)
 			continue;
@@ -152,17 +181,10 @@ static unsigned sort_out(const struct kx_query_request *request, struct kx_call_
 			continue;
 		}
 		answer->answered++;
-		if (results[i].reply->status == KX_OK) {
-			good[have++] = results[i].reply;
-		} else if (*ret_refusal == NULL || is_elsewhere(request, *ret_refusal)) {
-			kx_query_reply_free(*ret_refusal);
-			*ret_refusal = results[i].reply;
-		} else {
-			kx_query_reply_free(results[i].reply);
-		}
-		results[i].reply = NULL;
+		if (results[i].reply->status == KX_OK)
+			sorted->good[sorted->good_count++] = KX_STEAL(results[i].reply);
 	}
-	return have;
+	add_refusals(request, results, count, sorted, answer);
 }
 
 static kx_status nobody(const struct kx_answer *answer, const struct kx_call_result *results, unsigned count,
@@ -175,33 +197,24 @@ static kx_status nobody(const struct kx_answer *answer, const struct kx_call_res
 	return kx_error_set(error, KX_EBUSY, KX_ERROR_RETRY, "no shard was asked");
 }
 
-static kx_status conclude(const struct kx_query_request *request, uint32_t skip, struct kx_query_reply **good,
-			  unsigned have, struct kx_query_reply *refusal, struct kx_answer *answer, struct kx_error *error)
+/* "Not here" counts only where everybody said so. */
+static kx_status conclude(const struct kx_query_request *request, struct sorted *sorted, struct kx_answer *answer,
+			  struct kx_error *error)
 {
-	/* A bad query is bad everywhere; "not here" counts only where everybody said so. */
-	if (refusal != NULL && !is_elsewhere(request, refusal)) {
-		answer->reply = refusal;
-		return KX_OK;
-	}
-	if (have == 0 && answer->answered == answer->asked) {
-		answer->reply = refusal;
-		return KX_OK;
-	}
-	if (have == 0) {
-		kx_query_reply_free(refusal);
+	if (sorted->good_count > 0)
+		return kx_replies_merge(request, sorted->good, sorted->good_count, &answer->reply, error);
+	if (is_elsewhere(request, sorted->refusal) && answer->answered < answer->asked)
 		return kx_error_set(error, KX_ETIMEDOUT, KX_ERROR_RETRY,
 				    "no shard that answered has the video, and %u of %u did not answer",
 				    answer->asked - answer->answered, answer->asked);
-	}
-	kx_query_reply_free(refusal);
-	return kx_replies_merge(request, skip, good, have, &answer->reply, error);
+	answer->reply = KX_STEAL(sorted->refusal);
+	return KX_OK;
 }
 
-static kx_status put_together(const struct kx_query_request *request, uint32_t skip, struct kx_call_result *results,
-			      unsigned count, struct kx_answer *answer, struct kx_error *error)
+static kx_status put_together(const struct kx_query_request *request, struct kx_call_result *results, unsigned count,
+			      struct kx_answer *answer, struct kx_error *error)
 {
-	struct kx_query_reply *good[KX_FANOUT_SHARDS_MAX];
-	struct kx_query_reply *refusal = NULL;
+	struct sorted sorted = {.good_count = 0};
 
 	answer->failures = calloc(count, sizeof(*answer->failures));
 	if (answer->failures == NULL) {
@@ -209,18 +222,16 @@ static kx_status put_together(const struct kx_query_request *request, uint32_t s
 			kx_query_reply_free(results[i].reply);
 		return kx_error_nomem(error);
 	}
-	unsigned have = sort_out(request, results, count, good, &refusal, answer);
-	if (answer->answered == 0)
-		return nobody(answer, results, count, error);
-	kx_status status = conclude(request, skip, good, have, refusal, answer, error);
-	for (unsigned i = 0; i < have; i++)
-		kx_query_reply_free(good[i]);
+	sort_out(request, results, count, &sorted, answer);
+	kx_status status = sorted.good_count == 0 && sorted.refusal == NULL ? nobody(answer, results, count, error)
+									   : conclude(request, &sorted, answer, error);
+	for (unsigned i = 0; i < sorted.good_count; i++)
+		kx_query_reply_free(sorted.good[i]);
+	kx_query_reply_free(sorted.refusal);
 	return status;
 }
 
-/* Sends the same to all, and puts what they say together as answers to `told`, from hit number `skip` on. */
-static kx_status ask_all(struct kx_fanout *fanout, const struct kx_query_request *request,
-			 const struct kx_query_request *told, uint32_t skip, uint64_t deadline_us,
+static kx_status ask_all(struct kx_fanout *fanout, const struct kx_query_request *request, uint64_t deadline_us,
 			 struct kx_answer *answer, struct kx_error *error)
 {
 	struct kx_query_request numbered = *request;
@@ -235,14 +246,14 @@ static kx_status ask_all(struct kx_fanout *fanout, const struct kx_query_request
 		packed[i] = one;
 	kx_call(fanout, packed, deadline_us, results);
 	kx_packed_unref(one);
-	return put_together(told, skip, results, fanout->shard_count, answer, error);
+	return put_together(request, results, fanout->shard_count, answer, error);
 }
 
 static kx_status ask_plain(void *ctx, const struct kx_query_request *request, uint64_t deadline_us,
 			   struct kx_answer *ret, struct kx_error *error)
 {
 	struct kx_answer answer = {0};
-	kx_status status = ask_all(ctx, request, request, 0, deadline_us, &answer, error);
+	kx_status status = ask_all(ctx, request, deadline_us, &answer, error);
 
 	if (status == KX_OK)
 		*ret = answer;
@@ -251,33 +262,30 @@ static kx_status ask_plain(void *ctx, const struct kx_query_request *request, ui
 	return status;
 }
 
-/* Each shard is asked for all hits from the first on: which of them the pages before had, it can't know. */
-static kx_status ask_page(struct kx_fanout *fanout, const struct kx_query_request *request, uint32_t k, uint32_t skip,
-			  uint64_t deadline_us, struct kx_answer *answer, struct kx_error *error)
+/* Of a batch of which no video was found: each query gets that for an answer. */
+static kx_status answer_nothing(const struct kx_resolved *resolved, struct kx_answer *answer, struct kx_error *error)
 {
-	struct kx_query_request told = *request;
-
-	told.similar.k = k;
-	return ask_all(fanout, request, &told, skip, deadline_us, answer, error);
+	*answer = (struct kx_answer){
+		.reply = calloc(1, sizeof(*answer->reply)), .asked = resolved->asked, .answered = resolved->answered};
+	if (answer->reply != NULL)
+		answer->reply->message = kx_strdup("");
+	return answer->reply != NULL && answer->reply->message != NULL ? KX_OK : kx_error_nomem(error);
 }
 
-/* One query over several shards: by vectors, as each shard has only its own videos', and with pages counted here. */
+/* One query over several shards: by vectors, as each shard has only its own videos'. */
 static kx_status ask_similar(struct kx_fanout *fanout, const struct kx_query_request *request, uint64_t deadline_us,
 			     struct kx_answer *answer, struct kx_error *error)
 {
 	struct kx_resolved resolved = {0};
-	uint32_t skip = 0;
-	kx_status status = KX_OK;
+	kx_status status = kx_resolve(request, ask_plain, fanout, deadline_us, &resolved, error);
 
-	if (request->kind == KX_QUERY_SIMILAR)
-		status = kx_cursor_parse(request->similar.cursor, &skip, error);
-	if (status == KX_OK)
-		status = kx_resolve(request, skip, ask_plain, fanout, deadline_us, &resolved, error);
 	if (status == KX_OK && resolved.refusal != NULL)
-		*answer = (struct kx_answer){.reply = KX_STEAL(resolved.refusal), .asked = resolved.asked,
-					     .answered = resolved.answered};
+		*answer = (struct kx_answer){
+			.reply = KX_STEAL(resolved.refusal), .asked = resolved.asked, .answered = resolved.answered};
+	else if (status == KX_OK && resolved.request.kind == KX_QUERY_SIMILAR_BATCH && resolved.request.batch_count == 0)
+		status = answer_nothing(&resolved, answer, error);
 	else if (status == KX_OK)
-		status = ask_page(fanout, &resolved.request, request->similar.k, skip, deadline_us, answer, error);
+		status = ask_all(fanout, &resolved.request, deadline_us, answer, error);
 	if (status == KX_OK && answer->reply->status == KX_OK)
 		status = kx_resolved_restore(&resolved, answer->reply, error);
 	kx_resolved_done(&resolved);

@@ -4,35 +4,13 @@
 #include <string.h>
 
 #include "common/base/str.h"
-
-#define CURSOR "hits:"
-
-kx_status kx_cursor_parse(const char *cursor, uint32_t *ret_skip, struct kx_error *error)
-{
-	uint64_t skip = 0;
-
-	if (cursor != NULL && cursor[0] != '\0' &&
-	    (!kx_str_starts(cursor, CURSOR) || kx_parse_u64(cursor + strlen(CURSOR), &skip) != KX_OK || skip > KX_QUERY_K_MAX))
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "the cursor is none that came with an answer");
-	*ret_skip = (uint32_t)skip;
-	return KX_OK;
-}
-
-char *kx_cursor_make(uint32_t skip)
-{
-	return kx_strf(CURSOR "%u", skip);
-}
+#include "common/record/cursor.h"
 
 static int by_score(const void *a, const void *b)
 {
 	const struct kx_similar_hit *x = a, *y = b;
 
-	if (x->score != y->score)
-		return x->score > y->score ? -1 : 1;
-	int by_id = strcmp(x->video_id, y->video_id);
-	if (by_id != 0)
-		return by_id;
-	return (x->moment_start_us > y->moment_start_us) - (x->moment_start_us < y->moment_start_us);
+	return kx_hit_order(x->score, x->video_id, x->moment_start_us, y->score, y->video_id, y->moment_start_us);
 }
 
 /* Equal for hits that stand for one another: of one video (and moment), or of one group. */
@@ -81,19 +59,15 @@ static void mark_repeats(struct kx_similar_hit *hits, uint32_t count, struct kx_
 			repeated[order[i] - hits] = true;
 }
 
-/* Of the sorted hits keeps [skip, skip + k) of those that are no repeats. *ret_more: there are others behind. */
-static uint32_t choose(struct kx_similar_hit *hits, uint32_t count, uint32_t skip, uint32_t k, const bool *repeated,
-		       bool *ret_more)
+/* Of the sorted hits keeps the first k that are no repeats. *ret_more: there are others behind. */
+static uint32_t choose(struct kx_similar_hit *hits, uint32_t count, uint32_t k, const bool *repeated, bool *ret_more)
 {
-	uint32_t seen = 0, kept = 0;
+	uint32_t kept = 0;
 
 	*ret_more = false;
 	for (uint32_t i = 0; i < count; i++) {
-		bool wanted = !repeated[i] && seen >= skip && kept < k;
-
-		*ret_more = *ret_more || (!repeated[i] && seen >= skip + k);
-		seen += !repeated[i];
-		if (!wanted) {
+		*ret_more = *ret_more || (!repeated[i] && kept >= k);
+		if (repeated[i] || kept >= k) {
 			kx_similar_hit_done(&hits[i]);
 		} else if (kept++ != i) {
 			hits[kept - 1] = hits[i];
@@ -103,7 +77,7 @@ static uint32_t choose(struct kx_similar_hit *hits, uint32_t count, uint32_t ski
 	return kept;
 }
 
-static kx_status choose_hits(struct kx_similar_answer *into, uint32_t skip, uint32_t k, bool *ret_more)
+static kx_status choose_hits(struct kx_similar_answer *into, uint32_t k, bool *ret_more)
 {
 	struct kx_similar_hit **order = calloc((size_t)into->hit_count + 1, sizeof(struct kx_similar_hit *));
 	bool *repeated = calloc((size_t)into->hit_count + 1, sizeof(*repeated));
@@ -112,7 +86,7 @@ static kx_status choose_hits(struct kx_similar_answer *into, uint32_t skip, uint
 	if (status == KX_OK) {
 		qsort(into->hits, into->hit_count, sizeof(*into->hits), by_score);
 		mark_repeats(into->hits, into->hit_count, order, repeated);
-		into->hit_count = choose(into->hits, into->hit_count, skip, k, repeated, ret_more);
+		into->hit_count = choose(into->hits, into->hit_count, k, repeated, ret_more);
 	}
 	free(order);
 	free(repeated);
@@ -152,56 +126,71 @@ static void add_up(const struct kx_similar_answer *one, struct kx_similar_answer
 	into->changed = into->changed || one->changed;
 }
 
-static kx_status set_texts(struct kx_similar_answer *into, const char *message, uint32_t next)
-{
-	into->message = kx_strdup(message);
-	into->next = next > 0 ? kx_cursor_make(next) : kx_strdup("");
-	return into->message != NULL && into->next != NULL ? KX_OK : KX_ENOMEM;
-}
-
 /* What is wrong with a query every shard says alike, and one is enough to tell it. */
 static kx_status copy_refusal(struct kx_similar_answer **answers, unsigned count, struct kx_similar_answer *into)
 {
-	for (unsigned i = 0; i < count; i++) {
+	for (unsigned i = 0; i < count && into->status == KX_OK; i++) {
 		if (answers[i]->status == KX_OK)
 			continue;
 		into->status = answers[i]->status;
-		return set_texts(into, answers[i]->message != NULL ? answers[i]->message : "", 0);
+		return kx_str_set(&into->message, answers[i]->message);
 	}
 	return KX_OK;
 }
 
-static kx_status merge_similar(const struct kx_similar_query *query, uint32_t skip, struct kx_similar_answer **answers,
-			       unsigned count, struct kx_similar_answer *into)
+/* The cursor behind the last hit; each shard goes on from there. */
+static kx_status set_next(const struct kx_similar_query *query, struct kx_similar_answer *into)
+{
+	const struct kx_similar_hit *last = &into->hits[into->hit_count - 1];
+	struct kx_cursor cursor = {.fingerprint = kx_similar_query_fingerprint(query),
+				   .score = last->score,
+				   .moment_us = last->has_moment ? last->moment_start_us : 0,
+				   .video_id = last->video_id};
+
+	free(into->next);
+	into->next = kx_cursor_encode(&cursor);
+	return into->next != NULL ? KX_OK : KX_ENOMEM;
+}
+
+static kx_status merge_hits(const struct kx_similar_query *query, struct kx_similar_answer **answers, unsigned count,
+			    struct kx_similar_answer *into)
 {
 	bool more, theirs_more = false;
 
-	*into = (struct kx_similar_answer){.exact = true, .recall = 1.0};
-	kx_status status = copy_refusal(answers, count, into);
-	if (status != KX_OK || into->status != KX_OK)
-		return status;
 	for (unsigned i = 0; i < count; i++) {
 		add_up(answers[i], into);
 		theirs_more = theirs_more || (answers[i]->next != NULL && answers[i]->next[0] != '\0');
 	}
-	status = gather(answers, count, into);
+	kx_status status = gather(answers, count, into);
 	if (status == KX_OK)
-		status = choose_hits(into, skip, query->k, &more);
-	if (status != KX_OK)
+		status = choose_hits(into, query->k, &more);
+	if (status != KX_OK || !(more || theirs_more) || into->hit_count == 0 || query->diversity > 0)
 		return status;
-	bool pages = (more || theirs_more) && into->hit_count == query->k && skip + query->k < KX_QUERY_K_MAX;
-	return set_texts(into, "", pages ? skip + query->k : 0);
+	return set_next(query, into);
 }
 
-static kx_status merge_single(const struct kx_query_request *request, uint32_t skip, struct kx_query_reply **replies,
-			      unsigned count, struct kx_query_reply *into)
+static kx_status merge_similar(const struct kx_similar_query *query, struct kx_similar_answer **answers, unsigned count,
+			       struct kx_similar_answer *into)
+{
+	*into = (struct kx_similar_answer){
+		.exact = true, .recall = 1.0, .message = kx_strdup(""), .next = kx_strdup("")};
+	if (into->message == NULL || into->next == NULL)
+		return KX_ENOMEM;
+	kx_status status = copy_refusal(answers, count, into);
+	if (status != KX_OK || into->status != KX_OK)
+		return status;
+	return merge_hits(query, answers, count, into);
+}
+
+static kx_status merge_single(const struct kx_query_request *request, struct kx_query_reply **replies, unsigned count,
+			      struct kx_query_reply *into)
 {
 	struct kx_similar_answer **answers = calloc(count, sizeof(struct kx_similar_answer *));
 	if (answers == NULL)
 		return KX_ENOMEM;
 	for (unsigned i = 0; i < count; i++)
 		answers[i] = &replies[i]->similar;
-	kx_status status = merge_similar(&request->similar, skip, answers, count, &into->similar);
+	kx_status status = merge_similar(&request->similar, answers, count, &into->similar);
 	free(KX_STEAL(into->similar.message)); /* of a single answer they stand in the reply */
 	free(answers);
 	return status;
@@ -222,7 +211,7 @@ static kx_status merge_batch(const struct kx_query_request *request, struct kx_q
 		for (unsigned i = 0; i < count; i++)
 			if (q < replies[i]->answer_count)
 				answers[have++] = &replies[i]->answers[q];
-		status = merge_similar(&request->batch[q], 0, answers, have, &into->answers[q]);
+		status = merge_similar(&request->batch[q], answers, have, &into->answers[q]);
 		into->answer_count++;
 	}
 	free(answers);
@@ -392,12 +381,12 @@ static kx_status merge_schema(struct kx_query_reply **replies, unsigned count, s
 	return status;
 }
 
-static kx_status merge(const struct kx_query_request *request, uint32_t skip, struct kx_query_reply **replies,
-		       unsigned count, struct kx_query_reply *into)
+static kx_status merge(const struct kx_query_request *request, struct kx_query_reply **replies, unsigned count,
+		       struct kx_query_reply *into)
 {
 	switch (request->kind) {
 	case KX_QUERY_SIMILAR:
-		return merge_single(request, skip, replies, count, into);
+		return merge_single(request, replies, count, into);
 	case KX_QUERY_SIMILAR_BATCH:
 		return merge_batch(request, replies, count, into);
 	case KX_QUERY_VIDEO:
@@ -414,15 +403,15 @@ static kx_status merge(const struct kx_query_request *request, uint32_t skip, st
 	return KX_EINVAL;
 }
 
-kx_status kx_replies_merge(const struct kx_query_request *request, uint32_t skip, struct kx_query_reply **replies,
-			   unsigned count, struct kx_query_reply **ret, struct kx_error *error)
+kx_status kx_replies_merge(const struct kx_query_request *request, struct kx_query_reply **replies, unsigned count,
+			   struct kx_query_reply **ret, struct kx_error *error)
 {
 	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *into = calloc(1, sizeof(*into));
 
 	if (into == NULL)
 		return kx_error_nomem(error);
 	into->message = kx_strdup("");
-	kx_status status = into->message != NULL ? merge(request, skip, replies, count, into) : KX_ENOMEM;
+	kx_status status = into->message != NULL ? merge(request, replies, count, into) : KX_ENOMEM;
 	if (status != KX_OK)
 		return status == KX_ENOMEM ? kx_error_nomem(error)
 					   : kx_error_set(error, status, KX_ERROR_POISON, "a query of an unknown kind");

@@ -109,8 +109,8 @@ static kx_status refuse(struct kx_resolved *resolved, const char *id, struct kx_
 }
 
 /* Fills `sent` with those whose video is there. */
-static kx_status rewrite_all(struct kx_resolved *resolved, const struct kx_similar_query *queries, uint32_t skip,
-			     uint32_t *ret_sent, struct kx_error *error)
+static kx_status rewrite_all(struct kx_resolved *resolved, const struct kx_similar_query *queries, uint32_t *ret_sent,
+			     struct kx_error *error)
 {
 	const struct kx_found_video *found = resolved->found.reply != NULL ? resolved->found.reply->found : NULL;
 	uint32_t sent = 0;
@@ -121,8 +121,6 @@ static kx_status rewrite_all(struct kx_resolved *resolved, const struct kx_simil
 		struct kx_similar_query *query = &resolved->sent[sent];
 
 		*query = queries[i];
-		query->cursor = NULL;
-		query->k = query->k + skip < KX_QUERY_K_MAX ? query->k + skip : KX_QUERY_K_MAX;
 		if (by->id != NULL) {
 			by->missing = found->video == NULL;
 			if (!by->missing)
@@ -135,8 +133,8 @@ static kx_status rewrite_all(struct kx_resolved *resolved, const struct kx_simil
 	return status;
 }
 
-static kx_status resolve(const struct kx_query_request *request, uint32_t skip, kx_resolve_ask *ask, void *ctx,
-			 uint64_t deadline_us, struct kx_resolved *resolved, struct kx_error *error)
+static kx_status resolve(const struct kx_query_request *request, kx_resolve_ask *ask, void *ctx, uint64_t deadline_us,
+			 struct kx_resolved *resolved, struct kx_error *error)
 {
 	const struct kx_similar_query *queries = queries_of(request, &resolved->count);
 	uint32_t sent = 0;
@@ -149,10 +147,10 @@ static kx_status resolve(const struct kx_query_request *request, uint32_t skip, 
 		resolved->queries[i].id = names_video(&queries[i]) ? queries[i].video_id : NULL;
 	kx_status status = find_videos(resolved, ask, ctx, deadline_us, error);
 	if (status == KX_OK)
-		status = rewrite_all(resolved, queries, skip, &sent, error);
+		status = rewrite_all(resolved, queries, &sent, error);
 	if (status != KX_OK)
 		return status;
-	if (sent == 0)
+	if (sent == 0 && request->kind == KX_QUERY_SIMILAR)
 		return refuse(resolved, queries[0].video_id, error);
 	resolved->request = (struct kx_query_request){.kind = request->kind};
 	if (request->kind == KX_QUERY_SIMILAR) {
@@ -164,17 +162,27 @@ static kx_status resolve(const struct kx_query_request *request, uint32_t skip, 
 	return KX_OK;
 }
 
-kx_status kx_resolve(const struct kx_query_request *request, uint32_t skip, kx_resolve_ask *ask, void *ctx,
-		     uint64_t deadline_us, struct kx_resolved *ret, struct kx_error *error)
+kx_status kx_resolve(const struct kx_query_request *request, kx_resolve_ask *ask, void *ctx, uint64_t deadline_us,
+		     struct kx_resolved *ret, struct kx_error *error)
 {
 	struct kx_resolved resolved = {0};
-	kx_status status = resolve(request, skip, ask, ctx, deadline_us, &resolved, error);
+	kx_status status = resolve(request, ask, ctx, deadline_us, &resolved, error);
 
 	if (status == KX_OK)
 		*ret = resolved;
 	else
 		kx_resolved_done(&resolved);
 	return status;
+}
+
+/* Where a shard that may have it did not answer, nobody can say that there is no such video. */
+static void set_missing(const struct kx_resolved *resolved, uint32_t i, struct kx_similar_answer *answer)
+{
+	const char *id = resolved->queries[i].id != NULL ? resolved->queries[i].id : "";
+	bool certain = resolved->answered == resolved->asked;
+
+	answer->status = certain ? KX_ENOTFOUND : KX_ETIMEDOUT;
+	answer->message = kx_strf(certain ? "no video \"%s\" is indexed" : "no shard that answered has the video \"%s\"", id);
 }
 
 kx_status kx_resolved_restore(struct kx_resolved *resolved, struct kx_query_reply *reply, struct kx_error *error)
@@ -191,9 +199,7 @@ kx_status kx_resolved_restore(struct kx_resolved *resolved, struct kx_query_repl
 			reply->answers[at++] = (struct kx_similar_answer){0};
 			continue;
 		}
-		answers[i].status = KX_ENOTFOUND;
-		answers[i].message = kx_strf("no video \"%s\" is indexed",
-					     resolved->queries[i].id != NULL ? resolved->queries[i].id : "");
+		set_missing(resolved, i, &answers[i]);
 		answers[i].next = kx_strdup("");
 		whole = answers[i].message != NULL && answers[i].next != NULL;
 	}

@@ -19,11 +19,11 @@ struct kx_resolved {
 typedef kx_status kx_resolve_ask(void *ctx, const struct kx_query_request *request, uint64_t deadline_us,
 				 struct kx_answer *ret, struct kx_error *error);
 
-/* SIMILAR or SIMILAR_BATCH. Asks once for all the videos that are named, if any. The queries want `skip` hits more, have no
- * cursor, and leave out the video itself. A single one whose video nobody has becomes a refusal; KX_ETIMEDOUT when a shard
- * that may have it did not answer. */
-kx_status kx_resolve(const struct kx_query_request *request, uint32_t skip, kx_resolve_ask *ask, void *ctx,
-		     uint64_t deadline_us, struct kx_resolved *ret, struct kx_error *error) KX_MUST_CHECK;
+/* SIMILAR or SIMILAR_BATCH. Asks once for all the videos that are named, if any. The queries
+ * leave out the video itself; what they become is the same for every page, so that cursors fit. A single one whose video nobody has becomes a refusal; KX_ETIMEDOUT when a shard
+ * that may have it did not answer. Of a batch there may be nothing left to send (batch_count 0). */
+kx_status kx_resolve(const struct kx_query_request *request, kx_resolve_ask *ask, void *ctx, uint64_t deadline_us,
+		     struct kx_resolved *ret, struct kx_error *error) KX_MUST_CHECK;
 /* Puts "not found" into the places of a batch's reply whose video nobody had. */
 kx_status kx_resolved_restore(struct kx_resolved *resolved, struct kx_query_reply *reply,
 			      struct kx_error *error) KX_MUST_CHECK;

@@ -15,6 +15,7 @@
 #include "common/base/clock.h"
 #include "common/base/str.h"
 #include "common/base/thread.h"
+#include "common/record/cursor.h"
 #include "gateway/backend/fanout.h"
 
 #define LONG_MS 20000u
@@ -61,13 +62,28 @@ static bool is_left_out(const struct kx_similar_query *query, const char *id)
 	return false;
 }
 
+/* Behind the page before, as its cursor says. */
+static bool is_behind(const struct kx_similar_query *query, double score, const char *id)
+{
+	struct kx_cursor cursor = {0};
+	struct kx_error error = {0};
+
+	if (query->cursor == NULL || query->cursor[0] == '\0')
+		return true;
+	if (kx_cursor_decode(query->cursor, kx_similar_query_fingerprint(query), &cursor, &error) != KX_OK)
+		fail_msg("%s", error.message);
+	bool behind = kx_hit_order(cursor.score, cursor.video_id, 0, score, id, 0) < 0;
+	kx_cursor_done(&cursor);
+	return behind;
+}
+
 static struct kx_similar_answer similar(struct fake *fake, const struct kx_similar_query *query)
 {
 	struct kx_similar_answer answer = {.hits = calloc(4, sizeof(struct kx_similar_hit)), .recall = 1, .exact = true};
 
 	atomic_store(&fake->saw_vectors, query->vector_count > 0);
 	for (unsigned i = 0; i < fake->count && answer.hit_count < query->k; i++)
-		if (!is_left_out(query, fake->ids[i]))
+		if (!is_left_out(query, fake->ids[i]) && is_behind(query, fake->scores[i], fake->ids[i]))
 			answer.hits[answer.hit_count++] = (struct kx_similar_hit){
 				.video_id = (char *)(uintptr_t)fake->ids[i], .score = fake->scores[i], .duration_us = 1};
 	answer.work.rows = fake->count;
@@ -310,9 +326,6 @@ static void test_pages_over_shards(void **state)
 		assert_int_equal(cursor[0] == '\0', i == 2);
 		kx_answer_done(&answer);
 	}
-	request.similar.cursor = (char *)(uintptr_t)"nonsense";
-	struct kx_answer answer;
-	assert_int_equal(ask_within(fanout, &request, LONG_MS, &answer, NULL), KX_EINVAL);
 	free(cursor);
 	end(fanout, fakes, 2);
 }
@@ -340,6 +353,11 @@ static void test_asks_by_the_vectors_of_an_id(void **state)
 	assert_int_equal(answer.reply->answers[0].status, KX_ENOTFOUND);
 	assert_string_equal(answer.reply->answers[1].hits[0].video_id, "a");
 	assert_string_equal(answer.reply->answers[2].hits[0].video_id, "q");
+	kx_answer_done(&answer);
+	request.batch_count = 1; /* nothing is left to be asked */
+	answer = ask(fanout, &request, LONG_MS);
+	assert_int_equal(answer.reply->answer_count, 1);
+	assert_int_equal(answer.reply->answers[0].status, KX_ENOTFOUND);
 	kx_answer_done(&answer);
 	end(fanout, fakes, 2);
 }
@@ -520,9 +538,17 @@ static void test_a_query_that_is_refused(void **state)
 
 	(void)state;
 	struct kx_answer answer = ask(fanout, &request, LONG_MS);
-	assert_int_equal(answer.reply->status, KX_EINVAL);
+	expect_hits(&answer, "a");
+	assert_int_equal(answer.answered, 1);
+	assert_int_equal(answer.failures[0].status, KX_EINVAL);
 	kx_answer_done(&answer);
 	end(fanout, fakes, 2);
+	struct fake both[2] = {{.excuse = KX_EINVAL}, {.excuse = KX_EINVAL}};
+	fanout = fan_of(both, 2);
+	answer = ask(fanout, &request, LONG_MS);
+	assert_int_equal(answer.reply->status, KX_EINVAL);
+	kx_answer_done(&answer);
+	end(fanout, both, 2);
 }
 
 struct asking {

@@ -67,7 +67,9 @@ static kx_status answer(void *ctx, const struct kx_query_request *request, uint6
 	ret->reply->message = kx_strdup("");
 	if (request->kind == KX_QUERY_SIMILAR) {
 		answer_one(&request->similar, &ret->reply->similar);
-		free(KX_STEAL(ret->reply->similar.message));
+		free(ret->reply->message);
+		ret->reply->message = KX_STEAL(ret->reply->similar.message);
+		ret->reply->status = ret->reply->similar.status;
 		return KX_OK;
 	}
 	ret->reply->answers = calloc(request->batch_count + 1, sizeof(*ret->reply->answers));

@@ -66,15 +66,15 @@ static const struct kind *kind_of(unsigned code)
 	return &kinds[10];
 }
 
-/* "offset 17" in the words of the filter's parser. */
+/* "filter, character 17: ..." in the words of the filter's parser, which counts from 1. */
 static void write_offset(struct kx_json *json, const char *detail)
 {
-	static const char word[] = "offset ";
-	const char *at = strstr(detail, word);
+	static const char words[] = "filter, character ";
+	const char *at = strstr(detail, words);
+	unsigned long character = at != NULL ? strtoul(at + strlen(words), NULL, 10) : 0;
 
-	if (at == NULL || at[strlen(word)] < '0' || at[strlen(word)] > '9')
-		return;
-	kx_json_integer(json, "offset", strtoul(at + strlen(word), NULL, 10));
+	if (character > 0)
+		kx_json_integer(json, "offset", character - 1);
 }
 
 kx_status kx_problem_write(unsigned code, const char *detail, struct kx_buf *out)

@@ -252,7 +252,7 @@ static void test_problems(void **state)
 	assert_int_equal(kx_problem_write(404, "no \"x\"", &out), KX_OK);
 	assert_string_equal((char *)out.data, "{\"type\":\"urn:kinodex:problem:not-found\",\"title\":\"There is no such thing "
 					      "here\",\"status\":404,\"detail\":\"no \\\"x\\\"\"}");
-	assert_int_equal(kx_problem_write(400, "filter, offset 17: a value is missing", &out), KX_OK);
+	assert_int_equal(kx_problem_write(400, "filter, character 18: a value is missing", &out), KX_OK);
 	assert_non_null(strstr((char *)out.data, "\"offset\":17}"));
 	kx_buf_done(&out);
 	for (int status = KX_EPERM; status < 0; status++)

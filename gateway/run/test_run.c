@@ -184,7 +184,7 @@ static kx_status ask(void *ctx, const struct kx_query_request *request, uint64_t
 	}
 	if (request->kind == KX_QUERY_SIMILAR && strcmp(request->similar.filter, "bad") == 0) {
 		reply->status = KX_EINVAL;
-		(void)!kx_str_set(&reply->message, "filter, offset 3: what is that?");
+		(void)!kx_str_set(&reply->message, "filter, character 4: what is that?");
 	} else if (request->kind == KX_QUERY_SIMILAR) {
 		reply->similar.hits = calloc(1, sizeof(struct kx_similar_hit));
 		reply->similar.hits[0].video_id = kx_strdup("hit");

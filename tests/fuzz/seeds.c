@@ -28,7 +28,7 @@ static const struct {
 	const char *name, *text;
 } http[] = {
 	{"similar", "\7{\"id\": \"a/\\u00e9\", \"k\": 3, \"moments\": true, \"weights\": {\"visual\": 1, \"audio\": 0.5}, "
-		    "\"filter\": \"duration<3\", \"min_score\": -0.5, \"cursor\": \"hits:10\", \"group\": \"source\", "
+		    "\"filter\": \"duration<3\", \"min_score\": -0.5, \"cursor\": \"c\", \"group\": \"source\", "
 		    "\"diversity\": 0.5, \"not_ids\": [\"x\"], \"level\": \"moments\", \"recall\": 0.9, \"explain\": true}"},
 	{"search", "\1{\"vectors\": [{\"modality\": \"visual\", \"space\": \"s\", \"values\": [1, -0.5e-3]}, "
 		   "{\"modality\": \"audio\", \"space\": \"t\", \"f32\": \"AACAPwAAAMA=\"}], \"k\": 2}"},
