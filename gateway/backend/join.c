@@ -56,6 +56,8 @@ void kx_join_stats(struct kx_join *join, struct kx_join_stats *ret)
 {
 	pthread_mutex_lock(&join->lock);
 	*ret = join->stats;
+	for (const struct asker *at = join->first; at != NULL; at = at->next)
+		ret->waiting++;
 	pthread_mutex_unlock(&join->lock);
 }
 

@@ -28,6 +28,7 @@ kx_status kx_join_answer(struct kx_join *join, const struct kx_query_request *re
 struct kx_join_stats {
 	uint64_t batches; /* of more than one */
 	uint64_t joined;  /* queries in them */
+	unsigned waiting; /* now */
 };
 void kx_join_stats(struct kx_join *join, struct kx_join_stats *ret); /* thread-safe */
 

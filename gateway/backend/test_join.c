@@ -115,6 +115,17 @@ static void wait_singles(struct shard *shard, unsigned singles)
 	pthread_mutex_unlock(&shard->lock);
 }
 
+static void wait_waiting(struct kx_join *join, unsigned waiting)
+{
+	uint64_t begun = kx_clock_mono_us();
+	struct kx_join_stats stats;
+
+	do {
+		kx_join_stats(join, &stats);
+		assert_true(kx_clock_mono_us() - begun < LONG_MS * 1000u);
+	} while (stats.waiting != waiting);
+}
+
 static void open_gate(struct shard *shard)
 {
 	pthread_mutex_lock(&shard->lock);
@@ -177,9 +188,13 @@ static void run_behind_one(kx_status fails, struct asking *asking, struct shard 
 		assert_int_equal(pthread_create(&threads[i], NULL, ask, &asking[i]), 0);
 		wait_singles(shard, 1);
 	}
-	for (unsigned i = 0; i < ASKERS; i++)
+	unsigned left = 0;
+	for (unsigned i = 0; i < ASKERS; i++) {
 		if (asking[i].ms != LONG_MS)
 			pthread_join(threads[i], NULL);
+		left += asking[i].ms == LONG_MS;
+	}
+	wait_waiting(join, left - 1);
 	open_gate(shard);
 	for (unsigned i = 0; i < ASKERS; i++)
 		if (asking[i].ms == LONG_MS)
@@ -196,7 +211,9 @@ static void test_those_behind_go_together(void **state)
 	run_behind_one(KX_OK, asking, &shard);
 	for (unsigned i = 0; i < ASKERS; i++)
 		check(&asking[i]);
-	assert_true(shard.singles >= 1 && shard.batches >= 1 && shard.largest >= 2);
+	assert_int_equal(shard.singles, 1);
+	assert_int_equal(shard.batches, 1);
+	assert_int_equal(shard.largest, ASKERS - 1);
 }
 
 static void test_one_whose_time_is_over_leaves(void **state)
@@ -227,7 +244,7 @@ static void test_a_batch_that_fails_fails_for_all(void **state)
 		if (asking[i].status == KX_OK)
 			check(&asking[i]);
 	}
-	assert_true(failed >= 2);
+	assert_int_equal(failed, ASKERS - 1);
 }
 
 static void test_a_shard_that_knows_no_batches(void **state)

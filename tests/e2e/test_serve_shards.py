@@ -44,6 +44,13 @@ class Shards(Case):
         process.stdin.close()
         process.stdout.close()
 
+    @staticmethod
+    def stop(process):
+        """It does nothing any more once this returns."""
+        process.send_signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{process.pid}/stat")
+        wait_for("it stands", lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+
     def test_together_they_say_what_one_store_says(self):
         (_, a), (_, b) = self.host("a"), self.host("b")
         with serving(self, data=self.folder / "all") as one, serving(self, shards=f"{a},{b}") as many:
@@ -84,7 +91,7 @@ class Shards(Case):
         with serving(self, "--timeout", "500", shards=f"{a},{b}") as server:
             path = f"/v1/similar?id={NAMES[0]}"  # NAMES[0] is a's
             self.assertFalse(server.get(path).json()["partial"])
-            stopped.send_signal(signal.SIGSTOP)
+            self.stop(stopped)
             answer = wait_for("a partial answer", lambda: self.partial(server, path))
             self.assertEqual(answer["shards"]["failed"][0]["shard"], b)
             self.assertTrue({hit["id"] for hit in answer["hits"]} <= set(NAMES[::2]))
@@ -128,7 +135,7 @@ class Shards(Case):
         with serving(self, "--hedge", "30", shards=f"{a}|{replica},{b}") as server:
             path = f"/v1/similar?id={NAMES[0]}"
             wanted = server.get(path).json()
-            stopped.send_signal(signal.SIGSTOP)
+            self.stop(stopped)
             for _ in range(5):
                 begun = time.monotonic()
                 self.assertEqual(server.get(path).json(), wanted)
