@@ -14,26 +14,35 @@
 #define DEFAULT_VISUAL 0.6
 #define DEFAULT_AUDIO 0.4
 
+/* Behind the quote that ends the text which begins at i; len when none does. */
+static size_t skip_text(const char *text, size_t i, size_t len)
+{
+	while (i < len) {
+		const char *quote = memchr(text + i, '"', len - i);
+		size_t end = quote != NULL ? (size_t)(quote - text) : len;
+		const char *escape = memchr(text + i, '\\', end - i);
+
+		if (escape == NULL)
+			return end < len ? end + 1 : len;
+		i = (size_t)(escape - text) + 2;
+	}
+	return len;
+}
+
 /* Brackets in brackets, without building anything: a parser that recurses must not be led deep. */
 static bool is_too_deep(const char *text, size_t len)
 {
 	unsigned depth = 0;
-	bool quoted = false;
 
-	for (size_t i = 0; i < len; i++) {
-		char c = text[i];
+	for (size_t i = 0; i < len;) {
+		char c = text[i++];
 
-		if (quoted) {
-			i += c == '\\';
-			quoted = c != '"';
-		} else if (c == '"') {
-			quoted = true;
-		} else if (c == '[' || c == '{') {
-			if (++depth > KX_JSON_DEPTH_MAX)
-				return true;
-		} else if (c == ']' || c == '}') {
+		if (c == '"')
+			i = skip_text(text, i, len);
+		else if ((c == '[' || c == '{') && ++depth > KX_JSON_DEPTH_MAX)
+			return true;
+		else if (c == ']' || c == '}')
 			depth -= depth > 0;
-		}
 	}
 	return false;
 }

@@ -342,6 +342,11 @@ static int by_time(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static double ms(uint64_t us)
+{
+	return (double)us / 1e3;
+}
+
 static void report(const struct load *load, const struct client *clients)
 {
 	uint64_t *all = calloc((size_t)load->threads * TIMES_MAX, sizeof(*all));
@@ -355,16 +360,17 @@ static void report(const struct load *load, const struct client *clients)
 		to_us = clients[i].to_us > to_us ? clients[i].to_us : to_us;
 	}
 	qsort(all, count, sizeof(*all), by_time);
+	size_t median = count / 2, late = count * 99 / 100;
 	printf("{\"requests\": %zu, \"queries_s\": %.1f, \"p50_ms\": %.4f, \"p99_ms\": %.4f, \"max_ms\": %.4f}\n", count,
-	       (double)count * load->batch / ((double)(to_us - from_us) / 1e6), (double)all[count / 2] / 1e3,
-	       (double)all[count * 99 / 100] / 1e3, (double)all[count - 1] / 1e3);
+	       (double)count * load->batch / ((double)(to_us - from_us) / 1e6), ms(all[median]), ms(all[late]),
+	       ms(all[count - 1]));
 	free(all);
 }
 
 static int load_up(struct load *load)
 {
-	struct client *clients = calloc(load->threads, sizeof(*clients));
-	pthread_t *threads = calloc(load->threads, sizeof(*threads));
+	struct client *clients = calloc(load->threads + 1, sizeof(*clients));
+	pthread_t *threads = calloc(load->threads + 1, sizeof(*threads));
 
 	make_requests(load);
 	for (unsigned i = 0; i < load->threads; i++) {
@@ -427,6 +433,10 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	static struct load load;
+	if (strtoul(argv[5], NULL, 10) < 1) {
+		fprintf(stderr, "kx_bench_serve: at least one thread\n");
+		return 2;
+	}
 	load = (struct load){.at = argv[2],
 			     .dim = (uint32_t)strtoul(argv[3], NULL, 10),
 			     .batch = (uint32_t)strtoul(argv[4], NULL, 10),

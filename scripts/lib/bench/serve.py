@@ -1,6 +1,7 @@
-"""scripts/bench serve: queries a second and their times in the process, over ZeroMQ and over HTTP, one and 100 a request."""
+"""scripts/bench serve: queries a second, their times and CPU time: in the process, over ZeroMQ, over HTTP, one and 100 a request."""
 import contextlib
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -23,50 +24,67 @@ def add_arguments(parser):
 
 @contextlib.contextmanager
 def _running(command, first_word):
-    """A process that says so when it is ready; its first line."""
+    """A process that says so when it is ready: its number and its first line."""
     process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
         if not line.startswith(first_word):
             sys.exit(f"error: {command[0]} {command[1]} does not start")
-        yield line
+        yield process.pid, line
     finally:
         process.terminate()
         process.stdin.close()
         process.wait()
 
 
-def _ask(args, way, at, batch, clients):
+def _cpu_s(pid):
+    words = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _ask(args, way, at, servers, batch, clients):
+    """What the asking program says, and the CPU time of a query in all processes. Three requests a client are not counted
+    and the store is read in the process: both are little beside seconds of asking."""
+    before = sum(map(_cpu_s, servers))
     run = measure.run([args.program, way, at, args.dim, batch, clients, args.seconds])
-    return json.loads(run.out)
+    said = json.loads(run.out)
+    cpu = run.cpu_s + sum(map(_cpu_s, servers)) - before
+    return {**said, "cpu_us": cpu * 1e6 / (said["requests"] * batch)}
+
+
+def _turns(args, ways, batch, clients):
+    """Medians by way; the ways take turns."""
+    runs = {way: [] for way in ways}
+    for _ in range(args.runs):
+        for way, (at, servers) in ways.items():
+            runs[way].append(_ask(args, way.partition("-")[0], at, servers, batch, clients))
+    return {way: {key: statistics.median(run[key] for run in runs[way]) for key in ("queries_s", "p50_ms", "p99_ms", "cpu_us")}
+            for way in ways}
 
 
 def _measure(args, folder, videos):
-    """Medians by way, batch and clients; the ways take turns."""
-    # A folder of data has a file that says so, which `serve` looks for; the store alone is what the maker makes.
     store = folder / f"store-{videos}"
     measure.run([args.program, "make", store, videos, args.dim])
-    (store / "FORMAT").write_text("kinodex data 1\n")
+    (store / "FORMAT").write_text("kinodex data 1\n")  # what makes a folder with a store a data directory
     endpoint = f"ipc://{folder}/shard-{videos}"
-    serve = [args.kinodex, "serve", "--data", store, "--listen", "127.0.0.1:0", "--bundles", args.bundles]
-    behind = [args.kinodex, "serve", "--shards", endpoint, "--listen", "127.0.0.1:0", "--bundles", args.bundles]
+    serve = [args.kinodex, "serve", "--listen", "127.0.0.1:0", "--bundles", args.bundles]
     found = {}
-    with _running([args.program, "host", store, endpoint], "ready"), _running(serve, "http://") as line, \
-            _running(behind, "http://") as line_behind:
-        at = {"inprocess": store, "zeromq": endpoint, "http": line.split()[0].removeprefix("http://"),
-              "http-zeromq": line_behind.split()[0].removeprefix("http://")}
+    with _running([args.program, "host", store, endpoint], "ready") as (host, _), \
+            _running([*serve, "--data", store], "http://") as (alone, line), \
+            _running([*serve, "--shards", endpoint], "http://") as (before, line_before):
+        ways = {"inprocess": (store, []), "zeromq": (endpoint, [host]), "http": (_address(line), [alone]),
+                "http-zeromq": (_address(line_before), [before, host])}
         for batch in args.batch:
             for clients in args.clients:
-                runs = {way: [] for way in at}
-                for _ in range(args.runs):
-                    for way in at:
-                        runs[way].append(_ask(args, way.partition("-")[0], at[way], batch, clients))
-                for way in at:
-                    found[way, batch, clients] = {key: statistics.median(run[key] for run in runs[way])
-                                                  for key in ("queries_s", "p50_ms", "p99_ms")}
-                print(f"  {videos} videos, batch {batch}, {clients} clients: "
-                      + ", ".join(f"{way} {found[way, batch, clients]['queries_s']:.0f}/s" for way in at), flush=True)
+                for way, one in _turns(args, ways, batch, clients).items():
+                    found[way, batch, clients] = one
+                    print(f"  {videos} videos, batch {batch}, {clients} clients, {way}: {one['queries_s']:.0f}/s, "
+                          f"{one['cpu_us']:.0f} us of CPU", flush=True)
     return found
+
+
+def _address(line):
+    return line.split()[0].removeprefix("http://")
 
 
 def main(args):
@@ -78,8 +96,8 @@ def main(args):
             found = _measure(args, pathlib.Path(folder), videos)
             for (way, batch, clients), one in found.items():
                 rows.append({"videos": videos, "way": way, "batch": batch, "clients": clients, **one})
-    report.table(["way", "videos", "batch", "clients", "queries/s", "p50 ms", "p99 ms"],
+    report.table(["way", "videos", "batch", "clients", "queries/s", "p50 ms", "p99 ms", "CPU us/query"],
                  [[row["way"], row["videos"], row["batch"], row["clients"], f"{row['queries_s']:.0f}", row["p50_ms"],
-                   row["p99_ms"]] for row in rows])
+                   row["p99_ms"], f"{row['cpu_us']:.1f}"] for row in rows])
     out.write(dim=args.dim, seconds=args.seconds, runs=args.runs, rows=rows)
     return 0
