@@ -349,7 +349,7 @@ static double ms(uint64_t us)
 
 static void report(const struct load *load, const struct client *clients)
 {
-	uint64_t *all = calloc((size_t)load->threads * TIMES_MAX, sizeof(*all));
+	uint64_t *all = calloc((size_t)load->threads * TIMES_MAX + 1, sizeof(*all));
 	uint64_t from_us = UINT64_MAX, to_us = 0;
 	size_t count = 0;
 
