@@ -323,6 +323,19 @@ static const struct lane_metric lane_metrics[] = {
 	{"kinodex_shard_up", "Whether the endpoint is asked.", "gauge"},
 };
 
+/* A path may hold what ends a label's value. */
+static void escape_label(const char *text, char *out, size_t out_len)
+{
+	size_t len = 0;
+
+	for (; *text != '\0' && len + 3 < out_len; text++) {
+		if (*text == '"' || *text == '\\' || *text == '\n')
+			out[len++] = '\\';
+		out[len++] = (char)(*text == '\n' ? 'n' : *text);
+	}
+	out[len] = '\0';
+}
+
 static kx_status lane_metric(const struct kx_fanout *fanout, size_t which, struct kx_buf *out)
 {
 	const struct lane_metric *metric = &lane_metrics[which];
@@ -333,14 +346,16 @@ static kx_status lane_metric(const struct kx_fanout *fanout, size_t which, struc
 		for (unsigned copy = 0; copy < fanout->shards[i].copies && status == KX_OK; copy++) {
 			struct kx_lane *lane = fanout->shards[i].lanes[copy];
 			struct kx_lane_stats stats;
+			char endpoint[512];
 
+			escape_label(kx_lane_endpoint(lane), endpoint, sizeof(endpoint));
 			kx_lane_stats(lane, &stats);
 			double values[] = {(double)stats.asked, (double)stats.answered,
 					   (double)stats.late,  (double)stats.lost,
 					   (double)stats.took_us / 1e6, (double)kx_lane_p95_us(lane) / 1e6,
 					   stats.up};
-			status = kx_buf_printf(out, "%s{shard=\"%u\",endpoint=\"%s\"} %.9g\n", metric->name, i,
-					       kx_lane_endpoint(lane), values[which]);
+			status = kx_buf_printf(out, "%s{shard=\"%u\",endpoint=\"%s\"} %.9g\n", metric->name, i, endpoint,
+					       values[which]);
 		}
 	}
 	return status;

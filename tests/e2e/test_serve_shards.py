@@ -1,5 +1,6 @@
 """One gateway over several shards, real processes: together they say what one store says; one that is stopped, killed or
 slow costs only its own part, and nothing where it has a replica."""
+import concurrent.futures
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import kit
 from kit import Case, catalogue, samples, wait_for
-from serving import quote, serving
+from serving import Server, quote, serving
 
 HOST = Path(os.environ.get("KINODEX_HOST", kit.PROGRAM.parent.parent / "tests/bench/kx_bench_serve"))
 NAMES = ("v_SoccerJuggling_g23_c01.avi", "v_SoccerJuggling_g24_c01.avi", "SOX5yA1l24A.mp4", "bikes.mp4", "WUzgd7C1pWA.mp4",
@@ -129,6 +130,21 @@ class Shards(Case):
             reply = wait_for("it is seen", lambda: next((r for r in [server.get("/v1/status")] if r.status == 503), None))
             self.assertEqual(reply.headers["Retry-After"], "1")
             self.assertEqual(server.get("/healthz").status, 200)
+
+    def test_stopping_waits_for_no_shard(self):
+        stopped, a = self.host("a")
+        server = Server(self, "--timeout", "60000", shards=a)
+        self.assertEqual(server.get("/v1/status").status, 200)
+        self.stop(stopped)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(server.get, "/v1/status", connection=server.connect())
+            wait_for("it is asked", lambda: server.metric("kinodex_http_in_flight") >= 1)
+            begun = time.monotonic()
+            result = server.stop()
+            took = time.monotonic() - begun
+            self.assertEqual(asked.result().status, 503)
+        self.assertEqual(result.status, kit.DONE, str(result))
+        self.assertLess(took, 4)  # of which 1.5 s are given to what may still end well; the rest is the machine's
 
     def test_a_replica_answers_for_one_that_is_stopped(self):
         (stopped, a), (_, replica), (_, b) = self.host("a"), self.host("a"), self.host("b")
