@@ -7,7 +7,7 @@
  *   kx_bench_serve zeromq ENDPOINT DIM BATCH THREADS SECONDS
  *   kx_bench_serve http HOST:PORT DIM BATCH THREADS SECONDS      a connection a thread, which stays open
  *
- * The last three print a line of JSON: queries a second, and the times of requests. BATCH 1 is a single query, more are
+ * The last three print a line of JSON: queries a second, the times of requests, and CPU time of this process. BATCH 1 is a single query, more are
  * one request with so many. */
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -347,7 +347,7 @@ static double ms(uint64_t us)
 	return (double)us / 1e3;
 }
 
-static void report(const struct load *load, const struct client *clients)
+static void report(const struct load *load, const struct client *clients, uint64_t cpu_us)
 {
 	uint64_t *all = calloc((size_t)load->threads * TIMES_MAX + 1, sizeof(*all));
 	uint64_t from_us = UINT64_MAX, to_us = 0;
@@ -361,9 +361,10 @@ static void report(const struct load *load, const struct client *clients)
 	}
 	qsort(all, count, sizeof(*all), by_time);
 	size_t median = count / 2, late = count * 99 / 100;
-	printf("{\"requests\": %zu, \"queries_s\": %.1f, \"p50_ms\": %.4f, \"p99_ms\": %.4f, \"max_ms\": %.4f}\n", count,
+	printf("{\"requests\": %zu, \"queries_s\": %.1f, \"p50_ms\": %.4f, \"p99_ms\": %.4f, \"max_ms\": %.4f, "
+	       "\"cpu_s\": %.4f}\n", count,
 	       (double)count * load->batch / ((double)(to_us - from_us) / 1e6), ms(all[median]), ms(all[late]),
-	       ms(all[count - 1]));
+	       ms(all[count - 1]), (double)cpu_us / 1e6);
 	free(all);
 }
 
@@ -373,6 +374,7 @@ static int load_up(struct load *load)
 	pthread_t *threads = calloc(load->threads + 1, sizeof(*threads));
 
 	make_requests(load);
+	uint64_t cpu_us = kx_clock_cpu_us();
 	for (unsigned i = 0; i < load->threads; i++) {
 		clients[i] = (struct client){.load = load, .fd = -1, .times_us = calloc(TIMES_MAX, sizeof(uint64_t))};
 		if (ask == ask_http) {
@@ -383,7 +385,7 @@ static int load_up(struct load *load)
 	}
 	for (unsigned i = 0; i < load->threads; i++)
 		pthread_join(threads[i], NULL);
-	report(load, clients);
+	report(load, clients, kx_clock_cpu_us() - cpu_us);
 	for (unsigned i = 0; i < load->threads; i++) {
 		if (clients[i].fd >= 0)
 			close(clients[i].fd);

@@ -43,12 +43,12 @@ def _cpu_s(pid):
 
 
 def _ask(args, way, at, servers, batch, clients):
-    """What the asking program says, and the CPU time of a query in all processes. Three requests a client are not counted
-    and the store is read in the process: both are little beside seconds of asking."""
+    """What the asking program says, and the CPU time of a query in all processes, with that of a client's first three
+    requests, which are not counted."""
     before = sum(map(_cpu_s, servers))
     run = measure.run([args.program, way, at, args.dim, batch, clients, args.seconds])
     said = json.loads(run.out)
-    cpu = run.cpu_s + sum(map(_cpu_s, servers)) - before
+    cpu = said["cpu_s"] + sum(map(_cpu_s, servers)) - before
     return {**said, "cpu_us": cpu * 1e6 / (said["requests"] * batch)}
 
 
