@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cli/classes.h"
 #include "cli/data.h"
 #include "cli/engine.h"
 #include "cli/png.h"
@@ -36,7 +37,7 @@ struct kx_served {
 	pthread_rwlock_t lock;
 	struct kx_shard *shard;   /* the lock's; NULL with --shards, and until there is a store */
 	struct stamp stamp;       /* of when the shard was opened; the looker's */
-	struct kx_bundle *bundles[2];
+	struct kx_cli_classes classes; /* names, for filters and answers */
 	pthread_mutex_t prober_lock;
 	char *program, *scratch;
 	struct kx_prober *prober; /* from the first thumbnail on */
@@ -58,7 +59,10 @@ static bool is_same(const struct stamp *a, const struct stamp *b)
 
 static kx_status read_store(struct kx_served *served, struct kx_error *error)
 {
-	struct kx_shard_options options = {.data_dir = served->data->dir, .read_only = true};
+	struct kx_shard_options options = {.data_dir = served->data->dir,
+					   .read_only = true,
+					   .classes = served->classes.names,
+					   .class_count = served->classes.count};
 	struct kx_shard *shard = NULL;
 	struct stamp stamp = stamp_of(served->data);
 	kx_status status = kx_shard_start(&options, &shard, error);
@@ -83,17 +87,6 @@ void kx_served_look(struct kx_served *served)
 		return;
 	if (read_store(served, &error) != KX_OK)
 		kx_log(KX_LOG_WARN, "the store can't be read again: %s", error.message);
-}
-
-/* A name that a label could not be found for is no reason not to serve. */
-static void open_bundles(struct kx_served *served, const struct kx_config *config)
-{
-	static const char *const keys[] = {"visual", "audio"};
-	for (size_t i = 0; i < KX_ARRAY_LEN(keys); i++) {
-		struct kx_error error = {0};
-		if (kx_engine_bundle(config, kx_config_text(config, keys[i]), &served->bundles[i], &error) != KX_OK)
-			kx_log(KX_LOG_WARN, "classes go without names: %s", error.message);
-	}
 }
 
 static kx_status open_data(struct kx_served *served, const struct kx_config *config, struct kx_error *error)
@@ -125,15 +118,12 @@ static kx_status open_all(struct kx_served *served, const struct kx_config *conf
 	kx_status status = kx_wire_new(&served->wire, error);
 	if (status != KX_OK)
 		return status;
+	kx_cli_classes_open(config, &served->classes);
 	served->program = kx_engine_program();
 	if (served->program == NULL)
 		return kx_error_nomem(error);
 	status = shards != NULL ? open_shards(served, shards, hedge_ms, error) : open_data(served, config, error);
-	if (status == KX_OK)
-		status = kx_join_new(kx_fanout_ask, served->fanout, LANES, &served->join, error);
-	if (status == KX_OK)
-		open_bundles(served, config);
-	return status;
+	return status == KX_OK ? kx_join_new(kx_fanout_ask, served->fanout, LANES, &served->join, error) : status;
 }
 
 kx_status kx_served_open(const struct kx_config *config, struct kx_served **ret, struct kx_error *error)
@@ -160,8 +150,7 @@ void kx_served_free(struct kx_served *served)
 	kx_fanout_free(served->fanout);
 	kx_wire_free(served->wire);
 	kx_shard_stop(served->shard);
-	for (size_t i = 0; i < KX_ARRAY_LEN(served->bundles); i++)
-		kx_bundle_free(served->bundles[i]);
+	kx_cli_classes_done(&served->classes);
 	if (served->scratch != NULL)
 		(void)!kx_fs_remove_tree(served->scratch, NULL);
 	kx_data_free(served->data);
@@ -226,13 +215,13 @@ static kx_status metrics(void *ctx, struct kx_buf *out)
 
 static const char *classifier(void *ctx, enum kx_modality modality)
 {
-	const struct kx_bundle *bundle = ((struct kx_served *)ctx)->bundles[modality == KX_AUDIO];
+	const struct kx_bundle *bundle = ((struct kx_served *)ctx)->classes.opened[modality == KX_AUDIO];
 	return bundle != NULL ? bundle->name : NULL;
 }
 
 static const char *label(void *ctx, enum kx_modality modality, uint32_t class_id)
 {
-	const struct kx_bundle *bundle = ((struct kx_served *)ctx)->bundles[modality == KX_AUDIO];
+	const struct kx_bundle *bundle = ((struct kx_served *)ctx)->classes.opened[modality == KX_AUDIO];
 	return bundle != NULL && class_id < bundle->class_count ? bundle->labels[class_id] : NULL;
 }
 

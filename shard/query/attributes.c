@@ -40,7 +40,10 @@ struct user_attribute {
 struct kx_attributes {
 	struct user_attribute *users; /* [KX_ATTRIBUTES_SEEN_MAX] */
 	uint32_t user_count;
-	struct kx_class_names classes[MODALITIES];
+	struct labels {
+		uint32_t count;
+		char **labels;
+	} classes[MODALITIES];
 };
 
 kx_status kx_attributes_new(struct kx_attributes **ret)
@@ -58,6 +61,14 @@ kx_status kx_attributes_new(struct kx_attributes **ret)
 	return KX_OK;
 }
 
+static void labels_done(struct labels *labels)
+{
+	for (uint32_t i = 0; i < labels->count; i++)
+		free(labels->labels[i]);
+	free(labels->labels);
+	*labels = (struct labels){0};
+}
+
 void kx_attributes_free(struct kx_attributes *attributes)
 {
 	if (!attributes)
@@ -65,12 +76,28 @@ void kx_attributes_free(struct kx_attributes *attributes)
 	for (uint32_t i = 0; i < attributes->user_count; i++)
 		free(attributes->users[i].name);
 	free(attributes->users);
+	for (int m = 0; m < MODALITIES; m++)
+		labels_done(&attributes->classes[m]);
 	free(attributes);
 }
 
-void kx_attributes_set_classes(struct kx_attributes *attributes, const struct kx_class_names *names)
+kx_status kx_attributes_set_classes(struct kx_attributes *attributes, const struct kx_class_names *names)
 {
-	attributes->classes[names->modality - KX_VISUAL] = *names;
+	struct labels *to = &attributes->classes[names->modality - KX_VISUAL], copy = {0};
+
+	copy.labels = calloc(names->count + 1u, sizeof(char *));
+	if (!copy.labels)
+		return KX_ENOMEM;
+	for (; copy.count < names->count; copy.count++) {
+		copy.labels[copy.count] = kx_strdup(names->labels[copy.count]);
+		if (!copy.labels[copy.count]) {
+			labels_done(&copy);
+			return KX_ENOMEM;
+		}
+	}
+	labels_done(to);
+	*to = copy;
+	return KX_OK;
 }
 
 uint32_t kx_attributes_find(const struct kx_attributes *attributes, const char *name)
@@ -170,7 +197,7 @@ size_t kx_attributes_classes(const struct kx_attributes *attributes, const char 
 	size_t count = 0;
 
 	for (int m = 0; m < MODALITIES; m++) {
-		const struct kx_class_names *names = &attributes->classes[m];
+		const struct labels *names = &attributes->classes[m];
 
 		for (uint32_t id = 0; id < names->count && count < max; id++)
 			if (strcasecmp(names->labels[id], label) == 0)
@@ -202,7 +229,7 @@ const char *kx_attributes_nearest_class(const struct kx_attributes *attributes, 
 	if (strlen(label) > KX_ATTRIBUTE_NAME_MAX) /* edit distance is quadratic */
 		return NULL;
 	for (int m = 0; m < MODALITIES; m++) {
-		const struct kx_class_names *names = &attributes->classes[m];
+		const struct labels *names = &attributes->classes[m];
 
 		for (uint32_t id = 0; id < names->count; id++) {
 			const char *candidate = names->labels[id];

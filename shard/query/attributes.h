@@ -34,7 +34,7 @@ enum kx_builtin {
 
 struct kx_attributes;
 
-/* The labels of the classes that one network tells apart: [count], borrowed, and outliving the registry. */
+/* The labels of the classes that one network tells apart: [count]; borrowed for the call. */
 struct kx_class_names {
 	enum kx_modality modality;
 	uint32_t count;
@@ -43,8 +43,8 @@ struct kx_class_names {
 
 kx_status kx_attributes_new(struct kx_attributes **ret) KX_MUST_CHECK;
 void kx_attributes_free(struct kx_attributes *attributes); /* NULL is nothing */
-/* Replaces the names of the modality. */
-void kx_attributes_set_classes(struct kx_attributes *attributes, const struct kx_class_names *names);
+/* Copies the names in the place of those that the modality had. KX_ENOMEM. */
+kx_status kx_attributes_set_classes(struct kx_attributes *attributes, const struct kx_class_names *names) KX_MUST_CHECK;
 
 /* Finds or adds one of a catalogue's; the type counts for a new one. KX_ATTRIBUTE_NONE: no room, or a name that a
  * built-in has. KX_ENOMEM. */

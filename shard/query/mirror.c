@@ -255,11 +255,14 @@ kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struc
 	return kx_store_each_video(store, load_one, mirror, error);
 }
 
-void kx_mirror_set_classes(struct kx_mirror *mirror, const struct kx_class_names *names)
+kx_status kx_mirror_set_classes(struct kx_mirror *mirror, const struct kx_class_names *names)
 {
+	kx_status status;
+
 	pthread_rwlock_wrlock(&mirror->lock);
-	kx_attributes_set_classes(mirror->columns->attributes, names);
+	status = kx_attributes_set_classes(mirror->columns->attributes, names);
 	pthread_rwlock_unlock(&mirror->lock);
+	return status;
 }
 
 kx_status kx_mirror_declare(struct kx_mirror *mirror, const char *name, enum kx_attribute_type type)

@@ -21,8 +21,8 @@ kx_status kx_mirror_put(struct kx_mirror *mirror, const struct kx_video_record *
 	KX_MUST_CHECK;
 void kx_mirror_remove(struct kx_mirror *mirror, const char *id);
 
-/* Names of classes for filters; borrowed for the mirror's life. Without them classes are named by number. */
-void kx_mirror_set_classes(struct kx_mirror *mirror, const struct kx_class_names *names);
+/* Names of classes for filters, which are copied. Without them classes are named by number. KX_ENOMEM. */
+kx_status kx_mirror_set_classes(struct kx_mirror *mirror, const struct kx_class_names *names) KX_MUST_CHECK;
 /* Fixes the type of a catalogue's attribute before videos are put. KX_ENOMEM. */
 kx_status kx_mirror_declare(struct kx_mirror *mirror, const char *name, enum kx_attribute_type type) KX_MUST_CHECK;
 /* Fills the reply's attributes. KX_ENOMEM. */

@@ -102,6 +102,11 @@ static kx_status align_hits(const struct kx_query_context *context, const struct
 	return status;
 }
 
+static bool asks_about_duplicates(const struct kx_similar_query *query)
+{
+	return query->group == KX_GROUP_DUPLICATES || (query->filter && strstr(query->filter, "duplicate_of"));
+}
+
 static kx_status search(const struct kx_query_context *context, const struct kx_similar_query *query,
 			struct kx_subject *subject, struct kx_similar_answer *answer, struct kx_error *error)
 {
@@ -111,8 +116,12 @@ static kx_status search(const struct kx_query_context *context, const struct kx_
 				      .exclude = subject->record ? query->video_id : NULL,
 				      .query = query,
 				      .now_s = (double)kx_clock_wall_ms() / 1e3};
-	kx_status status;
+	kx_status status = KX_OK;
 
+	if (context->duplicates && asks_about_duplicates(query))
+		status = kx_duplicates_file_refresh(context->duplicates, context->mirror, error);
+	if (status)
+		return status;
 	if (query->level == KX_LEVEL_MOMENTS)
 		return kx_query_moments(context, &ask, answer, error);
 	status = kx_mirror_search(context->mirror, &ask, answer, error);

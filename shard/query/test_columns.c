@@ -74,7 +74,7 @@ static int set_up(void **state)
 	struct kx_columns *columns = NULL;
 
 	assert_int_equal(kx_columns_new(&columns), KX_OK);
-	kx_attributes_set_classes(columns->attributes, &(struct kx_class_names){KX_VISUAL, 4, class_names});
+	assert_int_equal(kx_attributes_set_classes(columns->attributes, &(struct kx_class_names){KX_VISUAL, 4, class_names}), KX_OK);
 	for (uint32_t row = 0; row < ROWS; row++) {
 		struct made made;
 

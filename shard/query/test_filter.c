@@ -23,8 +23,8 @@ static int set_up(void **state)
 	uint32_t number;
 
 	assert_int_equal(kx_attributes_new(&attributes), KX_OK);
-	kx_attributes_set_classes(attributes, &(struct kx_class_names){KX_VISUAL, 4, visual_labels});
-	kx_attributes_set_classes(attributes, &(struct kx_class_names){KX_AUDIO, 2, audio_labels});
+	assert_int_equal(kx_attributes_set_classes(attributes, &(struct kx_class_names){KX_VISUAL, 4, visual_labels}), KX_OK);
+	assert_int_equal(kx_attributes_set_classes(attributes, &(struct kx_class_names){KX_AUDIO, 2, audio_labels}), KX_OK);
 	assert_int_equal(kx_attributes_declare(attributes, "season", KX_ATTRIBUTE_NUMBER, &number), KX_OK);
 	assert_int_equal(kx_attributes_declare(attributes, "league", KX_ATTRIBUTE_TEXT, &number), KX_OK);
 	assert_int_equal(kx_attributes_declare(attributes, "live", KX_ATTRIBUTE_BOOL, &number), KX_OK);

@@ -316,6 +316,10 @@ static void *read_on(void *arg)
 		KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
 
 		request.similar.with_moments = i % 8 == 0;
+		request.similar.filter = i % 3 ? (char *)(i % 2 ? "duration>=0 and not id:x" : "class:#3 or has:visual") : NULL;
+		request.similar.group = i % 5 ? KX_GROUP_NONE : KX_GROUP_SOURCE;
+		request.similar.diversity = i % 7 ? 0.0 : 0.5;
+		request.similar.explain = true;
 		if (kx_query_answer(&fixture->context, &request, &reply, NULL) || reply->status)
 			return fixture;
 	}

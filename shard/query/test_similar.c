@@ -72,7 +72,7 @@ static int set_up(void **state)
 	fixture->folder = kx_kit_folder();
 	fixture->store = kx_kit_open(fixture->folder);
 	assert_int_equal(kx_mirror_new(&fixture->mirror), KX_OK);
-	kx_mirror_set_classes(fixture->mirror, &(struct kx_class_names){KX_VISUAL, 4, class_names});
+	assert_int_equal(kx_mirror_set_classes(fixture->mirror, &(struct kx_class_names){KX_VISUAL, 4, class_names}), KX_OK);
 	for (uint32_t i = 0; i < CLIPS; i++) {
 		add_clip(fixture->store, i);
 		put_clip(fixture, i);

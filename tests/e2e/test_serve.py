@@ -102,6 +102,20 @@ class Serve(Case):
             if other.status == 200:  # nothing is of that space
                 self.assertEqual(other.json()["hits"], [])
 
+    def test_filters(self):
+        with self.serving() as server:
+            ask = lambda text: server.get(f"/v1/similar?id={NAMES[0]}&filter={quote(text)}&explain=true")
+            hits = ask("duration<9 and not has:audio").json()["hits"]
+            self.assertEqual([hit["id"] for hit in hits], [NAMES[1]])
+            self.assertTrue(all(clause["clause"] for clause in hits[0]["filter"]))
+            named = server.get(f"/v1/classify?id={NAMES[1]}&top=1").json()["video"][0]["classes"][0]["label"]
+            self.assertIn(NAMES[1], [hit["id"] for hit in ask(f'class:"{named}"').json()["hits"]])
+            reply = ask("duration<<5")
+            self.is_problem(reply, 400, "filter")
+            self.assertEqual(reply.json()["offset"], 9)
+            names = {row["name"] for row in server.get("/v1/schema").json()["attributes"]}
+            self.assertLessEqual({"duration", "title"}, names)
+
     def test_classes_as_the_command_says(self):
         said = self.run_kinodex("classify", NAMES[2], "--data", self.store, "--top", "3", "--json").json()
         with self.serving() as server:
