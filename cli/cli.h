@@ -32,12 +32,13 @@ enum kx_command_bit {
 	KX_CMD_FRAMES = 1u << 12,
 	KX_CMD_REPLAY = 1u << 13,
 	KX_CMD_DUPLICATES = 1u << 14,
+	KX_CMD_SERVE = 1u << 16,
 };
 
 /* Commands that start decoders. */
 #define KX_CMDS_DECODE \
 	(KX_CMD_INDEX | KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_WORKER | KX_CMD_DEAD | KX_CMD_COORDINATOR | \
-	 KX_CMD_REPLAY | KX_CMD_PROBE | KX_CMD_FRAMES)
+	 KX_CMD_REPLAY | KX_CMD_PROBE | KX_CMD_FRAMES | KX_CMD_SERVE)
 
 struct kx_command {
 	const char *name;
@@ -74,5 +75,6 @@ int kx_cmd_bundle(const struct kx_config *config);
 int kx_cmd_coordinator(const struct kx_config *config);
 int kx_cmd_worker(const struct kx_config *config);
 int kx_cmd_shard(const struct kx_config *config);
+int kx_cmd_serve(const struct kx_config *config);
 
 #endif

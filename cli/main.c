@@ -69,6 +69,11 @@ static const struct kx_command commands[] = {
 	{"worker", KX_CMD_WORKER, "", "a worker alone, over Kafka (--brokers), until it is stopped", "",
 	 kx_cmd_worker},
 	{"shard", KX_CMD_SHARD, "", "a shard alone, over Kafka (--brokers), until it is stopped", "", kx_cmd_shard},
+	{"serve", KX_CMD_SERVE, "", "JSON over HTTP, from the data directory or from shards, until it is stopped",
+	 "GET /openapi.yaml describes the API, docs/client.md shows a client. Beside a process that writes to the directory, "
+	 "that one is asked; otherwise its store is opened to read, and again when somebody has written to it. With --shards "
+	 "every query goes to all of them; an answer in which one is missing says so. Nobody is asked who they are.",
+	 kx_cmd_serve},
 };
 
 static void on_signal(int number)

@@ -14,6 +14,7 @@ pkg_check_modules(crypto REQUIRED IMPORTED_TARGET libcrypto)
 pkg_check_modules(seccomp REQUIRED IMPORTED_TARGET libseccomp)
 pkg_check_modules(curl REQUIRED IMPORTED_TARGET libcurl)
 pkg_check_modules(expat REQUIRED IMPORTED_TARGET expat)
+pkg_check_modules(microhttpd REQUIRED IMPORTED_TARGET libmicrohttpd)
 pkg_check_modules(cmocka REQUIRED IMPORTED_TARGET cmocka)
 find_library(KX_ROCKSDB rocksdb REQUIRED) # Debian ships no pkg-config file for it
 find_program(PROTOC_C protoc-c REQUIRED)

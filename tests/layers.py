@@ -25,6 +25,7 @@ INSIDE = {
     "coordinator": [["source", "core", "ledger"], ["run"]],
     "worker": [["media", "model"], ["pipeline"], ["run"]],
     "shard": [["store", "ann"], ["query"], ["run"]],
+    "gateway": [["http", "json", "backend"], ["run"]],
 }
 
 # Outside libraries: what their headers start with, and the only folders that may know them.
@@ -44,7 +45,8 @@ OUTSIDE = {
     "curl/": ["common/fetch"],
     "expat": ["common/fetch"],
     "zlib.h": ["cli"],
-    "jansson": ["coordinator/source", "worker/model", "gateway", "cli"],
+    "jansson": ["coordinator/source", "worker/model", "gateway/json", "cli"],
+    "microhttpd.h": ["gateway/http"],
 }
 GENERATED = ("proto/", ["common/record"])
 

@@ -1,5 +1,5 @@
 /* Writes the seeds of tests/fuzz/corpus that are no media files: a packed sample of every record, and manifests. The
- * other targets play out a scene from any bytes, and need none.
+ * other targets but that of the gateway (http) play out a scene from any bytes, and need none.
  *
  *   fuzz_seeds CORPUS
  */
@@ -23,6 +23,25 @@ static const char csv[] =
 	"a,films/a.mp4,,\"A \"\"b\"\", c\",x;y,61500,1,3,en\r\n"
 	"\xc3\xa9,,file:///films/b%20c.mp4,\"two\nlines\",,,,four,\n"
 	"\nc,/c.mp4,,,; ;z,12.5,,,\n";
+
+/* Of the gateway: the first byte says what the rest is. */
+static const struct {
+	const char *name, *text;
+} http[] = {
+	{"similar", "\7{\"id\": \"a/\\u00e9\", \"k\": 3, \"moments\": true, \"weights\": {\"visual\": 1, \"audio\": 0.5}, "
+		    "\"filter\": \"duration<3\", \"min_score\": -0.5, \"cursor\": \"c\", \"group\": \"source\", "
+		    "\"diversity\": 0.5, \"not_ids\": [\"x\"], \"level\": \"moments\", \"recall\": 0.9, \"explain\": true}"},
+	{"search", "\1{\"vectors\": [{\"modality\": \"visual\", \"space\": \"s\", \"values\": [1, -0.5e-3]}, "
+		   "{\"modality\": \"audio\", \"space\": \"t\", \"f32\": \"AACAPwAAAMA=\"}], \"k\": 2}"},
+	{"batch", "\1{\"queries\": [{\"id\": \"a\"}, {\"k\": 3, \"vectors\": [{\"modality\": \"audio\", \"space\": \"t\", "
+		  "\"values\": [1]}]}]}"},
+	{"videos", "\2{\"ids\": [\"a\", \"b\"]}"},
+	{"target", "\3http://h:1/v1/videos/a%2Fb%20%C3%A9/media?id=x+y&k=3&moments=true&visual=1&not_ids=a,b&explain&recall=0.5"},
+	{"range", "\4\144bytes=2-40"},
+	{"range-last", "\4\144bytes=-7"},
+	{"base64", "\5AACAPwAAAMA="},
+	{"text", "\6a\"\\\b\x1f\x7f\xc3\xa9\xff\xf0\x9f\x8e\xac"},
+};
 
 static void put(const char *corpus, const char *target, const char *name, const void *bytes, size_t len)
 {
@@ -69,5 +88,7 @@ int main(int argc, char **argv)
 	put(argv[1], "manifest", "csv", csv, sizeof(csv) - 1);
 	for (size_t i = 0; i < KX_ARRAY_LEN(filters); i++)
 		put(argv[1], "filter", (char[]){'f', (char)('0' + i), '\0'}, filters[i], strlen(filters[i]));
+	for (size_t i = 0; i < KX_ARRAY_LEN(http); i++)
+		put(argv[1], "http", http[i].name, http[i].text, strlen(http[i].text));
 	return 0;
 }

@@ -1,4 +1,4 @@
-"""python -m bench decode|index|overhead|memory|retrieval|fetch [OPTIONS]; scripts/bench calls it."""
+"""python -m bench decode|index|overhead|memory|retrieval|fetch|serve [OPTIONS]; scripts/bench calls it."""
 import argparse
 import importlib
 import pathlib
@@ -6,7 +6,7 @@ import sys
 
 from . import kinodex, report
 
-BENCHMARKS = ("decode", "index", "overhead", "memory", "retrieval", "fetch")
+BENCHMARKS = ("decode", "index", "overhead", "memory", "retrieval", "fetch", "serve")
 
 
 def main():

@@ -1,0 +1,255 @@
+#include "gateway/backend/call.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/thread.h"
+
+#define NEVER UINT64_MAX
+#define HEDGE_MIN_US 1000u
+
+struct call;
+
+/* One question to one copy of a shard. */
+struct attempt {
+	struct kx_lane_waiter waiter; /* first, so that one is the other's address */
+	struct call *call;
+	unsigned shard;
+	bool asked;
+};
+
+/* The fan-out's lock guards what a lane's thread may change: reply, failed, fails. */
+struct side {
+	struct attempt attempts[KX_FANOUT_COPIES_MAX];
+	unsigned tried;               /* copies: asked, or found down */
+	unsigned asked;
+	unsigned failed;              /* of those asked: replied that they can't */
+	uint64_t hedge_at_us;
+	struct kx_query_reply *reply; /* that counts */
+	unsigned winner;
+	struct kx_query_reply *excuse; /* the last that failed */
+	bool over;                    /* no copy is left */
+};
+
+struct call {
+	struct kx_fanout *fanout;
+	struct kx_call_wait wait;
+	struct kx_packed *const *packed;
+	uint64_t deadline_us;
+	struct side sides[]; /* [shard_count] */
+};
+
+/* A shard that stops or has no memory is no answer: a replica may well have one. */
+static bool is_excuse(kx_status status)
+{
+	return status == KX_ECANCELED || status == KX_ENOMEM || status == KX_EIO || status == KX_EBUSY ||
+	       status == KX_EFULL || status == KX_EAGAIN;
+}
+
+static void answered(struct kx_lane_waiter *waiter, struct kx_query_reply *reply)
+{
+	struct attempt *attempt = (struct attempt *)waiter;
+	struct kx_fanout *fanout = attempt->call->fanout;
+	struct side *side = &attempt->call->sides[attempt->shard];
+
+	pthread_mutex_lock(&fanout->lock);
+	if (is_excuse(reply->status)) {
+		kx_query_reply_free(side->excuse);
+		side->excuse = KX_STEAL(reply);
+		side->failed++;
+	} else if (side->reply == NULL) {
+		side->reply = KX_STEAL(reply);
+		side->winner = (unsigned)(attempt - side->attempts);
+	}
+	pthread_cond_signal(&attempt->call->wait.changed);
+	pthread_mutex_unlock(&fanout->lock);
+	kx_query_reply_free(reply);
+}
+
+/* How long to wait for a copy before the next is asked too: the shard's usual time, which is its faster copy's. */
+static uint64_t hedge_after_us(const struct kx_fanout *fanout, const struct kx_fanout_shard *shard)
+{
+	uint64_t least = 0;
+
+	for (unsigned i = 0; i < shard->copies; i++) {
+		uint64_t p95_us = kx_lane_p95_us(shard->lanes[i]);
+
+		if (p95_us != 0 && (least == 0 || p95_us < least))
+			least = p95_us;
+	}
+	if (least == 0)
+		return fanout->hedge_us;
+	return least < HEDGE_MIN_US ? HEDGE_MIN_US : least;
+}
+
+/* Asks the next copy that is up. Without the lock: a lane's is never taken under it. */
+static void ask_next(struct call *call, unsigned index)
+{
+	struct kx_fanout_shard *shard = &call->fanout->shards[index];
+	struct side *side = &call->sides[index];
+
+	while (side->tried < shard->copies) {
+		unsigned copy = side->tried++;
+		struct attempt *attempt = &side->attempts[copy];
+
+		if (!kx_lane_up(shard->lanes[copy]))
+			continue;
+		*attempt = (struct attempt){.waiter.answered = answered, .call = call, .shard = index};
+		if (kx_lane_ask(shard->lanes[copy], call->packed[index], call->deadline_us, &attempt->waiter) != KX_OK)
+			continue;
+		attempt->asked = true;
+		if (side->asked++ > 0)
+			atomic_fetch_add(&call->fanout->hedged, 1);
+		side->hedge_at_us = side->tried < shard->copies
+					    ? kx_clock_mono_us() + hedge_after_us(call->fanout, shard)
+					    : NEVER;
+		return;
+	}
+	side->hedge_at_us = NEVER;
+	side->over = true; /* unless one that was asked still answers */
+}
+
+/* Under the lock. A shard whose next copy is to be asked now, or shard_count; *ret_until_us: when to look again. */
+static unsigned due(const struct call *call, bool *ret_waiting, uint64_t *ret_until_us)
+{
+	uint64_t now = kx_clock_mono_us();
+
+	*ret_waiting = false;
+	*ret_until_us = call->deadline_us;
+	for (unsigned i = 0; i < call->fanout->shard_count; i++) {
+		const struct side *side = &call->sides[i];
+		bool failed = side->failed == side->asked;
+
+		if (call->packed[i] == NULL || side->reply != NULL || (side->over && failed))
+			continue;
+		*ret_waiting = true;
+		if (!side->over && (failed || now >= side->hedge_at_us))
+			return i;
+		if (side->hedge_at_us < *ret_until_us)
+			*ret_until_us = side->hedge_at_us;
+	}
+	return call->fanout->shard_count;
+}
+
+static void wait_until(struct call *call, uint64_t until_us)
+{
+	struct timespec until = {.tv_sec = (time_t)(until_us / 1000000u), .tv_nsec = (long)(until_us % 1000000u) * 1000};
+
+	(void)pthread_cond_timedwait(&call->wait.changed, &call->fanout->lock, &until);
+}
+
+static void enter(struct call *call)
+{
+	struct kx_call_wait *wait = &call->wait;
+
+	wait->next = call->fanout->waits;
+	wait->at = &call->fanout->waits;
+	if (wait->next != NULL)
+		wait->next->at = &wait->next;
+	call->fanout->waits = wait;
+}
+
+static void leave(struct call *call)
+{
+	*call->wait.at = call->wait.next;
+	if (call->wait.next != NULL)
+		call->wait.next->at = call->wait.at;
+}
+
+void kx_call_cancel_all(struct kx_fanout *fanout)
+{
+	pthread_mutex_lock(&fanout->lock);
+	fanout->cancelled = true;
+	for (struct kx_call_wait *wait = fanout->waits; wait != NULL; wait = wait->next)
+		pthread_cond_signal(&wait->changed);
+	pthread_mutex_unlock(&fanout->lock);
+}
+
+static void run(struct call *call)
+{
+	struct kx_fanout *fanout = call->fanout;
+	bool waiting = true;
+
+	pthread_mutex_lock(&fanout->lock);
+	enter(call);
+	while (waiting && !fanout->cancelled && kx_clock_mono_us() < call->deadline_us) {
+		uint64_t until_us;
+		unsigned index = due(call, &waiting, &until_us);
+
+		if (index < fanout->shard_count) {
+			pthread_mutex_unlock(&fanout->lock);
+			ask_next(call, index);
+			pthread_mutex_lock(&fanout->lock);
+		} else if (waiting) {
+			wait_until(call, until_us);
+		}
+	}
+	leave(call);
+	pthread_mutex_unlock(&fanout->lock);
+	for (unsigned i = 0; i < fanout->shard_count; i++)
+		for (unsigned copy = 0; copy < fanout->shards[i].copies; copy++)
+			if (call->sides[i].attempts[copy].asked)
+				kx_lane_forget(fanout->shards[i].lanes[copy], &call->sides[i].attempts[copy].waiter);
+}
+
+static void conclude(struct call *call, unsigned index, bool cancelled, struct kx_call_result *result)
+{
+	const struct kx_fanout_shard *shard = &call->fanout->shards[index];
+	struct side *side = &call->sides[index];
+	unsigned last = side->tried > 0 ? side->tried - 1 : 0;
+
+	result->endpoint = kx_lane_endpoint(shard->lanes[side->reply != NULL ? side->winner : last]);
+	result->reply = KX_STEAL(side->reply);
+	if (result->reply != NULL) {
+		result->status = KX_OK;
+		if (side->winner > 0)
+			atomic_fetch_add(&call->fanout->hedges_won, 1);
+	} else if (side->excuse != NULL) {
+		result->status = side->excuse->status;
+		snprintf(result->message, sizeof(result->message), "%s", side->excuse->message);
+	} else if (side->asked == 0) {
+		result->status = cancelled ? KX_ECANCELED : KX_EBUSY;
+		snprintf(result->message, sizeof(result->message), "%s",
+			 cancelled ? "stopping" : "it is down, or too much waits for it");
+	} else {
+		result->status = cancelled ? KX_ECANCELED : KX_ETIMEDOUT;
+		snprintf(result->message, sizeof(result->message), "%s", cancelled ? "stopping" : "no answer in time");
+	}
+	kx_query_reply_free(side->excuse);
+}
+
+static void give_up(struct kx_fanout *fanout, struct kx_call_result *results)
+{
+	for (unsigned i = 0; i < fanout->shard_count; i++) {
+		results[i].status = KX_ENOMEM;
+		strcpy(results[i].message, "out of memory");
+		results[i].endpoint = kx_lane_endpoint(fanout->shards[i].lanes[0]);
+	}
+}
+
+void kx_call(struct kx_fanout *fanout, struct kx_packed *const *packed, uint64_t deadline_us,
+	     struct kx_call_result *results)
+{
+	struct call *call = calloc(1, sizeof(*call) + fanout->shard_count * sizeof(struct side));
+
+	memset(results, 0, fanout->shard_count * sizeof(*results));
+	if (call == NULL || kx_cond_init(&call->wait.changed) != KX_OK) {
+		free(call);
+		give_up(fanout, results);
+		return;
+	}
+	call->fanout = fanout;
+	call->packed = packed;
+	call->deadline_us = deadline_us;
+	run(call);
+	pthread_mutex_lock(&fanout->lock);
+	bool cancelled = fanout->cancelled;
+	pthread_mutex_unlock(&fanout->lock);
+	for (unsigned i = 0; i < fanout->shard_count; i++)
+		if (packed[i] != NULL)
+			conclude(call, i, cancelled, &results[i]);
+	pthread_cond_destroy(&call->wait.changed);
+	free(call);
+}

@@ -1,0 +1,47 @@
+/* One query to all shards, and waiting for their replies: replicas, hedging, the deadline. Layer: gateway/backend. */
+#ifndef KX_GATEWAY_BACKEND_CALL_H
+#define KX_GATEWAY_BACKEND_CALL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "gateway/backend/fanout.h"
+#include "gateway/backend/lane.h"
+
+struct kx_fanout_shard {
+	unsigned copies;
+	struct kx_lane *lanes[KX_FANOUT_COPIES_MAX];
+};
+
+/* A call that can be woken: by a reply, or because all are cancelled. */
+struct kx_call_wait {
+	struct kx_call_wait *next, **at;
+	pthread_cond_t changed;
+};
+
+struct kx_fanout {
+	unsigned shard_count;
+	struct kx_fanout_shard shards[KX_FANOUT_SHARDS_MAX];
+	uint64_t hedge_us;
+	pthread_mutex_t lock;
+	struct kx_call_wait *waits; /* of the calls that run */
+	bool cancelled;
+	atomic_ullong hedged, hedges_won;
+};
+
+/* What came of one shard: a reply, or why there is none. */
+struct kx_call_result {
+	struct kx_query_reply *reply; /* the caller frees */
+	kx_status status;
+	char message[256];
+	const char *endpoint; /* that was asked last */
+};
+
+/* Asks each shard i < shard_count for packed[i] (NULL: that one is left out) and fills results[i]. Blocks, at most until
+ * deadline_us. */
+void kx_call(struct kx_fanout *fanout, struct kx_packed *const *packed, uint64_t deadline_us,
+	     struct kx_call_result *results);
+/* Wakes and ends all calls, also those to come. */
+void kx_call_cancel_all(struct kx_fanout *fanout);
+
+#endif
