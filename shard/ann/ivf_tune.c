@@ -4,15 +4,15 @@
 #include <stdlib.h>
 
 #define K 10u
-#define FIRST 4.0f
-#define STEP 1.5f
+#define FIRST 0.15f
+#define STEP 1.16f
 #define ENOUGH 0.9995f
 
 /* Where nothing was measured. */
 static const struct kx_ivf_tuning guess = {
 	.count = 4,
 	.recall = {0.80f, 0.95f, 0.99f, 0.999f},
-	.effort = {32.0f, 96.0f, 256.0f, 1024.0f},
+	.effort = {0.35f, 0.6f, 1.0f, 2.0f},
 };
 
 void kx_ivf_set_tuning(struct kx_ivf *ivf, const struct kx_ivf_tuning *tuning)

@@ -574,7 +574,7 @@ static void test_estimate(void **state)
 	(void)state;
 	random_vector(world, query);
 	kx_ivf_rotate(&world->ivf->rotation, world->ivf->kernels, query, rotated);
-	kx_ivf_lut_make(rotated, 256, lut, &table);
+	kx_ivf_lut_make(rotated, 256, world->ivf->kernels, lut, &table);
 	for (uint32_t i = 0; i < 256; i++)
 		distance += (query[i] - cell->centroid[i]) * (query[i] - cell->centroid[i]);
 	for (uint32_t row = 0; row < world->rows; row++) {
