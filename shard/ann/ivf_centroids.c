@@ -232,7 +232,7 @@ kx_status kx_ivf_centroids_add(struct kx_ivf_centroids *centroids, const struct 
 		struct kx_ivf_order order = {0};
 
 		/* Regions are ordered by distance, whatever the metric. */
-		status = kx_ivf_order_start(&order, centroids, kernels, rotated, 0);
+		status = kx_ivf_order_start(&order, centroids, kernels, rotated, 1.0f, false);
 		region = status ? 0 : order.order[0];
 		kx_ivf_order_done(&order);
 		if (status)
@@ -256,6 +256,8 @@ void kx_ivf_centroids_remove(struct kx_ivf_centroids *centroids, uint32_t lane)
 
 #define FIRST_GIVE 10u
 #define QUERY_STEPS 127.0f
+#define SEEN_PART 8u  /* of all centroids, those that are looked at in any case */
+#define SEEN_MORE 20u /* and for each that is given */
 
 void kx_ivf_order_done(struct kx_ivf_order *order)
 {
@@ -265,6 +267,7 @@ void kx_ivf_order_done(struct kx_ivf_order *order)
 	free(order->numbers);
 	free(order->room);
 	free(order->groups);
+	free(order->above);
 	free(order->least);
 	free(order->order);
 	*order = (struct kx_ivf_order){0};
@@ -290,14 +293,14 @@ static kx_status order_reserve(struct kx_ivf_order *order, const struct kx_ivf_c
 	if (!enlarge(&order->keys, 0, lanes * sizeof(float)) || !enlarge(&order->products, 0, lanes * sizeof(float)) ||
 	    !enlarge(&order->numbers, 0, (lanes + KX_IVF_LANES) * sizeof(uint64_t)) ||
 	    !enlarge(&order->room, 0, (lanes + KX_IVF_LANES) * sizeof(uint64_t)) ||
-	    !enlarge(&order->groups, 0, groups * sizeof(uint32_t)) || !enlarge(&order->least, 0, groups * sizeof(float)) ||
-	    !enlarge(&order->order, 0, lanes * sizeof(uint32_t)))
+	    !enlarge(&order->groups, 0, groups * sizeof(uint32_t)) || !enlarge(&order->above, 0, groups * sizeof(float)) ||
+	    !enlarge(&order->least, 0, groups * sizeof(float)) || !enlarge(&order->order, 0, lanes * sizeof(uint32_t)))
 		return KX_ENOMEM;
 	order->capacity = groups;
 	return KX_OK;
 }
 
-static void quantize(struct kx_ivf_order *order, const float *rotated, uint32_t dim)
+static void quantize(struct kx_ivf_order *order, const float *rotated, uint32_t dim, float weight)
 {
 	float most = 0.0f, steps;
 	int32_t sum = 0;
@@ -311,13 +314,12 @@ static void quantize(struct kx_ivf_order *order, const float *rotated, uint32_t 
 		order->codes[i] = (int8_t)code;
 		sum += code;
 	}
-	order->query = (struct kx_ivf_eighth){order->codes, dim, ZERO * sum, most / QUERY_STEPS};
+	order->query = (struct kx_ivf_eighth){order->codes, dim, ZERO * sum, most / QUERY_STEPS, weight};
 }
 
-static uint32_t visit(struct kx_ivf_order *order, uint32_t region)
+static void visit(struct kx_ivf_order *order, uint32_t region)
 {
 	const struct kx_ivf_lanes *lanes = &order->centroids->lanes;
-	uint32_t seen = 0;
 
 	for (uint32_t group = order->centroids->first[region]; group != KX_IVF_NO_LANE; group = lanes->next[group]) {
 		struct kx_ivf_sixteen centroids = sixteen(lanes, group);
@@ -325,10 +327,16 @@ static uint32_t visit(struct kx_ivf_order *order, uint32_t region)
 
 		order->least[order->group_count] =
 			order->kernels->near(&centroids, &order->query, order->keys + at, order->products + at);
+		order->above[order->group_count] = -INFINITY;
 		order->groups[order->group_count++] = group;
-		seen += lanes->used[group];
+		order->seen += lanes->used[group];
 	}
-	return seen;
+}
+
+static void visit_until(struct kx_ivf_order *order, uint32_t enough)
+{
+	while (order->visited < order->regions && order->seen < enough)
+		visit(order, order->order[order->visited++]);
 }
 
 static void order_regions(struct kx_ivf_order *order)
@@ -351,24 +359,22 @@ static void order_regions(struct kx_ivf_order *order)
 }
 
 kx_status kx_ivf_order_start(struct kx_ivf_order *order, const struct kx_ivf_centroids *centroids,
-			     const struct kx_ivf_kernels *kernels, const float *rotated, uint32_t enough)
+			     const struct kx_ivf_kernels *kernels, const float *rotated, float weight, bool all)
 {
 	kx_status status = order_reserve(order, centroids);
-	uint32_t seen = 0;
 
 	if (status)
 		return status;
 	order->centroids = centroids;
 	order->kernels = kernels;
-	order->group_count = order->visited = order->regions = 0;
-	order->above = -INFINITY;
+	order->group_count = order->visited = order->regions = order->seen = order->given = 0;
 	order->give = FIRST_GIVE;
 	if (!centroids->region_count)
 		return KX_OK;
-	quantize(order, rotated, centroids->lanes.dim);
+	quantize(order, rotated, centroids->lanes.dim, weight);
 	order_regions(order);
-	while (order->visited < order->regions && seen < enough)
-		seen += visit(order, order->order[order->visited++]);
+	if (all)
+		visit_until(order, UINT32_MAX);
 	return KX_OK;
 }
 
@@ -425,14 +431,12 @@ static float next_bound(struct kx_ivf_order *order)
 uint32_t kx_ivf_order_next(struct kx_ivf_order *order)
 {
 	uint32_t count = 0;
-	float most = next_bound(order);
+	float most;
 
-	/* The regions near it are through: all the others. */
+	visit_until(order, order->centroids->count / SEEN_PART + SEEN_MORE * (order->given + order->give));
+	most = next_bound(order);
 	if (most == INFINITY && order->visited < order->regions) {
-		order->above = -INFINITY;
-		order->group_count = 0;
-		while (order->visited < order->regions)
-			(void)visit(order, order->order[order->visited++]);
+		visit_until(order, UINT32_MAX);
 		most = next_bound(order);
 	}
 	if (most == INFINITY)
@@ -443,11 +447,12 @@ uint32_t kx_ivf_order_next(struct kx_ivf_order *order)
 
 		if (order->least[i] > most)
 			continue;
-		count += order->kernels->pick(keys, order->above, most, group * KX_IVF_LANES, order->numbers + count);
+		count += order->kernels->pick(keys, order->above[i], most, group * KX_IVF_LANES, order->numbers + count);
+		order->above[i] = most;
 		order->least[i] = order->kernels->least_above(keys, most);
 	}
 	order->kernels->sort(order->numbers, count, order->room);
-	order->above = most;
+	order->given += count;
 	order->give *= 2;
 	return count;
 }

@@ -49,27 +49,29 @@ kx_status kx_ivf_centroids_add(struct kx_ivf_centroids *centroids, const struct 
 			       const float *rotated, float offset, uint32_t slot, uint32_t *ret_lane) KX_MUST_CHECK;
 void kx_ivf_centroids_remove(struct kx_ivf_centroids *centroids, uint32_t lane);
 
-/* Goes through centroids from near to far, in batches. Embedded; zeroed memory is valid; one query at a time. */
+/* Goes through centroids from near to far, in batches. Embedded; zeroed memory is valid; one query at a time. A batch is
+ * in order, and batches are, but for centroids of regions that were not looked into before. */
 struct kx_ivf_order {
 	const struct kx_ivf_centroids *centroids;
 	const struct kx_ivf_kernels *kernels;
 	struct kx_ivf_eighth query;
-	int8_t *codes;         /* [dim] */
-	float *keys, *products; /* [lanes] */
+	int8_t *codes;            /* [dim] */
+	float *keys, *products;   /* [lanes] */
 	uint64_t *numbers, *room; /* [lanes + 16] */
-	uint32_t *groups;      /* that were looked at */
-	float *least;          /* of each of those, the least key that was not given */
-	uint32_t group_count, dim, lanes, capacity;
-	uint32_t regions, visited; /* in order of nearness behind `order`; how many were looked into */
-	uint32_t *order;
-	float above;           /* what was given has keys up to this */
-	uint32_t give;         /* how many groups' worth comes next */
+	uint32_t *groups;         /* that were looked at; of each: */
+	float *above, *least;     /* what was given has keys up to this; the least key that was not */
+	uint32_t *order;          /* regions, nearest first */
+	uint32_t group_count, dim, capacity;
+	uint32_t regions, visited; /* how many there are, and were looked into */
+	uint32_t seen, given;      /* centroids */
+	uint32_t give;             /* how many groups' worth comes next */
 };
 
 void kx_ivf_order_done(struct kx_ivf_order *order);
-/* rotated: [dim]. enough: how many centroids are looked at first; UINT32_MAX: all. */
+/* rotated: [dim]. weight: of the offsets, in (0, 1]. all: regions are all looked into. */
 kx_status kx_ivf_order_start(struct kx_ivf_order *order, const struct kx_ivf_centroids *centroids,
-			     const struct kx_ivf_kernels *kernels, const float *rotated, uint32_t enough) KX_MUST_CHECK;
+			     const struct kx_ivf_kernels *kernels, const float *rotated, float weight, bool all)
+	KX_MUST_CHECK;
 /* The next ones, nearest first: their lanes are the low halves of order->numbers. 0: that was all. */
 uint32_t kx_ivf_order_next(struct kx_ivf_order *order);
 

@@ -122,12 +122,14 @@ const struct kx_ivf_view *kx_ivf_view_of(struct kx_ivf_views *views, const struc
 /* --- ivf_tune.c --- */
 
 float kx_ivf_effort(const struct kx_ivf *ivf, double recall);
+/* How many deviations an estimate may be off for that recall. */
+float kx_ivf_epsilon(float recall);
 
 /* --- ivf_search.c --- */
 
 /* As kx_ivf_search(), with the effort given: 0 is exact. */
 kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, float effort,
-			     struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
+			     float epsilon, struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
 			     struct kx_ivf_work *work, struct kx_error *error) KX_MUST_CHECK;
 
 #endif

@@ -37,7 +37,7 @@ struct kx_ivf_found {
 struct kx_ivf_sixteen {
 	const uint8_t *codes; /* [dim / 4][16][4], each 128 more than it means; 64-byte aligned */
 	const float *scale;   /* [16] */
-	const float *offset;  /* [16]: key = offset - product */
+	const float *offset;  /* [16]: key = weight * offset - product */
 };
 
 /* A query in 8 bits. */
@@ -46,6 +46,7 @@ struct kx_ivf_eighth {
 	uint32_t dim;        /* a multiple of KX_IVF_PADDING */
 	int32_t zero;        /* what the centroids' 128 more come to */
 	float scale;
+	float weight;        /* of offsets; more than 0, so that infinite ones stay so */
 };
 
 /* The order of floats as that of numbers. */

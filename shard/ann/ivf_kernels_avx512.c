@@ -208,7 +208,8 @@ TARGET static float near(const struct kx_ivf_sixteen *centroids, const struct kx
 	__m512i sums = _mm512_sub_epi32(multiply(centroids->codes, query), _mm512_set1_epi32(query->zero));
 	__m512 scale = _mm512_mul_ps(_mm512_set1_ps(query->scale), _mm512_loadu_ps(centroids->scale));
 	__m512 products = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sums));
-	__m512 keys = _mm512_sub_ps(_mm512_loadu_ps(centroids->offset), products);
+	__m512 offsets = _mm512_mul_ps(_mm512_set1_ps(query->weight), _mm512_loadu_ps(centroids->offset));
+	__m512 keys = _mm512_sub_ps(offsets, products);
 
 	_mm512_storeu_ps(ret_products, products);
 	_mm512_storeu_ps(ret_keys, keys);
@@ -258,7 +259,7 @@ TARGET static void sort(uint64_t *numbers, uint32_t count, uint64_t *room)
 		return;
 	}
 	for (uint32_t i = 0; i < registers; i++) {
-		__mmask8 mask = count - 8 * i >= 8 ? 0xff : (__mmask8)((1u << (count - 8 * i)) - 1);
+		__mmask8 mask = (__mmask8)(count - 8 * i >= 8 ? 0xffu : (1u << (count - 8 * i)) - 1);
 
 		eight[i] = _mm512_mask_loadu_epi64(_mm512_set1_epi64(-1), mask, numbers + 8 * (size_t)i);
 	}
@@ -281,7 +282,7 @@ TARGET static inline __m512 product(const uint8_t *halves, const float *v)
 
 TARGET static inline __m512 add_rest(__m512 sum, const uint8_t *halves, const float *v, uint32_t count)
 {
-	__mmask16 mask = count >= 16 ? 0xffff : (__mmask16)((1u << count) - 1);
+	__mmask16 mask = (__mmask16)(count >= 16 ? 0xffffu : (1u << count) - 1);
 	__m512 half = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, halves));
 
 	return _mm512_mask_add_ps(sum, mask, sum, _mm512_mul_ps(half, _mm512_maskz_loadu_ps(mask, v)));

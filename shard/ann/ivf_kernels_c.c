@@ -110,7 +110,7 @@ static float near(const struct kx_ivf_sixteen *centroids, const struct kx_ivf_ei
 	multiply(centroids, query, sums);
 	for (uint32_t i = 0; i < KX_IVF_LANES; i++) {
 		ret_products[i] = query->scale * centroids->scale[i] * (float)(sums[i] - query->zero);
-		ret_keys[i] = centroids->offset[i] - ret_products[i];
+		ret_keys[i] = query->weight * centroids->offset[i] - ret_products[i];
 		least = ret_keys[i] < least ? ret_keys[i] : least;
 	}
 	return least;

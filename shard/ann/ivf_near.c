@@ -4,11 +4,6 @@
 #include "common/learn/learn.h"
 #include "shard/ann/ivf_impl.h"
 
-static float offset_of(const struct kx_ivf *ivf, const struct kx_ivf_cell *cell)
-{
-	return ivf->recipe.metric == KX_METRIC_COSINE ? cell->norm2 / 2 : 0.0f;
-}
-
 /* What all centroids are put into lanes from. */
 struct placing {
 	float *rotated, *offsets;
@@ -41,7 +36,7 @@ static kx_status place_all(struct kx_ivf *ivf, struct placing *placing)
 		if (cell->id == KX_IVF_NO_CELL)
 			continue;
 		kx_ivf_rotate(&ivf->rotation, ivf->kernels, cell->centroid, placing->rotated + (size_t)count * padded);
-		placing->offsets[count] = offset_of(ivf, cell);
+		placing->offsets[count] = cell->norm2 / 2;
 		placing->slots[count++] = slot;
 	}
 	status = kx_ivf_centroids_build(&ivf->centroids, placing->rotated, placing->offsets, placing->slots, count, padded,
@@ -61,7 +56,7 @@ static kx_status place_new(struct kx_ivf *ivf)
 		if (cell->id == KX_IVF_NO_CELL || cell->lane != KX_IVF_NO_LANE)
 			continue;
 		kx_ivf_rotate(&ivf->rotation, ivf->kernels, cell->centroid, rotated);
-		status = kx_ivf_centroids_add(&ivf->centroids, ivf->kernels, rotated, offset_of(ivf, cell), slot,
+		status = kx_ivf_centroids_add(&ivf->centroids, ivf->kernels, rotated, cell->norm2 / 2, slot,
 					      &cell->lane);
 		if (status)
 			return status;
@@ -128,7 +123,7 @@ static size_t candidates(const struct kx_ivf *ivf, const float *vector, size_t n
 	uint32_t given;
 
 	kx_ivf_rotate(&ivf->rotation, ivf->kernels, vector, rotated);
-	if (kx_ivf_order_start(order, &ivf->centroids, ivf->kernels, rotated, UINT32_MAX))
+	if (kx_ivf_order_start(order, &ivf->centroids, ivf->kernels, rotated, 1.0f, true))
 		return 0;
 	while (count < n + MORE && (given = kx_ivf_order_next(order)) > 0) {
 		for (uint32_t i = 0; i < given && count < n + MORE; i++) {
@@ -137,17 +132,6 @@ static size_t candidates(const struct kx_ivf *ivf, const float *vector, size_t n
 			ret[count++] = far_of(ivf, &ivf->cells[slot], vector);
 		}
 	}
-	return count;
-}
-
-/* Where the order of lanes is not that of distances. */
-static size_t all_cells(const struct kx_ivf *ivf, const float *vector, struct far *ret)
-{
-	size_t count = 0;
-
-	for (uint32_t slot = 0; slot < ivf->slot_count; slot++)
-		if (ivf->cells[slot].id != KX_IVF_NO_CELL)
-			ret[count++] = far_of(ivf, &ivf->cells[slot], vector);
 	return count;
 }
 
@@ -161,8 +145,7 @@ size_t kx_ivf_nearest_cells(const struct kx_ivf *ivf, const float *vector, size_
 	if (!found || ivf->unplaced)
 		return 0;
 	n = n < ivf->cell_count ? n : ivf->cell_count;
-	count = ivf->recipe.metric == KX_METRIC_COSINE ? candidates(ivf, vector, n, &order, found)
-						       : all_cells(ivf, vector, found);
+	count = candidates(ivf, vector, n, &order, found);
 	kx_ivf_order_done(&order);
 	qsort(found, count, sizeof(*found), by_distance);
 	count = n < count ? n : count;

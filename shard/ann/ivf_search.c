@@ -5,10 +5,6 @@
 
 #include "common/base/fault.h"
 
-/* Deviations of an estimate below which one may be and is still looked at: epsilon_of(). */
-#define EPSILON_LEAST 0.9f
-#define EPSILON_MORE 1.4f     /* the harder it looks */
-#define EPSILON_MOST 3.5f
 #define CODE_DEVIATION 0.6f   /* sqrt(1 - a^2) for a = sqrt(2 / pi), the usual cosine of a vector and its signs */
 #define DIRECT_MATCHES 5000u  /* so few are compared one by one */
 #define LOAD_MAX ((size_t)1 << 30)
@@ -17,8 +13,11 @@
 #define LINE 64u              /* bytes that come from memory at once */
 #define PATIENCE 3u           /* cells not worth it one after another, after which no other is tried */
 #define PRODUCT_REACH 24.0f
-#define CENTROIDS_PART 0.55f
-#define CENTROIDS_LEAST 128u
+/* How much a centroid's own length counts when cells are ordered. All of it would order by distance; but a centroid that
+ * is near because it is short stands for vectors that point everywhere. Half of it needs 40 % fewer cells where those
+ * are many (text embeddings), and costs nothing where they are few. */
+#define NORM_WEIGHT 0.5f
+#define NO_WEIGHT 1e-30f
 #define CELLS_AHEAD 64u
 
 /* What a thread keeps between searches. */
@@ -138,6 +137,7 @@ struct search {
 	struct kx_ivf_lut lut;
 	float norm2;    /* of the query */
 	float effort;
+	float epsilon;  /* deviations of an estimate below which one may be and is still looked at */
 	float nearest;  /* the least key of a centroid: half its square less its product */
 	uint32_t passed; /* cells in a row that were not worth it */
 	uint32_t count; /* in the heap */
@@ -351,13 +351,6 @@ static float distance_to(const struct search *search, const struct kx_ivf_cell *
 	return distance2 > 0.0f ? sqrtf(distance2) : 0.0f;
 }
 
-static float epsilon_of(const struct search *search)
-{
-	float epsilon = EPSILON_LEAST + EPSILON_MORE * search->effort;
-
-	return epsilon < EPSILON_MOST ? epsilon : EPSILON_MOST;
-}
-
 static void scan(struct search *search, const struct visit *visit, const struct content *content, const uint32_t *masks)
 {
 	struct kx_ivf_scratch *scratch = search->scratch;
@@ -366,7 +359,7 @@ static void scan(struct search *search, const struct visit *visit, const struct 
 		.lut = scratch->lut,
 		.code_bytes = search->ivf->code_bytes,
 		.scale = search->lut.scale,
-		.offset = search->lut.offset + epsilon_of(search) * deviation,
+		.offset = search->lut.offset + search->epsilon * deviation,
 		.floor = least(search) - visit->product,
 		.next = visit->next ? visit->next->blocks : NULL,
 	};
@@ -451,14 +444,17 @@ static bool is_worth_by_product(const struct search *search, const struct visit 
 }
 
 /* By distance, how much farther a cell's centroid is than the nearest one, in squares of the distance of the worst that
- * is kept: the reach of the ball that holds the best grows and shrinks with the data around the query. */
+ * is kept: the reach of the ball that holds the best grows and shrinks with the data around the query. The more cells
+ * were looked into, the less: measured on clustered and on unclustered data, the fourth root of their number needs fewer
+ * cells for a recall than either test alone. */
 static bool is_worth_by_distance(struct search *search, const struct visit *visit)
 {
-	float key = visit->cell->norm2 / 2 - visit->product;
+	float key = NORM_WEIGHT * visit->cell->norm2 / 2 - visit->product;
 	float radius2 = search->norm2 + 1.0f - 2.0f * least(search);
+	float root = sqrtf(sqrtf((float)search->work.cells));
 
 	search->nearest = key < search->nearest ? key : search->nearest;
-	return key - search->nearest <= search->effort * (radius2 > 0.0f ? radius2 : 0.0f);
+	return (key - search->nearest) * root <= search->effort * (radius2 > 0.0f ? radius2 : 0.0f);
 }
 
 static bool is_worth(struct search *search, const struct visit *visit)
@@ -592,15 +588,6 @@ static kx_status look_into_all(struct search *search, uint32_t count, bool *ret_
 	return KX_OK;
 }
 
-/* Of all centroids, those that are looked at first: the more, the harder it looks. */
-static uint32_t centroids_first(const struct search *search)
-{
-	float part = search->effort * CENTROIDS_PART;
-
-	part = part < 1.0f ? part : 1.0f;
-	return (uint32_t)(part * (float)search->ivf->cell_count) + CENTROIDS_LEAST;
-}
-
 static kx_status search_cells(struct search *search)
 {
 	const struct kx_ivf *ivf = search->ivf;
@@ -618,7 +605,7 @@ static kx_status search_cells(struct search *search)
 	if (search->query->filter)
 		search->views = kx_ivf_filter_views(search->query->filter, ivf);
 	status = kx_ivf_order_start(&scratch->order, &ivf->centroids, ivf->kernels, scratch->rotated,
-				    centroids_first(search));
+				    search->ivf->recipe.metric == KX_METRIC_COSINE ? NORM_WEIGHT : NO_WEIGHT, false);
 	if (status)
 		return kx_error_nomem(search->error);
 	while (!status && !enough && (count = kx_ivf_order_next(&scratch->order)) > 0)
@@ -634,11 +621,11 @@ static int by_score(const void *a, const void *b)
 }
 
 kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, float effort,
-			     struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
+			     float epsilon, struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
 			     struct kx_ivf_work *work, struct kx_error *error)
 {
 	struct search search = {.ivf = ivf, .query = query, .scratch = scratch, .error = error,
-				.effort = effort};
+				.effort = effort, .epsilon = epsilon};
 	bool direct = effort <= 0.0f || (query->filter && !ivf->cold_count &&
 					 kx_ivf_filter_matches(query->filter) <= DIRECT_MATCHES);
 	kx_status status = KX_OK;
@@ -667,6 +654,6 @@ kx_status kx_ivf_search(const struct kx_ivf *ivf, const struct kx_ivf_query *que
 	if (!(query->recall > 0.0 && query->recall <= 1.0))
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "a recall of %g: more than 0 and at most 1 can be",
 				    query->recall);
-	return kx_ivf_search_with(ivf, query, query->recall < 1.0 ? kx_ivf_effort(ivf, query->recall) : 0.0f, scratch,
-				  ret, ret_count, work, error);
+	return kx_ivf_search_with(ivf, query, query->recall < 1.0 ? kx_ivf_effort(ivf, query->recall) : 0.0f,
+				  kx_ivf_epsilon((float)query->recall), scratch, ret, ret_count, work, error);
 }

@@ -150,7 +150,7 @@ static void check_near(const struct kx_ivf_kernels *kernels)
 	uint8_t *codes = random_bytes((size_t)dim * KX_IVF_LANES), *query = random_bytes(dim);
 	float *scale = random_floats(KX_IVF_LANES), *offset = random_floats(KX_IVF_LANES);
 	struct kx_ivf_sixteen centroids = {codes, scale, offset};
-	struct kx_ivf_eighth eighth = {(const int8_t *)query, dim, (int32_t)below(100000) - 50000, random_float()};
+	struct kx_ivf_eighth eighth = {(const int8_t *)query, dim, (int32_t)below(100000) - 50000, random_float(), 0.7f};
 	float want[2][KX_IVF_LANES], got[2][KX_IVF_LANES];
 
 	if (!below(4)) {
