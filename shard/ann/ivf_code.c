@@ -99,7 +99,7 @@ void kx_ivf_lut_make(const float *rotated, uint32_t padded, const struct kx_ivf_
 	kernels->lut(rotated, padded, step, lut);
 	ret->scale = 2.0f * reach / 255.0f;
 	ret->offset = -total;
-	ret->variance = ret->scale * ret->scale * (float)(padded / 4) / 12.0f;
+	ret->variance = ret->scale * ret->scale * (float)padded / 48.0f; /* of a step, evenly, for each four elements */
 }
 
 static uint8_t *block_at(const struct kx_ivf *ivf, const uint8_t *blocks, uint32_t slot)
