@@ -632,7 +632,7 @@ kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query
 
 	if (ivf->unplaced)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "cells were changed and not made ready");
-	if (!ivf->vectors && ivf->entry_count)
+	if (!ivf->vectors && (ivf->entry_count || ivf->cold_count))
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "the index has no vectors");
 	if (scratch_reserve(scratch, ivf, query->k))
 		return kx_error_nomem(error);

@@ -11,6 +11,7 @@
 #define ONE_LEVEL 64u   /* so many cells and fewer are found at once */
 #define ROUNDS 10u
 #define POINTS 1024u    /* compared at a time */
+#define POLISH 3u       /* rounds in one level after those in two */
 #define PART_SAMPLE 128u /* points a part that the first level looks at */
 
 /* Points that are to be parted. */
@@ -265,6 +266,22 @@ static kx_status second_level(struct levels *levels, float *centroids)
 	return KX_OK;
 }
 
+/* Borders between first-level parts are none of the data's: all centroids move once more, all points free to change. */
+static kx_status polish(struct points *points, uint32_t cells, float *centroids)
+{
+	KX_CLEANUP(kx_cleanup_free) uint32_t *of = malloc(points->n * sizeof(*of));
+	struct work work;
+
+	if (!of || work_init(&work, cells, points->dim))
+		return KX_ENOMEM;
+	for (uint32_t round = 0; round < POLISH; round++) {
+		assign(points, centroids, cells, &work, of);
+		move(points, cells, &work, of, centroids);
+	}
+	work_done(&work);
+	return KX_OK;
+}
+
 static kx_status train_levels(const struct points *points, uint32_t cells, float *centroids)
 {
 	struct levels levels = {.all = *points, .parts = (uint32_t)(sqrtf((float)cells) + 0.5f)};
@@ -282,7 +299,7 @@ static kx_status train_levels(const struct points *points, uint32_t cells, float
 		status = second_level(&levels, centroids);
 	}
 	levels_done(&levels);
-	return status;
+	return status ? status : polish(&levels.all, cells, centroids);
 }
 
 kx_status kx_ivf_train(const struct kx_ivf_recipe *recipe, const float *sample, size_t n, uint32_t cells,

@@ -7,6 +7,7 @@
 #define FIRST 0.25f
 #define STEP 1.22f
 #define ENOUGH 0.9995f
+#define STEPS_BEYOND 3.0f /* of the last piece, on which what was not measured may lie */
 
 /* Where nothing was measured. */
 static const struct kx_ivf_tuning guess = {
@@ -34,7 +35,8 @@ float kx_ivf_effort(const struct kx_ivf *ivf, double recall)
 		at++;
 	low = -logf(1.0f - tuning->recall[at - 1] + 1e-5f);
 	high = -logf(1.0f - tuning->recall[at] + 1e-5f);
-	x = ((float)-log(1.0 - recall + 1e-5) - low) / (high - low);
+	x = high > low ? ((float)-log(1.0 - recall + 1e-5) - low) / (high - low) : 1.0f;
+	x = x < STEPS_BEYOND ? x : STEPS_BEYOND;
 	return tuning->effort[at - 1] + (tuning->effort[at] - tuning->effort[at - 1]) * x;
 }
 
