@@ -211,7 +211,7 @@ static bool view_reserve(struct kx_ivf_view *view, uint32_t words)
 
 	if (words <= view->room)
 		return true;
-	memory = kx_fault("ann.view") ? NULL : realloc(view->words, words * sizeof(*memory));
+	memory = kx_fault("ann.view") ? NULL : realloc(view->words, (words + UINT64_C(1)) * sizeof(*memory));
 	if (!memory)
 		return false;
 	view->words = memory;

@@ -3,6 +3,7 @@
 #include "shard/ann/ivf_kernels.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #include <stdbool.h>
 #include <string.h>
@@ -260,8 +261,11 @@ static const struct kx_ivf_kernels kernels = {"avx2", fht, lut, pack, unpack, sc
 
 const struct kx_ivf_kernels *kx_ivf_kernels_avx2(void)
 {
+	unsigned a, b, c = 0, d;
+
 	__builtin_cpu_init();
-	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") ? &kernels : NULL;
+	/* clang has no name for what turns halves into floats. */
+	return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C ? &kernels : NULL;
 }
 
 #else

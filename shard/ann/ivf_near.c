@@ -157,7 +157,7 @@ size_t kx_ivf_nearest_cells(const struct kx_ivf *ivf, const float *vector, size_
 }
 
 #define POINTS 512u /* assigned at a time */
-#define BY_ONE 16u  /* so few are looked up one by one */
+#define BY_ONE 64u  /* so few are looked up one by one */
 
 /* The centroids of all cells as one matrix, with half their squared lengths. */
 struct matrix {
@@ -181,9 +181,9 @@ static kx_status matrix_init(struct matrix *matrix, const struct kx_ivf *ivf)
 
 	*matrix = (struct matrix){
 		.values = malloc((size_t)ivf->cell_count * dim * sizeof(float)),
-		.norms = malloc(ivf->cell_count * sizeof(float)),
+		.norms = calloc(ivf->cell_count, sizeof(float)),
 		.ids = malloc(ivf->cell_count * sizeof(uint32_t)),
-		.products = malloc((size_t)ivf->cell_count * POINTS * sizeof(float)),
+		.products = calloc((size_t)ivf->cell_count * POINTS, sizeof(float)),
 	};
 	if (!matrix->values || !matrix->norms || !matrix->ids || !matrix->products) {
 		matrix_done(matrix);

@@ -513,7 +513,7 @@ static kx_status compare_cold(struct search *search)
 {
 	for (uint32_t slot = 0; slot < search->ivf->slot_count; slot++) {
 		const struct kx_ivf_cell *cell = &search->ivf->cells[slot];
-		struct content content;
+		struct content content = {0};
 		kx_status status;
 
 		if (cell->id == KX_IVF_NO_CELL || !cell->cold)

@@ -129,7 +129,7 @@ static void move(struct points *points, uint32_t k, struct work *work, const uin
 /* k different points to start from. */
 static kx_status start(struct points *points, uint32_t k, float *centroids)
 {
-	uint32_t *order = malloc(points->n * sizeof(*order));
+	uint32_t *order = calloc(points->n + 1, sizeof(*order));
 
 	if (!order)
 		return KX_ENOMEM;
@@ -151,7 +151,7 @@ static kx_status start(struct points *points, uint32_t k, float *centroids)
 /* k <= n. of: [n], or NULL when nobody asks. */
 static kx_status part(struct points *points, uint32_t k, uint32_t rounds, float *centroids, uint32_t *ret_of)
 {
-	KX_CLEANUP(kx_cleanup_free) uint32_t *of = malloc(points->n * sizeof(*of));
+	KX_CLEANUP(kx_cleanup_free) uint32_t *of = calloc(points->n + 1, sizeof(*of));
 	struct work work;
 
 	if (!of || work_init(&work, k, points->dim))
@@ -269,7 +269,7 @@ static kx_status second_level(struct levels *levels, float *centroids)
 /* Borders between first-level parts are none of the data's: all centroids move once more, all points free to change. */
 static kx_status polish(struct points *points, uint32_t cells, float *centroids)
 {
-	KX_CLEANUP(kx_cleanup_free) uint32_t *of = malloc(points->n * sizeof(*of));
+	KX_CLEANUP(kx_cleanup_free) uint32_t *of = calloc(points->n + 1, sizeof(*of));
 	struct work work;
 
 	if (!of || work_init(&work, cells, points->dim))

@@ -68,7 +68,7 @@ static void check_lut(const struct kx_ivf_kernels *kernels)
 {
 	uint32_t dim = 64 * (1 + below(8));
 	float *rotated = random_floats(dim);
-	uint8_t *want = malloc(dim * 4), *got = malloc(dim * 4);
+	uint8_t *want = calloc(dim, 4), *got = calloc(dim, 4);
 
 	assert_true(want && got);
 	kx_ivf_kernels_c.lut(rotated, dim, 255.0f / 8.0f, want);
@@ -120,7 +120,7 @@ static void check_scan(const struct kx_ivf_kernels *kernels)
 	size_t lut_bytes = (size_t)blocks.code_bytes * 32;
 	uint8_t *lut = random_bytes(lut_bytes);
 	struct kx_ivf_scan scan = {lut, blocks.code_bytes, 1.0f / 1024.0f, random_float(), random_float(), NULL};
-	struct kx_ivf_found want = {malloc(room * 4), malloc(room * 4)}, got = {malloc(room * 4), malloc(room * 4)};
+	struct kx_ivf_found want = {calloc(room, 4), calloc(room, 4)}, got = {calloc(room, 4), calloc(room, 4)};
 	uint32_t masks[4], count;
 
 	if (!below(4))
