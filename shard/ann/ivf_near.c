@@ -182,7 +182,7 @@ static kx_status matrix_init(struct matrix *matrix, const struct kx_ivf *ivf)
 	*matrix = (struct matrix){
 		.values = malloc((size_t)ivf->cell_count * dim * sizeof(float)),
 		.norms = calloc(ivf->cell_count, sizeof(float)),
-		.ids = malloc(ivf->cell_count * sizeof(uint32_t)),
+		.ids = calloc(ivf->cell_count, sizeof(uint32_t)),
 		.products = calloc((size_t)ivf->cell_count * POINTS, sizeof(float)),
 	};
 	if (!matrix->values || !matrix->norms || !matrix->ids || !matrix->products) {

@@ -120,7 +120,7 @@ static void check_scan(const struct kx_ivf_kernels *kernels)
 	size_t lut_bytes = (size_t)blocks.code_bytes * 32;
 	uint8_t *lut = random_bytes(lut_bytes);
 	struct kx_ivf_scan scan = {lut, blocks.code_bytes, 1.0f / 1024.0f, random_float(), random_float(), NULL};
-	struct kx_ivf_found want = {calloc(room, 4), calloc(room, 4)}, got = {calloc(room, 4), calloc(room, 4)};
+	struct kx_ivf_found want = {calloc(room + 1, 4), calloc(room + 1, 4)}, got = {calloc(room + 1, 4), calloc(room + 1, 4)};
 	uint32_t masks[4], count;
 
 	if (!below(4))
