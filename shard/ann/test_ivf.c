@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "common/base/fault.h"
 #include "common/base/testkit.h"
 #include "common/base/thread.h"
 #include "common/learn/learn.h"
@@ -687,6 +688,52 @@ static void test_searches_at_once(void **state)
 	world_free(world);
 }
 
+/* Whichever allocation fails: it is said, nothing is half done, and the next try is right. */
+static void test_out_of_memory(void **state)
+{
+	static const char *const points[] = {"ann.grow", "ann.pages", "ann.view", "ann.scratch"};
+
+	(void)state;
+	for (size_t i = 0; i < KX_ARRAY_LEN(points); i++) {
+		for (uint64_t nth = 1; nth < 12; nth++) {
+			struct world *world = world_new(64, 600, 3, KX_METRIC_COSINE);
+			struct kx_ivf_filter *filter = random_filter(world, 0.5);
+			struct kx_ivf_query query = usual, all = exact;
+			struct kx_buf entries = {.max = 1 << 20};
+			struct kx_ivf_hit hits[K];
+			uint32_t count, best;
+			kx_status status;
+
+			for (uint32_t row = 0; row < world->rows; row++)
+				world->cell_of[row] = 4;
+			assert_int_equal(load(world, 4, &entries, NULL), KX_OK);
+			kx_fault_arm(points[i], nth);
+			status = kx_ivf_append(world->ivf, 4, entries.data, world->rows);
+			(void)kx_ivf_cell_rows(world->ivf, 4, &count);
+			assert_true(status == KX_OK || status == KX_ENOMEM);
+			assert_int_equal(count, status ? 0 : world->rows);
+			if (status)
+				assert_int_equal(kx_ivf_append(world->ivf, 4, entries.data, world->rows), KX_OK);
+			query.vector = all.vector = row_of(world, 3);
+			query.filter = filter;
+			status = kx_ivf_search(world->ivf, &query, world->scratch, hits, &count, NULL, NULL);
+			assert_true(status == KX_OK || status == KX_ENOMEM);
+			(void)check(world, &query, &best);
+			status = kx_ivf_cell_add(world->ivf, 5000, row_of(world, 9), false);
+			assert_true(status == KX_OK || status == KX_ENOMEM);
+			assert_int_equal(kx_ivf_cell_count(world->ivf), status ? 3 : 4);
+			status = kx_ivf_cells_ready(world->ivf);
+			kx_fault_clear();
+			assert_true(status == KX_OK || status == KX_ENOMEM);
+			assert_int_equal(kx_ivf_cells_ready(world->ivf), KX_OK);
+			assert_int_equal(check(world, &all, &best), K);
+			kx_buf_done(&entries);
+			kx_ivf_filter_free(filter);
+			world_free(world);
+		}
+	}
+}
+
 static void test_halves(void **state)
 {
 	(void)state;
@@ -717,6 +764,7 @@ int main(void)
 		cmocka_unit_test(test_excluded_and_few),
 		cmocka_unit_test(test_equal_vectors),
 		cmocka_unit_test(test_assign),
+		cmocka_unit_test(test_out_of_memory),
 		cmocka_unit_test(test_cold_cells),
 		cmocka_unit_test(test_cells_change),
 		cmocka_unit_test(test_filter_follows_changes),
