@@ -1,0 +1,135 @@
+/* What the parts of the approximate index share. Layer: shard/ann, and nobody outside this folder's ivf files. */
+#ifndef KX_SHARD_ANN_IVF_IMPL_H
+#define KX_SHARD_ANN_IVF_IMPL_H
+
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "shard/ann/ivf.h"
+#include "shard/ann/ivf_centroids.h"
+#include "shard/ann/ivf_kernels.h"
+#include "shard/ann/ivf_pages.h"
+#include "shard/ann/ivf_rotate.h"
+
+#define KX_IVF_ROW_MAX (1u << 30)  /* rows are small numbers: a bitmap over them is kept */
+#define KX_IVF_CELL_MAX (1u << 24) /* and cells: a table over them */
+#define KX_IVF_PADDED_MAX KX_IVF_DIM_MAX
+#define KX_IVF_NO_SLOT UINT32_MAX
+
+/* A cell. Its place in the table is its slot, used again after it was removed. */
+struct kx_ivf_cell {
+	uint32_t id;       /* KX_IVF_NO_CELL: the slot is free */
+	uint32_t count;    /* entries */
+	uint32_t capacity; /* in blocks */
+	size_t bytes;      /* of the piece that holds them */
+	bool cold;
+	uint32_t lane;     /* of its centroid; KX_IVF_NO_LANE: it has none yet */
+	float norm2;       /* squared length of the centroid */
+	double mul_sum;    /* of its entries: how far they are from the centroid, in the mean */
+	float *centroid;   /* [dim] */
+	uint8_t *blocks;   /* [capacity], with rows behind them in one allocation */
+	uint32_t *rows;    /* [capacity * KX_IVF_BLOCK] */
+	uint64_t version;  /* another one whenever the entries are others; never 0, never used twice */
+};
+
+struct kx_ivf {
+	struct kx_ivf_recipe recipe;
+	kx_ivf_load load;
+	void *load_ctx;
+	const struct kx_ivf_kernels *kernels;
+	struct kx_ivf_rotation rotation;
+	uint32_t code_bytes;
+	uint64_t id;      /* of this index in this process */
+	uint64_t version; /* the last one given */
+	const uint8_t *vectors;
+	size_t stride;
+	struct kx_ivf_cell *cells;
+	uint32_t slot_count, slot_capacity, cell_count, cold_count;
+	uint32_t *slot_of; /* by cell id */
+	uint32_t slot_of_len;
+	uint64_t *present; /* rows of warm cells, as a bitmap */
+	size_t present_words;
+	uint64_t entry_count; /* in warm cells */
+	uint64_t cell_bytes;
+	struct kx_ivf_pages pages;
+	struct kx_ivf_centroids centroids;
+	uint32_t unplaced; /* cells without a lane */
+	struct kx_ivf_tuning tuning;
+};
+
+/* --- ivf_code.c --- */
+
+struct kx_ivf_entry_head {
+	uint32_t row;
+	float add, mul;
+};
+static inline struct kx_ivf_entry_head kx_ivf_entry_head(const uint8_t *entry)
+{
+	struct kx_ivf_entry_head head;
+
+	memcpy(&head, entry, sizeof(head));
+	return head;
+}
+
+/* A query made ready to be held against codes. */
+struct kx_ivf_lut {
+	float scale, offset;  /* <signs, rotated query> is about scale * sum + offset */
+	float variance;       /* of the error by which it is about that */
+};
+/* lut: [padded / 4][16]. */
+void kx_ivf_lut_make(const float *rotated, uint32_t padded, const struct kx_ivf_kernels *kernels, uint8_t *lut,
+		     struct kx_ivf_lut *ret);
+
+/* Writes entries into blocks and rows from slot `at` on; there is room. */
+void kx_ivf_blocks_write(const struct kx_ivf *ivf, uint8_t *blocks, uint32_t *rows, uint32_t at, const uint8_t *entries,
+			 size_t count);
+/* Writes slot `at` as an entry. */
+void kx_ivf_blocks_read(const struct kx_ivf *ivf, const uint8_t *blocks, const uint32_t *rows, uint32_t at,
+			uint8_t *ret_entry);
+
+/* --- ivf_cells.c --- */
+
+struct kx_ivf_cell *kx_ivf_cell_of(const struct kx_ivf *ivf, uint32_t id); /* NULL: there is none */
+void kx_ivf_cells_done(struct kx_ivf *ivf);
+static inline size_t kx_ivf_ivf_block_bytes(const struct kx_ivf *ivf)
+{
+	return kx_ivf_block_bytes(ivf->code_bytes);
+}
+
+/* --- ivf_filter.c --- */
+
+bool kx_ivf_filter_has(const struct kx_ivf_filter *filter, uint32_t row);
+/* The filter's words, and how many there are. */
+const uint64_t *kx_ivf_filter_words(const struct kx_ivf_filter *filter, size_t *ret_count);
+/* Writes which slots match; how many do. masks: a word a block. */
+uint32_t kx_ivf_filter_masks(const struct kx_ivf_filter *filter, const uint32_t *rows, uint32_t count, uint32_t *masks);
+
+/* What of a cell matches. Few are named, many are marked. */
+struct kx_ivf_view {
+	_Atomic uint64_t version; /* of the cell; 0: nothing is known */
+	uint32_t count;
+	uint32_t room;  /* words */
+	bool named;     /* words: [count] rows; else [blocks] masks */
+	uint32_t *words;
+};
+/* What a filter remembers of an index; to be asked for at the start of each search. NULL: out of memory. */
+struct kx_ivf_views;
+struct kx_ivf_views *kx_ivf_filter_views(const struct kx_ivf_filter *filter, const struct kx_ivf *ivf);
+/* Of a warm cell, by its slot. It stays until a change. NULL: out of memory. */
+const struct kx_ivf_view *kx_ivf_view_of(struct kx_ivf_views *views, const struct kx_ivf *ivf, uint32_t slot);
+
+/* --- ivf_tune.c --- */
+
+float kx_ivf_effort(const struct kx_ivf *ivf, double recall);
+/* How many deviations an estimate may be off for that recall. */
+float kx_ivf_epsilon(float recall);
+
+/* --- ivf_search.c --- */
+
+/* As kx_ivf_search(), with the effort given: 0 is exact. */
+kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, float effort,
+			     float epsilon, struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
+			     struct kx_ivf_work *work, struct kx_error *error) KX_MUST_CHECK;
+
+#endif
