@@ -24,7 +24,7 @@ LAYERS = [
 INSIDE = {
     "coordinator": [["source", "core", "ledger"], ["run"]],
     "worker": [["media", "model"], ["pipeline"], ["run"]],
-    "shard": [["store", "ann"], ["query"], ["run"]],
+    "shard": [["store", "ann"], ["index"], ["query"], ["run"]],
 }
 
 # Outside libraries: what their headers start with, and the only folders that may know them.

@@ -214,7 +214,8 @@ kx_status kx_index_maintain(struct kx_index *index, uint32_t steps, uint32_t *re
 kx_status kx_index_fold_all(struct kx_index *index, struct kx_error *error) KX_MUST_CHECK;
 /* New centroids from what is stored. Searches and changes go on; a crash leaves the old ones or the new. */
 kx_status kx_index_retrain(struct kx_index *index, uint32_t space, struct kx_error *error) KX_MUST_CHECK;
-/* Measures how hard to look for which recall, on stored vectors, and keeps it. */
+/* Measures anew how hard to look for which recall. That wants queries that are not in the index, which only training has:
+ * it is kx_index_retrain(). */
 kx_status kx_index_tune(struct kx_index *index, uint32_t space, struct kx_error *error) KX_MUST_CHECK;
 
 struct kx_index_report {
