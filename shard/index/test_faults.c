@@ -329,8 +329,10 @@ static int child_full(void)
 	kx_status status = KX_OK;
 
 	kx_kit_index_init(&kit);
-	if (!mount_small(kit.folder, "6m"))
+	if (!mount_small(kit.folder, "6m")) {
+		kx_kit_index_done(&kit);
 		return EXIT_SKIPPED;
+	}
 	(void)open_space(&kit);
 	memset(attributes, 'x', sizeof(attributes));
 	while (!status && put < 100000) {
@@ -363,6 +365,8 @@ static int child_full(void)
 		assert_true(set(&kit, &expected, i, false));
 	expect(&kit, &expected);
 	kx_kit_index_close(&kit);
+	(void)umount2(kit.folder, MNT_DETACH);
+	kx_kit_index_done(&kit);
 	return 0;
 }
 
