@@ -24,7 +24,7 @@ LAYERS = [
 INSIDE = {
     "coordinator": [["source", "core", "ledger"], ["run"]],
     "worker": [["media", "model"], ["pipeline"], ["run"]],
-    "shard": [["store", "ann"], ["query"], ["run"]],
+    "shard": [["store", "ann"], ["index"], ["query"], ["run"]],
     "gateway": [["http", "json", "backend"], ["run"]],
 }
 

@@ -215,3 +215,21 @@ uint64_t kx_kv_disk_bytes(struct kx_kv *kv)
 {
 	return kx_fs_tree_bytes(kv->path);
 }
+
+kx_status kx_kv_checkpoint(struct kx_kv *kv, const char *path, struct kx_error *error)
+{
+	kx_status status = need_writer(kv, error);
+	rocksdb_checkpoint_t *checkpoint;
+	char *text = NULL;
+
+	if (status)
+		return status;
+	if (kx_fs_exists(path))
+		return kx_error_set(error, KX_EEXIST, KX_ERROR_POISON, "store %s: %s is there already", kv->path, path);
+	checkpoint = rocksdb_checkpoint_object_create(kv->db, &text);
+	if (!text)
+		rocksdb_checkpoint_create(checkpoint, path, 0, &text);
+	if (checkpoint)
+		rocksdb_checkpoint_object_destroy(checkpoint);
+	return text ? kx_kv_fail(path, text, error) : KX_OK;
+}

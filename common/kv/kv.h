@@ -78,5 +78,8 @@ kx_status kx_kv_compact(struct kx_kv *kv, struct kx_error *error) KX_MUST_CHECK;
 /* Reads every block of every family from the files, past all caches, and checks its checksum: KX_ECORRUPT. */
 kx_status kx_kv_verify(struct kx_kv *kv, struct kx_error *error) KX_MUST_CHECK;
 uint64_t kx_kv_disk_bytes(struct kx_kv *kv); /* of its folder, log included */
+/* A copy of the store as it is now, in a folder that must not be there yet (KX_EEXIST); files that do not change any more
+ * are linked where the file system can. Writers only (KX_EPERM). */
+kx_status kx_kv_checkpoint(struct kx_kv *kv, const char *path, struct kx_error *error) KX_MUST_CHECK;
 
 #endif

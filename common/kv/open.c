@@ -8,6 +8,7 @@
 #include "common/base/str.h"
 #include "common/kv/internal.h"
 
+#define CACHE_SHARD_BITS 2
 #define DEFAULT_WRITE_BUFFER_BYTES ((size_t)32 << 20)
 #define DEFAULT_CACHE_BYTES ((size_t)32 << 20)
 #define MIN_WRITE_BUFFER_BYTES ((size_t)64 << 10)
@@ -54,11 +55,16 @@ static void set_table_options(rocksdb_options_t *rocks, rocksdb_cache_t *cache)
 	rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
 
 	rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(10));
+	/* In parts of some KiB: whole, the filter of a file of small values has megabytes, and where the cache can't hold it,
+	 * each look-up reads it anew. */
+	rocksdb_block_based_options_set_index_type(table, rocksdb_block_based_table_index_type_two_level_index_search);
+	rocksdb_block_based_options_set_partition_filters(table, 1);
 	if (cache) {
 		/* Indices and filters count against the cache too, or memory would grow with the store. */
 		rocksdb_block_based_options_set_block_cache(table, cache);
 		rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
 		rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
+		rocksdb_block_based_options_set_pin_top_level_index_and_filter(table, 1);
 	} else {
 		rocksdb_block_based_options_set_no_block_cache(table, 1);
 	}
@@ -104,10 +110,23 @@ static rocksdb_options_t *make_options(const struct plan *plan, rocksdb_cache_t 
 	return rocks;
 }
 
+/* In few shards: what is larger than one is never kept, and by default they have half a MiB. */
+static rocksdb_cache_t *make_cache(size_t bytes)
+{
+	rocksdb_lru_cache_options_t *options = rocksdb_lru_cache_options_create();
+	rocksdb_cache_t *cache;
+
+	rocksdb_lru_cache_options_set_capacity(options, bytes);
+	rocksdb_lru_cache_options_set_num_shard_bits(options, CACHE_SHARD_BITS);
+	cache = rocksdb_cache_create_lru_opts(options);
+	rocksdb_lru_cache_options_destroy(options);
+	return cache;
+}
+
 static void plan_options(struct plan *plan, bool cached)
 {
 	size_t bytes = plan->options->cache_bytes ? plan->options->cache_bytes : DEFAULT_CACHE_BYTES;
-	rocksdb_cache_t *cache = cached ? rocksdb_cache_create_lru(bytes) : NULL;
+	rocksdb_cache_t *cache = cached ? make_cache(bytes) : NULL;
 
 	plan->plain = make_options(plan, cache, rocksdb_no_compression);
 	plan->zstd = make_options(plan, cache, rocksdb_zstd_compression);

@@ -262,6 +262,38 @@ static void compaction_gives_space_back(void **state)
 	assert_int_equal(kx_kv_verify(store->kv, NULL), KX_OK);
 }
 
+static void checkpoint_stands_alone(void **state)
+{
+	struct test_store *store = *state;
+	struct kx_kv_options options = test_store_options();
+	KX_CLEANUP(kx_cleanup_free) char *path = kx_fs_join(store->folder, "copy");
+	struct kx_error error = {0};
+	struct kx_kv *copy = NULL;
+
+	assert_non_null(path);
+	test_store_open(store);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(test_store_put(store->kv, i, 10000, NULL), KX_OK);
+	assert_int_equal(kx_kv_checkpoint(store->kv, path, &error), KX_OK);
+	for (unsigned i = 100; i < 150; i++)
+		assert_int_equal(test_store_put(store->kv, i, 10000, NULL), KX_OK);
+	assert_int_equal(kx_kv_checkpoint(store->kv, path, &error), KX_EEXIST);
+	assert_non_null(strstr(error.message, path));
+
+	/* Writable at once, beside the original. */
+	assert_int_equal(kx_kv_open(path, &options, &copy, &error), KX_OK);
+	assert_int_equal(test_store_count(copy), 100);
+	assert_int_equal(test_store_put(copy, 100, 10000, NULL), KX_OK);
+	assert_int_equal(kx_kv_verify(copy, NULL), KX_OK);
+	kx_kv_close(KX_STEAL(copy));
+	assert_int_equal(test_store_count(store->kv), 150);
+
+	options.read_only = true;
+	assert_int_equal(kx_kv_open(path, &options, &copy, &error), KX_OK);
+	assert_int_equal(kx_kv_checkpoint(copy, "/tmp/none", &error), KX_EPERM);
+	kx_kv_close(copy);
+}
+
 /* Opens for writing and ends at once; the exit status says how it went. */
 static int child_open(const char *path)
 {
@@ -286,6 +318,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(families_come_and_stay, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(unfinished_is_none, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(compaction_gives_space_back, test_store_setup, test_store_teardown),
+		cmocka_unit_test_setup_teardown(checkpoint_stands_alone, test_store_setup, test_store_teardown),
 	};
 
 	if (argc == 4 && strcmp(argv[1], "--child") == 0)

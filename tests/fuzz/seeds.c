@@ -11,6 +11,7 @@
 #include "common/base/macros.h"
 #include "common/base/str.h"
 #include "common/record/test_samples.h"
+#include "shard/index/record.h"
 #include "tests/fuzz/fuzz.h"
 
 static const char jsonl[] =
@@ -77,6 +78,48 @@ static void put_records(const char *corpus)
 	}
 }
 
+/* A record of the index, as fuzz_index.c takes it: 0x80 has it mend the checksum of what mutation makes of it. */
+static void put_index(const char *corpus, uint8_t kind, const char *name, const void *bytes, size_t len)
+{
+	struct kx_buf out = {.max = KX_RECORD_MAX};
+
+	kind |= 0x80u;
+	FUZZ_CHECK(kx_buf_append(&out, &kind, 1) == KX_OK && kx_buf_append(&out, bytes, len) == KX_OK);
+	put(corpus, "index", name, out.data, out.len);
+	kx_buf_done(&out);
+}
+
+static void put_index_records(const char *corpus)
+{
+	const uint8_t entries[2 * 20] = {7, [20] = 9};
+	const float centroid[8] = {1, 0.5f};
+	const float *centroids[KX_CHUNK_CELLS] = {[2] = centroid, [9] = centroid};
+	struct kx_space_record space = {.name = "clip/visual", .recipe = {256, KX_METRIC_COSINE, 5}};
+	struct kx_ivf_tuning tuning = {.count = 2, .recall = {0.9f, 0.99f}, .effort = {1, 4}};
+	struct kx_buf out = {.max = KX_RECORD_MAX};
+	uint8_t bytes[KX_SPACE_RECORD_MAX], delta[KX_DELTA_MAX], tuned[KX_TUNING_BYTES], counted[KX_COUNTS_BYTES];
+	uint8_t head[KX_FILE_RECORD_BYTES];
+
+	FUZZ_CHECK(kx_cell_encode("key", 3, entries, 2, 20, &out) == KX_OK);
+	put_index(corpus, 0, "cell", out.data, out.len);
+	put_index(corpus, 1, "delta", delta, kx_delta_encode("key", 3, entries, 20, delta));
+	put_index(corpus, 1, "gone", delta, kx_delta_encode("key", 3, NULL, 20, delta));
+	kx_buf_clear(&out);
+	FUZZ_CHECK(kx_row_encode(&(struct kx_row_view){entries, 4, entries, 3}, &out) == KX_OK);
+	put_index(corpus, 2, "row", out.data, out.len);
+	kx_buf_clear(&out);
+	FUZZ_CHECK(kx_chunk_encode("key", 3, 1u << 2 | 1u << 9, centroids, 8, &out) == KX_OK);
+	put_index(corpus, 3, "chunk", out.data, out.len);
+	put_index(corpus, 4, "space", bytes, kx_space_encode(&space, bytes));
+	kx_counts_encode(&(struct kx_counts_record){10, 9}, counted);
+	put_index(corpus, 5, "counts", counted, sizeof(counted));
+	kx_tuning_encode(&tuning, 1.0f, tuned);
+	put_index(corpus, 6, "tuning", tuned, sizeof(tuned));
+	kx_file_encode(&(struct kx_file_record){.dim = 256, .session = 3, .clean = true}, head);
+	put_index(corpus, 7, "file", head, sizeof(head));
+	kx_buf_done(&out);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -84,6 +127,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	put_records(argv[1]);
+	put_index_records(argv[1]);
 	put(argv[1], "manifest", "jsonl", jsonl, sizeof(jsonl) - 1);
 	put(argv[1], "manifest", "csv", csv, sizeof(csv) - 1);
 	for (size_t i = 0; i < KX_ARRAY_LEN(filters); i++)
