@@ -108,7 +108,8 @@ struct kx_ivf_filter;
 /* bits: bit r % 64 of word r / 64 is row r; [rows] of them, copied; rows beyond match nothing. */
 kx_status kx_ivf_filter_new(const uint64_t *bits, uint32_t rows, struct kx_ivf_filter **ret) KX_MUST_CHECK;
 void kx_ivf_filter_free(struct kx_ivf_filter *filter);
-void kx_ivf_filter_set(struct kx_ivf_filter *filter, uint32_t row, bool matches); /* no search may run */
+/* No search may run. Rows beyond those it was made with may be set, too. KX_ENOMEM, KX_ETOOBIG. */
+kx_status kx_ivf_filter_set(struct kx_ivf_filter *filter, uint32_t row, bool matches) KX_MUST_CHECK;
 uint64_t kx_ivf_filter_matches(const struct kx_ivf_filter *filter);
 
 struct kx_ivf_query {

@@ -1,0 +1,60 @@
+/* The loops of the approximate index, once in plain C and once for each kind of SIMD. All of them give the same bits:
+ * sums of codes are integers, and sums of floats run in one fixed order without fused steps. Layer: shard/ann. */
+#ifndef KX_SHARD_ANN_IVF_KERNELS_H
+#define KX_SHARD_ANN_IVF_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define KX_IVF_BLOCK 32u       /* vectors whose codes are interleaved */
+#define KX_IVF_LANES 16u       /* centroids that are compared at a time */
+#define KX_IVF_PADDING 64u     /* what rotated dimensions are a multiple of */
+#define KX_IVF_DOT_LANES 32u   /* element i of a product goes into lane i % this */
+
+/* A block: f32 add[32], f32 mul[32], then the codes as the kernel packs them. */
+#define KX_IVF_FACTOR_BYTES (2u * KX_IVF_BLOCK * (unsigned)sizeof(float))
+static inline size_t kx_ivf_block_bytes(uint32_t code_bytes)
+{
+	return KX_IVF_FACTOR_BYTES + (size_t)KX_IVF_BLOCK * code_bytes;
+}
+
+/* What the vectors of a cell are held against. A nibble of a code is a number n; lut[16 * nibble's place + n]. */
+struct kx_ivf_scan {
+	const uint8_t *lut;   /* [code_bytes * 2][16], 64-byte aligned */
+	uint32_t code_bytes;
+	float scale, offset;  /* bound = add + mul * (scale * sum + offset) */
+	float floor;          /* found when bound >= floor */
+};
+
+struct kx_ivf_found {
+	uint32_t *slots; /* both with room for count rounded up to blocks */
+	float *bounds;
+};
+
+struct kx_ivf_kernels {
+	const char *name;
+	/* Fast Hadamard transform in place, not scaled; n: a power of two, at least 64. */
+	void (*fht)(float *x, uint32_t n);
+	/* Puts a code into a block's codes, and takes one out. */
+	void (*pack)(uint8_t *codes, uint32_t code_bytes, uint32_t slot, const uint8_t *code);
+	void (*unpack)(const uint8_t *codes, uint32_t code_bytes, uint32_t slot, uint8_t *ret_code);
+	/* Estimates count vectors in blocks one behind the other; those found are written in order, how many is
+	 * returned. masks: bit i of word b: whether slot 32 b + i is looked at; NULL: all. */
+	uint32_t (*scan)(const struct kx_ivf_scan *scan, const uint8_t *blocks, uint32_t count, const uint32_t *masks,
+			 struct kx_ivf_found found);
+	/* Inner products of 16 centroids with a query. codes: [dim / 4][16][4], each 128 more than it means. */
+	void (*dots)(const uint8_t *codes, const int8_t *query, uint32_t dim, int32_t ret[KX_IVF_LANES]);
+	/* Inner product of a vector of halves with one of floats. */
+	float (*dot)(const void *halves, const float *v, uint32_t dim);
+};
+
+extern const struct kx_ivf_kernels kx_ivf_kernels_c;
+/* NULL where this CPU, or this build, has none. */
+const struct kx_ivf_kernels *kx_ivf_kernels_avx2(void);
+const struct kx_ivf_kernels *kx_ivf_kernels_avx512(void);
+const struct kx_ivf_kernels *kx_ivf_kernels_neon(void);
+
+/* The fastest that this CPU has. */
+const struct kx_ivf_kernels *kx_ivf_kernels_best(void);
+
+#endif
