@@ -11,9 +11,7 @@ import time
 
 import numpy as np
 
-from . import ann_data, ann_peers
-
-CALL_SHARE = 0.05  # of a query: above that, calling from Python is said and taken off
+from . import ann_data, ann_mixed, ann_peers
 
 
 def folder_of(peer, name):
@@ -34,7 +32,7 @@ def _peak():
     return 0
 
 
-def _disk(folder):
+def disk(folder):
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -56,7 +54,7 @@ class Worker:
         before, cpu, wall = _resident(), time.process_time(), time.monotonic()
         self.peer.build(base, self.set.attributes)
         took = {"cpu_s": round(time.process_time() - cpu, 1), "wall_s": round(time.monotonic() - wall, 1),
-                "peak_bytes_above_base": max(0, _peak() - before), "disk_bytes": _disk(self.folder)}
+                "peak_bytes_above_base": max(0, _peak() - before), "disk_bytes": disk(self.folder)}
         said.write_text(json.dumps(took))
         return took
 
@@ -64,13 +62,14 @@ class Worker:
         """Resident bytes count from before it; the first answer is timed with it."""
         if folder:
             self.peer.folder = pathlib.Path(folder)
+        call_us = self._call_us()  # first: it loads the library, which is not the index's memory
         before, cpu, wall = _resident(), time.process_time(), time.monotonic()
         self.peer.open(**({"more": more} if more else {}))
         opened = time.monotonic() - wall
         self._one(self.set.queries[:1], self.kind.knobs[len(self.kind.knobs) // 2])
         self.before = before
         return {"open_s": round(opened, 4), "first_answer_s": round(time.monotonic() - wall, 4),
-                "cpu_s": round(time.process_time() - cpu, 4), "call_us": self._call_us()}
+                "cpu_s": round(time.process_time() - cpu, 4), "call_us": call_us}
 
     def resident(self, **_):
         return {"bytes": max(0, _resident() - self.before)}
@@ -152,18 +151,6 @@ class Worker:
         np.save(out, found)
         return {"cpu_s": took[0], "wall_s": took[1]}
 
-    def latencies(self, knob, count, **_):
-        """Wall and thread CPU microseconds of single queries, sorted."""
-        took = []
-        for at in range(count):
-            query = self.set.queries[at % len(self.set.queries)][None]
-            if hasattr(self.peer, "prepare"):
-                self.peer.prepare(query, knob)
-            started = time.perf_counter()
-            self.peer.one(query, knob)
-            took.append((time.perf_counter() - started) * 1e6)
-        return {"us": [round(each, 1) for each in np.percentile(took, [50, 90, 99, 99.9])]}
-
     def insert(self, count, each=100, sync=False, **_):
         """count rows of the set that drifts, in batches; durable where the peer can be and `sync` says so."""
         rows = np.array(ann_data.read(self.set.path("drift-base.fbin"))[:count])
@@ -177,11 +164,9 @@ class Worker:
                 self.peer.sync()
         return {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
 
-    def mixed(self, knob, seconds, inserts=1000, deletes=100, out=None, **_):
+    def mixed(self, knob, seconds, inserts, deletes, ids, out, **_):
         """Queries one after another beside a thread that changes rows at a fixed pace."""
-        from . import ann_mixed
-
-        return ann_mixed.run(self.peer, self.set, knob, seconds, inserts, deletes, out)
+        return ann_mixed.run(self.peer, self.set, knob, seconds, inserts, deletes, pathlib.Path(ids), pathlib.Path(out))
 
     def close(self, **_):
         if hasattr(self.peer, "close"):
