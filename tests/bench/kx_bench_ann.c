@@ -244,7 +244,7 @@ static kx_status filter_classes(struct bench *bench, const char *path, struct kx
 	bench->classes = 0;
 	for (int32_t i = 0; i < bench->query_class.count; i++)
 		bench->classes = class[i] >= bench->classes ? class[i] + 1 : bench->classes;
-	bench->class_filter = calloc((size_t)bench->classes, sizeof(*bench->class_filter));
+	bench->class_filter = calloc((size_t)bench->classes + 1, sizeof(*bench->class_filter));
 	if (!bench->class_filter)
 		return KX_ENOMEM;
 	for (int32_t i = 0; i < bench->query_class.count && !status; i++)

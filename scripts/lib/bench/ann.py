@@ -7,10 +7,10 @@ import tempfile
 
 import numpy as np
 
-from . import ann_contenders, ann_curves, ann_data, ann_parts, ann_peers, report
+from . import ann_contenders, ann_curves, ann_data, ann_parts, ann_peers, ann_scale, report
 
 PARTS = {"build": ann_parts.build, "search": None, "filters": ann_parts.filters, "inserts": ann_parts.inserts,
-         "mixed": ann_parts.mixed, "open": ann_parts.opening}
+         "mixed": ann_parts.mixed, "open": ann_parts.opening, "scale": ann_scale.table}
 CHUNK = 2000
 ENOUGH = 0.9992  # no harder knob is tried once recall is beyond
 CALL_SHARE = 0.05
@@ -23,7 +23,7 @@ def add_arguments(parser):
     parser.add_argument("--quick", action="store_true", help="100,000 vectors: --set quick with fewer rounds")
     parser.add_argument("--engines", default="ivf,index", help="ours: ivf (in memory), index (durable); what is not built is left out")
     parser.add_argument("--peers", default=",".join(ann_peers.PEERS), help="of " + ", ".join(ann_peers.PEERS) + "; none for none")
-    parser.add_argument("--part", default=",".join(PARTS), help="of " + ", ".join(PARTS) + " (all)")
+    parser.add_argument("--part", default=",".join(PARTS), help="of " + ", ".join(PARTS) + " (all); scale computes from the others")
     parser.add_argument("--rounds", type=int, default=3, help="turns; each chunk of queries counts with its least time (3)")
     parser.add_argument("--threads", default="1,2", help="for search (1,2)")
     parser.add_argument("--cells", type=int, default=0, help="of the index in memory (a vector each 250)")

@@ -30,8 +30,9 @@ def at(points, recall):
     return math.exp(math.log(low[1]) * (1 - share) + math.log(high[1]) * share)
 
 
-# Colours that can be told apart with red-green blindness (Okabe and Ito's), ours first.
-COLOURS = ("#d55e00", "#a03a00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#8c564b")
+# Colours that can be told apart with red-green blindness (Okabe and Ito's); two of them are ours.
+OURS = ("#d55e00", "#8a3600")
+COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#8c564b")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 520, 70, 250, 46, 56
 RECALLS = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
 
@@ -89,8 +90,10 @@ def svg(title, curves):
     plot = _Plot(min(shown) * 0.85, max(shown) * 1.15)
     plot.grid(title)
     ordered = sorted(lines, key=lambda label: not label.startswith("kinodex"))
+    ours = sum(label.startswith("kinodex") for label in ordered)
     for row, label in enumerate(ordered):
-        colour, bold = COLOURS[row % len(COLOURS)], label.startswith("kinodex")
+        bold = label.startswith("kinodex")
+        colour = OURS[row % len(OURS)] if bold else COLOURS[(row - ours) % len(COLOURS)]
         plot.curve(lines[label], colour, bold, "batch" in label)
         y = TOP + 14 + 21 * row
         plot.line(WIDTH - RIGHT + 18, y - 4, WIDTH - RIGHT + 46, y - 4, f'stroke="{colour}" stroke-width="{3 if bold else 1.8}"'
