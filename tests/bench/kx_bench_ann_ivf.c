@@ -26,7 +26,8 @@ struct bench_engine {
 	uint16_t *vectors;
 	size_t vectors_bytes;
 	uint32_t dim;
-	uint32_t rows_max;
+	uint32_t rows;     /* of the set */
+	uint32_t rows_max; /* with what may be inserted */
 	uint32_t *cell_of; /* [rows_max] */
 };
 
@@ -271,7 +272,8 @@ static kx_status open_engine(const struct bench_set *set, uint32_t more, struct 
 		return KX_ENOMEM;
 	(void)pthread_rwlock_init(&engine->lock, NULL);
 	engine->dim = (uint32_t)set->base.dim;
-	engine->rows_max = (uint32_t)set->base.count + more;
+	engine->rows = (uint32_t)set->base.count;
+	engine->rows_max = engine->rows + more;
 	engine->cell_of = calloc(engine->rows_max, sizeof(*engine->cell_of));
 	status = engine->cell_of ? kx_ivf_new(&options, &engine->ivf, error) : KX_ENOMEM;
 	if (!status)
@@ -307,7 +309,7 @@ static void scratch_free(void *scratch)
 static kx_status filter_new(struct bench_engine *engine, const uint64_t *bits, void **ret, struct kx_error *error)
 {
 	struct kx_ivf_filter *filter = NULL;
-	kx_status status = kx_ivf_filter_new(bits, engine->rows_max, &filter);
+	kx_status status = kx_ivf_filter_new(bits, engine->rows, &filter);
 
 	(void)error;
 	*ret = filter;
