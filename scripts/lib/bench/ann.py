@@ -25,6 +25,7 @@ def add_arguments(parser):
     parser.add_argument("--peers", default=",".join(ann_peers.PEERS), help="of " + ", ".join(ann_peers.PEERS) + "; none for none")
     parser.add_argument("--part", default=",".join(PARTS), help="of " + ", ".join(PARTS) + " (all); scale computes from the others")
     parser.add_argument("--rounds", type=int, default=3, help="turns; each chunk of queries counts with its least time (3)")
+    parser.add_argument("--queries", type=int, default=ann_data.QUERIES, help=f"the first so many of a set's ({ann_data.QUERIES})")
     parser.add_argument("--threads", default="1,2", help="for search (1,2)")
     parser.add_argument("--cells", type=int, default=0, help="of the index in memory (a vector each 250)")
     parser.add_argument("--seconds", type=int, default=200, help="of mixed load, 1,100 changes each (200)")
@@ -195,7 +196,7 @@ def _search(args, contenders, vectors):
         batches = [Sweep(sweep.contender, vectors, "batch", 1) for sweep in sweeps if sweep.needs_batches() and
                    hasattr(ann_peers.PEERS[sweep.contender.key], "batch")]
         sweeps += batches
-        in_turns(sweeps, args.rounds)
+        in_turns(sweeps, max(1, args.rounds - 1))
     RESULTS.mkdir(parents=True, exist_ok=True)
     for contender in {sweep.contender for sweep in sweeps if sweep.contender.key not in ann_contenders.OURS}:
         _kept(contender, vectors.name).write_text(json.dumps(
@@ -205,7 +206,8 @@ def _search(args, contenders, vectors):
     ours = _print_at(everything)
     _verdicts(everything, ours)
     figures = {_name(sweep): {"call_us": sweep.contender.call_us, "version": sweep.contender.version, "points": [
-        {**point, "cpu_s": sum(point["cpu_s"]), "wall_s": sum(point["wall_s"])} for point in sweep.points],
+        {**point, "cpu_s": sum(point["cpu_s"]), "wall_s": sum(point["wall_s"]),
+        "us": 1e6 * sum(point["cpu_s"]) / len(vectors.queries)} for point in sweep.points],
         "at": {recall: ann_curves.at(sweep.curve(), recall) for recall in RECALLS}} for sweep in everything}
     for threads in [int(threads) for threads in args.threads.split(",") if int(threads) > 1]:
         alone = [(sweep.contender, sweep.points) for sweep in sweeps if sweep.how == "one"]
@@ -242,6 +244,7 @@ def main(args):
     out = report.Report("ann", ["scann", "faiss-cpu", "qdrant-edge-py", "zvec", "wordllama", "numpy"])
     about = ann_data.make(args.set)
     vectors = ann_data.Set(args.set)
+    vectors.queries = vectors.queries[:args.queries]
     print(f"  {args.set}: {about['rows']:,} x {about['dim']}, intrinsic dimension "
           + ", ".join(f"{value} (k={k})" for k, value in about["intrinsic_dimension"].items()))
     figures = {}
@@ -255,7 +258,7 @@ def main(args):
             print(f"\n  {part}")
             run = PARTS[part] or _search
             figures[part] = run(args, contenders, vectors)
-    out.write(set=args.set, about=about, rounds=args.rounds, fresh=args.fresh, figures=figures)
+    out.write(set=args.set, about=about, queries=len(vectors.queries), rounds=args.rounds, fresh=args.fresh, figures=figures)
     return 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import ann_contenders, ann_curves, ann_data, ann_truth, report
 
-FILTER_QUERIES = 2000
+FILTER_QUERIES = 1000
 FILTER_ROUNDS = 2
 INSERTS = 20_000
 EACH = 100

@@ -4,7 +4,7 @@ per vector and per query. Nothing here was run at such sizes.
 import json
 import math
 
-from . import ann_curves, ann_data, report
+from . import ann_curves, report
 
 SHARD_ROWS = 25_000_000
 VIDEOS = (100_000_000, 1_000_000_000)
@@ -34,7 +34,7 @@ def _work(figures):
         value = ann_curves.at([(point["recall"], 1.0 / max(point[key], 1e-9)) for point in points], RECALL)
         return 1.0 / value if value else None
 
-    rate = ann_curves.at([(point["recall"], ann_data.QUERIES / point["cpu_s"]) for point in points], RECALL)
+    rate = ann_curves.at([(point["recall"], 1e6 / point["us"]) for point in points], RECALL)
     return (1e6 / rate if rate else None), between("codes"), between("refined")
 
 
