@@ -1,10 +1,11 @@
 """Generated vectors for scripts/bench ann: what embeddings look like to an index, at any size and without a download.
 
 A latent point of 16 numbers is drawn from a mixture of Gaussians whose clusters differ in size as a Zipf law has it (a
-few with ten thousands of rows, most with hundreds) and in shape (each its own axes and spread). A fixed random net of two layers with tanh, smooth and the same for all rows, bends that 16-dimensional sheet
-into 256 (or 1,280) dimensions; isotropic noise makes it a little thick; the mean is taken off and each row scaled to
-length 1. 2 % of the rows are near-duplicates of another row (cosine about .999), as catalogues have them. Queries are
-rows of the same draw that were held out.
+few with ten thousands of rows, most with hundreds) and in shape (each its own axes and spread). A fixed random net of
+two layers with tanh, smooth and the same for all rows, bends that 16-dimensional sheet into 256 (or 1,280) dimensions;
+isotropic noise makes it a little thick; the mean is taken off and each row scaled to length 1. 2 % of the rows are
+near-duplicates of another row (cosine about .999), as catalogues have them. Queries are rows of the same draw that were
+held out.
 
 Each row has a class (its cluster) and two attributes that know nothing of the vector, uniform over 0..9,999: a filter
 `a < 100` keeps 1 %.

@@ -61,8 +61,8 @@ def table(args, contenders, vectors):
     if grows is None:
         print(f"  needs points beyond recall {RECALL}, and a run with --quick")
         return {}
-    print(f"  measured, {label}, {rows:,} x 256 at recall {RECALL}: {us:.0f} us, {codes:.0f} codes, {refined:.0f} full vectors a query; "
-          f"time grows with rows ** {grows:.2f}")
+    print(f"  measured, {label}, {rows:,} x 256 at recall {RECALL}: {us:.0f} us, {codes:.0f} codes, {refined:.0f} full vectors "
+          f"a query; time grows with rows ** {grows:.2f}")
     lines = []
     for videos in VIDEOS:
         for dim in DIMS:
