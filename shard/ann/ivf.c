@@ -52,8 +52,7 @@ void kx_ivf_set_vectors(struct kx_ivf *ivf, const void *base, size_t stride)
 uint64_t kx_ivf_hot_bytes(const struct kx_ivf *ivf)
 {
 	uint64_t a_cell = sizeof(struct kx_ivf_cell) + ivf->recipe.dim * sizeof(float);
-	uint64_t centroids = (uint64_t)ivf->centroids.count * (ivf->rotation.padded + 3 * sizeof(uint32_t));
 
-	return ivf->cell_bytes + ivf->cell_count * a_cell + centroids + ivf->slot_of_len * sizeof(uint32_t) +
-	       ivf->present_words * sizeof(uint64_t);
+	return ivf->cell_bytes + ivf->cell_count * a_cell + kx_ivf_centroids_bytes(&ivf->centroids) +
+	       ivf->slot_of_len * sizeof(uint32_t) + ivf->present_words * sizeof(uint64_t);
 }

@@ -5,8 +5,6 @@
 
 #include "common/base/fault.h"
 
-#define ALIGNMENT 64u
-
 struct kx_ivf_cell *kx_ivf_cell_of(const struct kx_ivf *ivf, uint32_t id)
 {
 	uint32_t slot = id < ivf->slot_of_len ? ivf->slot_of[id] : KX_IVF_NO_SLOT;
@@ -35,12 +33,14 @@ static kx_status grow(void **array, uint32_t *capacity, size_t item, uint32_t ne
 
 static void entries_free(struct kx_ivf *ivf, struct kx_ivf_cell *cell)
 {
-	ivf->cell_bytes -= cell->capacity * (kx_ivf_block_bytes(ivf->code_bytes) + KX_IVF_BLOCK * sizeof(uint32_t));
-	free(cell->blocks);
+	ivf->cell_bytes -= cell->bytes;
+	kx_ivf_pages_give(&ivf->pages, cell->blocks, cell->bytes);
 	cell->blocks = NULL;
 	cell->rows = NULL;
+	cell->bytes = 0;
 	cell->capacity = 0;
 	cell->count = 0;
+	cell->mul_sum = 0;
 }
 
 void kx_ivf_cells_done(struct kx_ivf *ivf)
@@ -48,9 +48,10 @@ void kx_ivf_cells_done(struct kx_ivf *ivf)
 	for (uint32_t i = 0; i < ivf->slot_count; i++) {
 		if (ivf->cells[i].id == KX_IVF_NO_CELL)
 			continue;
-		free(ivf->cells[i].blocks);
+		entries_free(ivf, &ivf->cells[i]);
 		free(ivf->cells[i].centroid);
 	}
+	kx_ivf_pages_done(&ivf->pages);
 	free(ivf->cells);
 	free(ivf->slot_of);
 	free(ivf->present);
@@ -76,7 +77,7 @@ static kx_status take_slot(struct kx_ivf *ivf, uint32_t *ret)
 
 kx_status kx_ivf_cell_add(struct kx_ivf *ivf, uint32_t cell, const float *centroid, bool cold)
 {
-	struct kx_ivf_cell made = {.id = cell, .cold = cold, .version = ++ivf->version};
+	struct kx_ivf_cell made = {.id = cell, .cold = cold, .lane = KX_IVF_NO_LANE, .version = ++ivf->version};
 	uint32_t slot;
 	kx_status status;
 
@@ -98,7 +99,7 @@ kx_status kx_ivf_cell_add(struct kx_ivf *ivf, uint32_t cell, const float *centro
 	ivf->slot_count += slot == ivf->slot_count;
 	ivf->cell_count++;
 	ivf->cold_count += cold;
-	ivf->ready = false;
+	ivf->unplaced++;
 	return KX_OK;
 }
 
@@ -121,8 +122,11 @@ void kx_ivf_cell_remove(struct kx_ivf *ivf, uint32_t id)
 	ivf->cold_count -= cell->cold;
 	ivf->cell_count--;
 	ivf->slot_of[id] = KX_IVF_NO_SLOT;
+	if (cell->lane == KX_IVF_NO_LANE)
+		ivf->unplaced--;
+	else
+		kx_ivf_centroids_remove(&ivf->centroids, cell->lane);
 	*cell = (struct kx_ivf_cell){.id = KX_IVF_NO_CELL};
-	ivf->ready = false;
 }
 
 uint32_t kx_ivf_cell_count(const struct kx_ivf *ivf)
@@ -134,26 +138,28 @@ uint32_t kx_ivf_cell_count(const struct kx_ivf *ivf)
 static kx_status entries_reserve(struct kx_ivf *ivf, struct kx_ivf_cell *cell, size_t count, size_t slack)
 {
 	const size_t block_bytes = kx_ivf_block_bytes(ivf->code_bytes);
+	const size_t each = block_bytes + KX_IVF_BLOCK * sizeof(uint32_t);
 	size_t blocks = (count + KX_IVF_BLOCK - 1) / KX_IVF_BLOCK, bytes;
 	uint8_t *memory;
 
 	if (blocks <= cell->capacity)
 		return KX_OK;
-	blocks += slack;
+	bytes = kx_ivf_piece_bytes((blocks + slack) * each);
+	blocks = bytes / each;
 	if (blocks > UINT32_MAX / KX_IVF_BLOCK)
 		return KX_ETOOBIG;
-	bytes = blocks * (block_bytes + KX_IVF_BLOCK * sizeof(uint32_t));
-	memory = kx_fault("ann.cell") ? NULL : aligned_alloc(ALIGNMENT, (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+	memory = kx_ivf_pages_take(&ivf->pages, bytes);
 	if (!memory)
 		return KX_ENOMEM;
-	memset(memory, 0, blocks * block_bytes);
+	memset(memory, 0, bytes);
 	if (cell->count) {
 		memcpy(memory, cell->blocks, cell->capacity * block_bytes);
 		memcpy(memory + blocks * block_bytes, cell->rows, cell->count * sizeof(uint32_t));
 	}
-	free(cell->blocks);
-	ivf->cell_bytes += (blocks - cell->capacity) * (block_bytes + KX_IVF_BLOCK * sizeof(uint32_t));
+	kx_ivf_pages_give(&ivf->pages, cell->blocks, cell->bytes);
+	ivf->cell_bytes += bytes - cell->bytes;
 	cell->blocks = memory;
+	cell->bytes = bytes;
 	cell->rows = (uint32_t *)(void *)(memory + blocks * block_bytes);
 	cell->capacity = (uint32_t)blocks;
 	return KX_OK;
@@ -195,6 +201,8 @@ static void entries_add(struct kx_ivf *ivf, struct kx_ivf_cell *cell, const uint
 	cell->count += (uint32_t)count;
 	for (uint32_t i = from; i < cell->count; i++)
 		ivf->present[cell->rows[i] / 64] |= UINT64_C(1) << cell->rows[i] % 64;
+	for (size_t i = 0; i < count; i++)
+		cell->mul_sum += (double)kx_ivf_entry_head(entries + i * kx_ivf_entry_bytes(ivf)).mul;
 	ivf->entry_count += count;
 	cell->version = ++ivf->version;
 }
@@ -224,6 +232,8 @@ kx_status kx_ivf_cell_fill(struct kx_ivf *ivf, uint32_t id, const void *entries,
 		return KX_EINVAL;
 	filled = *cell;
 	filled.count = filled.capacity = 0;
+	filled.bytes = 0;
+	filled.mul_sum = 0;
 	filled.blocks = NULL;
 	filled.rows = NULL;
 	filled.cold = false;
@@ -258,6 +268,7 @@ void kx_ivf_cell_cool(struct kx_ivf *ivf, uint32_t id)
 bool kx_ivf_remove(struct kx_ivf *ivf, uint32_t id, uint32_t row)
 {
 	struct kx_ivf_cell *cell = kx_ivf_cell_of(ivf, id);
+	uint8_t gone[sizeof(struct kx_ivf_entry_head) + KX_IVF_PADDED_MAX / 8];
 	uint8_t last[sizeof(struct kx_ivf_entry_head) + KX_IVF_PADDED_MAX / 8];
 	uint32_t at = 0;
 
@@ -265,7 +276,9 @@ bool kx_ivf_remove(struct kx_ivf *ivf, uint32_t id, uint32_t row)
 		at++;
 	if (!cell || at == cell->count)
 		return false;
+	kx_ivf_blocks_read(ivf, cell->blocks, cell->rows, at, gone);
 	kx_ivf_blocks_read(ivf, cell->blocks, cell->rows, cell->count - 1, last);
+	cell->mul_sum -= (double)kx_ivf_entry_head(gone).mul;
 	kx_ivf_blocks_write(ivf, cell->blocks, cell->rows, at, last, 1);
 	cell->count--;
 	ivf->entry_count--;

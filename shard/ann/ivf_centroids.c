@@ -1,166 +1,458 @@
-/* Finding the centroids near a query. They are kept rotated, since rotated ones have no element that towers over the
- * others, in 8 bits: their order is off only among those that are as good as equally far. */
-#include "shard/ann/ivf_impl.h"
+#include "shard/ann/ivf_centroids.h"
 
+#include <float.h>
+#include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 
+#include "common/base/fault.h"
 #include "common/learn/learn.h"
+#include "shard/ann/ivf_train.h"
 
 #define ZERO 128
-#define STEPS 127.0f
+#define FEW 512u    /* so many need no regions */
+#define ALIGNMENT 64u
+#define HUGE_BYTES ((size_t)2 << 20)
+
+static void lanes_done(struct kx_ivf_lanes *lanes)
+{
+	free(lanes->codes);
+	free(lanes->scale);
+	free(lanes->offset);
+	free(lanes->number);
+	free(lanes->next);
+	free(lanes->used);
+	*lanes = (struct kx_ivf_lanes){.dim = lanes->dim};
+}
+
+/* Into an allocation of its own; what is there stays. */
+static bool enlarge(void *array, size_t old_bytes, size_t bytes)
+{
+	size_t alignment = bytes >= HUGE_BYTES / 4 ? HUGE_BYTES : ALIGNMENT;
+	void *memory =
+		kx_fault("ann.grow") ? NULL : aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+
+	if (!memory)
+		return false;
+	if (alignment == HUGE_BYTES)
+		(void)madvise(memory, bytes, MADV_HUGEPAGE);
+	if (old_bytes)
+		memcpy(memory, *(void **)array, old_bytes);
+	free(*(void **)array);
+	*(void **)array = memory;
+	return true;
+}
+
+static kx_status lanes_reserve(struct kx_ivf_lanes *lanes, uint32_t groups)
+{
+	const size_t item = KX_IVF_LANES * sizeof(uint32_t), codes = (size_t)KX_IVF_LANES * lanes->dim;
+	size_t old = lanes->groups, next = groups + groups / 8;
+
+	if (groups <= lanes->capacity)
+		return KX_OK;
+	if (!enlarge(&lanes->codes, old * codes, next * codes) || !enlarge(&lanes->scale, old * item, next * item) ||
+	    !enlarge(&lanes->offset, old * item, next * item) || !enlarge(&lanes->number, old * item, next * item) ||
+	    !enlarge(&lanes->next, old * sizeof(uint32_t), next * sizeof(uint32_t)) ||
+	    !enlarge(&lanes->used, old, next))
+		return KX_ENOMEM;
+	lanes->capacity = (uint32_t)next;
+	return KX_OK;
+}
+
+/* There is room. */
+static uint32_t add_group(struct kx_ivf_lanes *lanes)
+{
+	uint32_t group = lanes->groups++;
+
+	memset(lanes->codes + (size_t)group * KX_IVF_LANES * lanes->dim, ZERO, (size_t)KX_IVF_LANES * lanes->dim);
+	for (uint32_t i = group * KX_IVF_LANES; i < (group + 1) * KX_IVF_LANES; i++) {
+		lanes->scale[i] = 0.0f;
+		lanes->offset[i] = INFINITY;
+	}
+	lanes->next[group] = KX_IVF_NO_LANE;
+	lanes->used[group] = 0;
+	return group;
+}
+
+/* The first lane of a group that is free; there is one. */
+static uint32_t put(struct kx_ivf_lanes *lanes, uint32_t group, const float *rotated, float offset, uint32_t number)
+{
+	uint8_t *codes = lanes->codes + (size_t)group * KX_IVF_LANES * lanes->dim;
+	uint32_t lane = group * KX_IVF_LANES;
+	int8_t *values;
+
+	while (isfinite(lanes->offset[lane]))
+		lane++;
+	values = (int8_t *)malloc(lanes->dim);
+	if (!values)
+		return KX_IVF_NO_LANE;
+	kx_learn_quantize_i8(rotated, lanes->dim, values, &lanes->scale[lane]);
+	for (uint32_t i = 0; i < lanes->dim; i++)
+		codes[(i / 4 * KX_IVF_LANES + lane % KX_IVF_LANES) * 4 + i % 4] = (uint8_t)(values[i] + ZERO);
+	free(values);
+	lanes->offset[lane] = offset;
+	lanes->number[lane] = number;
+	lanes->used[group]++;
+	return lane;
+}
+
+static struct kx_ivf_sixteen sixteen(const struct kx_ivf_lanes *lanes, uint32_t group)
+{
+	return (struct kx_ivf_sixteen){
+		lanes->codes + (size_t)group * KX_IVF_LANES * lanes->dim,
+		lanes->scale + (size_t)group * KX_IVF_LANES,
+		lanes->offset + (size_t)group * KX_IVF_LANES,
+	};
+}
 
 void kx_ivf_centroids_done(struct kx_ivf_centroids *centroids)
 {
-	free(centroids->codes);
-	free(centroids->scale);
-	free(centroids->norm2);
-	free(centroids->slots);
+	lanes_done(&centroids->lanes);
+	lanes_done(&centroids->regions);
+	free(centroids->values);
+	free(centroids->first);
 	*centroids = (struct kx_ivf_centroids){0};
 }
 
-static kx_status centroids_init(struct kx_ivf_centroids *centroids, uint32_t count, uint32_t dim)
+static uint64_t lanes_bytes(const struct kx_ivf_lanes *lanes)
 {
-	size_t lanes = (count + KX_IVF_LANES - 1) / KX_IVF_LANES * KX_IVF_LANES;
+	return (uint64_t)lanes->capacity * (KX_IVF_LANES * (lanes->dim + 3 * sizeof(uint32_t)) + sizeof(uint32_t) + 1);
+}
 
-	*centroids = (struct kx_ivf_centroids){.dim = dim};
-	if (!lanes)
-		return KX_OK;
-	centroids->codes = aligned_alloc(64, lanes * dim);
-	centroids->scale = calloc(lanes, sizeof(float));
-	centroids->norm2 = calloc(lanes, sizeof(float));
-	centroids->slots = calloc(lanes, sizeof(uint32_t));
-	if (!centroids->codes || !centroids->scale || !centroids->norm2 || !centroids->slots) {
-		kx_ivf_centroids_done(centroids);
-		return KX_ENOMEM;
+uint64_t kx_ivf_centroids_bytes(const struct kx_ivf_centroids *centroids)
+{
+	return lanes_bytes(&centroids->lanes) + lanes_bytes(&centroids->regions) +
+	       (uint64_t)centroids->region_count * (centroids->lanes.dim + 1) * sizeof(float);
+}
+
+bool kx_ivf_centroids_stale(const struct kx_ivf_centroids *centroids)
+{
+	return !centroids->region_count || centroids->changed > centroids->built / 4 + KX_IVF_LANES;
+}
+
+/* Behind the region's groups a new one, when none of them has a lane left. There is room. */
+static uint32_t group_with_room(struct kx_ivf_centroids *centroids, uint32_t region)
+{
+	struct kx_ivf_lanes *lanes = &centroids->lanes;
+	uint32_t *at = &centroids->first[region];
+
+	while (*at != KX_IVF_NO_LANE && lanes->used[*at] == KX_IVF_LANES)
+		at = &lanes->next[*at];
+	if (*at == KX_IVF_NO_LANE) {
+		uint32_t group = add_group(lanes);
+
+		*at = group;
+		return group;
 	}
-	memset(centroids->codes, ZERO, lanes * dim);
-	return KX_OK;
+	return *at;
 }
 
-static void put(struct kx_ivf_centroids *centroids, const float *rotated, float norm2, uint32_t slot)
+static kx_status add_to(struct kx_ivf_centroids *centroids, uint32_t region, const float *rotated, float offset,
+			uint32_t slot, uint32_t *ret_lane)
 {
-	uint32_t at = centroids->count++, lane = at % KX_IVF_LANES;
-	uint8_t *codes = centroids->codes + (size_t)(at - lane) * centroids->dim;
-	int8_t values[KX_IVF_PADDED_MAX];
-
-	kx_learn_quantize_i8(rotated, centroids->dim, values, &centroids->scale[at]);
-	for (uint32_t i = 0; i < centroids->dim; i++)
-		codes[(i / 4 * KX_IVF_LANES + lane) * 4 + i % 4] = (uint8_t)(values[i] + ZERO);
-	centroids->norm2[at] = norm2;
-	centroids->slots[at] = slot;
-}
-
-kx_status kx_ivf_centroids_build(struct kx_ivf *ivf)
-{
-	struct kx_ivf_centroids made;
-	kx_status status = centroids_init(&made, ivf->cell_count, ivf->rotation.padded);
+	kx_status status = lanes_reserve(&centroids->lanes, centroids->lanes.groups + 1);
+	uint32_t lane;
 
 	if (status)
 		return status;
-	for (uint32_t slot = 0; slot < ivf->slot_count; slot++) {
-		float rotated[KX_IVF_PADDED_MAX];
-
-		if (ivf->cells[slot].id == KX_IVF_NO_CELL)
-			continue;
-		kx_ivf_rotate(&ivf->rotation, ivf->kernels, ivf->cells[slot].centroid, rotated);
-		put(&made, rotated, ivf->cells[slot].norm2, slot);
-	}
-	kx_ivf_centroids_done(&ivf->centroids);
-	ivf->centroids = made;
+	lane = put(&centroids->lanes, group_with_room(centroids, region), rotated, offset, slot);
+	if (lane == KX_IVF_NO_LANE)
+		return KX_ENOMEM;
+	centroids->count++;
+	*ret_lane = lane;
 	return KX_OK;
 }
 
-kx_status kx_ivf_cells_ready(struct kx_ivf *ivf)
+static float half_norm(const float *v, uint32_t dim)
 {
-	kx_status status = ivf->ready ? KX_OK : kx_ivf_centroids_build(ivf);
+	float sum = 0.0f;
 
-	ivf->ready = !status;
+	for (uint32_t i = 0; i < dim; i++)
+		sum += v[i] * v[i];
+	return sum / 2;
+}
+
+static kx_status make_regions(struct kx_ivf_centroids *made, const float *rotated, uint32_t count, uint32_t dim,
+			      uint64_t seed, uint32_t *of)
+{
+	kx_status status;
+
+	made->region_count = count > FEW ? (uint32_t)(2.0f * sqrtf((float)count)) : 1;
+	made->values = calloc((size_t)made->region_count * dim, sizeof(float));
+	made->first = malloc(made->region_count * sizeof(uint32_t));
+	if (!made->values || !made->first)
+		return KX_ENOMEM;
+	if (made->region_count > 1) {
+		status = kx_ivf_part(rotated, count, dim, seed, made->region_count, made->values, of);
+		if (status)
+			return status;
+	}
+	status = lanes_reserve(&made->regions, (made->region_count + KX_IVF_LANES - 1) / KX_IVF_LANES);
+	for (uint32_t i = 0; !status && i < made->region_count; i++) {
+		const float *values = made->values + (size_t)i * dim;
+
+		made->first[i] = KX_IVF_NO_LANE;
+		if (i % KX_IVF_LANES == 0)
+			(void)add_group(&made->regions);
+		if (put(&made->regions, i / KX_IVF_LANES, values, half_norm(values, dim), i) == KX_IVF_NO_LANE)
+			status = KX_ENOMEM;
+	}
 	return status;
 }
 
-static int by_key(const void *a, const void *b)
+kx_status kx_ivf_centroids_build(struct kx_ivf_centroids *centroids, const float *rotated, const float *offsets,
+				 const uint32_t *slots, uint32_t count, uint32_t dim, uint64_t seed, uint32_t *ret_lanes)
 {
-	const struct kx_ivf_near *one = a, *two = b;
+	struct kx_ivf_centroids made = {.lanes.dim = dim, .regions.dim = dim};
+	uint32_t *of = calloc(count + 1u, sizeof(*of));
+	kx_status status = of ? make_regions(&made, rotated, count, dim, seed, of) : KX_ENOMEM;
 
-	if (one->key != two->key)
-		return one->key < two->key ? -1 : 1;
-	return (one->slot > two->slot) - (one->slot < two->slot);
-}
-
-size_t kx_ivf_centroids_order(const struct kx_ivf *ivf, const float *rotated, struct kx_ivf_near *ret, size_t most)
-{
-	const struct kx_ivf_centroids *centroids = &ivf->centroids;
-	float norm_part = ivf->recipe.metric == KX_METRIC_COSINE ? 0.5f : 0.0f;
-	int8_t query[KX_IVF_PADDED_MAX];
-	int32_t sum = 0;
-	float scale;
-
-	kx_learn_quantize_i8(rotated, centroids->dim, query, &scale);
-	for (uint32_t i = 0; i < centroids->dim; i++)
-		sum += query[i];
-	for (uint32_t from = 0; from < centroids->count; from += KX_IVF_LANES) {
-		int32_t products[KX_IVF_LANES];
-
-		ivf->kernels->dots(centroids->codes + (size_t)from * centroids->dim, query, centroids->dim, products);
-		for (uint32_t at = from; at < centroids->count && at < from + KX_IVF_LANES; at++) {
-			float product = scale * centroids->scale[at] * (float)(products[at - from] - ZERO * sum);
-
-			ret[at] = (struct kx_ivf_near){norm_part * centroids->norm2[at] - product, product,
-						       centroids->slots[at]};
-		}
+	for (uint32_t i = 0; !status && i < count; i++)
+		status = add_to(&made, of[i], rotated + (size_t)i * dim, offsets[i], slots[i], &ret_lanes[i]);
+	free(of);
+	if (status) {
+		kx_ivf_centroids_done(&made);
+		return status;
 	}
-	qsort(ret, centroids->count, sizeof(*ret), by_key);
-	return most < centroids->count ? most : centroids->count;
-}
-
-static float distance2(const float *a, const float *b, uint32_t dim)
-{
-	float lanes[8] = {0}, sum = 0;
-	uint32_t i = 0;
-
-	for (; i + 8 <= dim; i += 8)
-		for (uint32_t j = 0; j < 8; j++)
-			lanes[j] += (a[i + j] - b[i + j]) * (a[i + j] - b[i + j]);
-	for (; i < dim; i++)
-		sum += (a[i] - b[i]) * (a[i] - b[i]);
-	for (uint32_t j = 0; j < 8; j++)
-		sum += lanes[j];
-	return sum;
-}
-
-#define MORE 8u /* candidates beyond what is asked for, whose distance is measured */
-
-size_t kx_ivf_nearest_cells(const struct kx_ivf *ivf, const float *vector, size_t n, uint32_t *ret_cells,
-			    float *ret_distance2)
-{
-	KX_CLEANUP(kx_cleanup_free) struct kx_ivf_near *near = malloc((ivf->cell_count + 1u) * sizeof(*near));
-	float rotated[KX_IVF_PADDED_MAX];
-	size_t count;
-
-	if (!near)
-		return 0;
-	kx_ivf_rotate(&ivf->rotation, ivf->kernels, vector, rotated);
-	count = kx_ivf_centroids_order(ivf, rotated, near, ivf->cell_count);
-	for (size_t i = 0; i < count; i++)
-		near[i].key = distance2(vector, ivf->cells[near[i].slot].centroid, ivf->recipe.dim);
-	qsort(near, count, sizeof(*near), by_key);
-	count = n < count ? n : count;
-	for (size_t i = 0; i < count; i++) {
-		ret_cells[i] = ivf->cells[near[i].slot].id;
-		ret_distance2[i] = near[i].key;
-	}
-	return count;
-}
-
-kx_status kx_ivf_assign(const struct kx_ivf *ivf, const float *vectors, size_t n, uint32_t *ret_cells)
-{
-	if (!ivf->cell_count || !ivf->ready)
-		return KX_EINVAL;
-	for (size_t i = 0; i < n; i++) {
-		float distance;
-
-		if (kx_ivf_nearest_cells(ivf, vectors + i * ivf->recipe.dim, 1, &ret_cells[i], &distance) != 1)
-			return KX_ENOMEM;
-	}
+	made.built = count;
+	kx_ivf_centroids_done(centroids);
+	*centroids = made;
 	return KX_OK;
+}
+
+kx_status kx_ivf_centroids_add(struct kx_ivf_centroids *centroids, const struct kx_ivf_kernels *kernels,
+			       const float *rotated, float offset, uint32_t slot, uint32_t *ret_lane)
+{
+	uint32_t region = 0;
+	kx_status status;
+
+	if (centroids->region_count > 1) {
+		struct kx_ivf_order order = {0};
+
+		/* Regions are ordered by distance, whatever the metric. */
+		status = kx_ivf_order_start(&order, centroids, kernels, rotated, 1.0f, false);
+		region = status ? 0 : order.order[0];
+		kx_ivf_order_done(&order);
+		if (status)
+			return status;
+	}
+	status = add_to(centroids, region, rotated, offset, slot, ret_lane);
+	centroids->changed += !status;
+	return status;
+}
+
+void kx_ivf_centroids_remove(struct kx_ivf_centroids *centroids, uint32_t lane)
+{
+	centroids->lanes.offset[lane] = INFINITY;
+	centroids->lanes.scale[lane] = 0.0f;
+	centroids->lanes.used[lane / KX_IVF_LANES]--;
+	centroids->count--;
+	centroids->changed++;
+}
+
+/* --- Order ---------------------------------------------------------------------------------------------------- */
+
+#define FIRST_GIVE 10u
+#define QUERY_STEPS 127.0f
+#define SEEN_PART 8u  /* of all centroids, those that are looked at in any case */
+#define SEEN_MORE 20u /* and for each that is given */
+
+void kx_ivf_order_done(struct kx_ivf_order *order)
+{
+	free(order->codes);
+	free(order->keys);
+	free(order->products);
+	free(order->numbers);
+	free(order->room);
+	free(order->groups);
+	free(order->above);
+	free(order->least);
+	free(order->order);
+	*order = (struct kx_ivf_order){0};
+}
+
+static kx_status order_reserve(struct kx_ivf_order *order, const struct kx_ivf_centroids *centroids)
+{
+	uint32_t groups = centroids->lanes.groups > centroids->regions.groups ? centroids->lanes.groups
+									      : centroids->regions.groups;
+	size_t lanes;
+
+	if (order->dim < centroids->lanes.dim) {
+		order->dim = 0;
+		if (!enlarge(&order->codes, 0, centroids->lanes.dim))
+			return KX_ENOMEM;
+		order->dim = centroids->lanes.dim;
+	}
+	if (groups <= order->capacity)
+		return KX_OK;
+	order->capacity = 0;
+	groups += groups / 4 + 1;
+	lanes = (size_t)groups * KX_IVF_LANES;
+	if (!enlarge(&order->keys, 0, lanes * sizeof(float)) || !enlarge(&order->products, 0, lanes * sizeof(float)) ||
+	    !enlarge(&order->numbers, 0, (lanes + KX_IVF_LANES) * sizeof(uint64_t)) ||
+	    !enlarge(&order->room, 0, (lanes + KX_IVF_LANES) * sizeof(uint64_t)) ||
+	    !enlarge(&order->groups, 0, groups * sizeof(uint32_t)) || !enlarge(&order->above, 0, groups * sizeof(float)) ||
+	    !enlarge(&order->least, 0, groups * sizeof(float)) || !enlarge(&order->order, 0, lanes * sizeof(uint32_t)))
+		return KX_ENOMEM;
+	order->capacity = groups;
+	return KX_OK;
+}
+
+static void quantize(struct kx_ivf_order *order, const float *rotated, uint32_t dim, float weight)
+{
+	float most = 0.0f, steps;
+	int32_t sum = 0;
+
+	for (uint32_t i = 0; i < dim; i++)
+		most = fabsf(rotated[i]) > most ? fabsf(rotated[i]) : most;
+	steps = most > 0.0f ? QUERY_STEPS / most : 0.0f;
+	for (uint32_t i = 0; i < dim; i++) {
+		int32_t code = (int32_t)(rotated[i] * steps + 128.5f) - 128;
+
+		order->codes[i] = (int8_t)code;
+		sum += code;
+	}
+	order->query = (struct kx_ivf_eighth){order->codes, dim, ZERO * sum, most / QUERY_STEPS, weight};
+}
+
+static void visit(struct kx_ivf_order *order, uint32_t region)
+{
+	const struct kx_ivf_lanes *lanes = &order->centroids->lanes;
+
+	for (uint32_t group = order->centroids->first[region]; group != KX_IVF_NO_LANE; group = lanes->next[group]) {
+		struct kx_ivf_sixteen centroids = sixteen(lanes, group);
+		size_t at = (size_t)group * KX_IVF_LANES;
+
+		order->least[order->group_count] =
+			order->kernels->near(&centroids, &order->query, order->keys + at, order->products + at);
+		order->above[order->group_count] = -INFINITY;
+		order->groups[order->group_count++] = group;
+		order->seen += lanes->used[group];
+	}
+}
+
+static void visit_until(struct kx_ivf_order *order, uint32_t enough)
+{
+	while (order->visited < order->regions && order->seen < enough)
+		visit(order, order->order[order->visited++]);
+}
+
+static void order_regions(struct kx_ivf_order *order)
+{
+	const struct kx_ivf_lanes *regions = &order->centroids->regions;
+	uint32_t count = 0;
+
+	for (uint32_t group = 0; group < regions->groups; group++) {
+		struct kx_ivf_sixteen centroids = sixteen(regions, group);
+		size_t at = (size_t)group * KX_IVF_LANES;
+
+		(void)order->kernels->near(&centroids, &order->query, order->keys + at, order->products + at);
+		count += order->kernels->pick(order->keys + at, -INFINITY, FLT_MAX, group * KX_IVF_LANES,
+					      order->numbers + count);
+	}
+	order->kernels->sort(order->numbers, count, order->room);
+	for (uint32_t i = 0; i < count; i++)
+		order->order[i] = regions->number[(uint32_t)order->numbers[i]];
+	order->regions = count;
+}
+
+kx_status kx_ivf_order_start(struct kx_ivf_order *order, const struct kx_ivf_centroids *centroids,
+			     const struct kx_ivf_kernels *kernels, const float *rotated, float weight, bool all)
+{
+	kx_status status = order_reserve(order, centroids);
+
+	if (status)
+		return status;
+	order->centroids = centroids;
+	order->kernels = kernels;
+	order->group_count = order->visited = order->regions = order->seen = order->given = 0;
+	order->give = FIRST_GIVE;
+	if (!centroids->region_count)
+		return KX_OK;
+	quantize(order, rotated, centroids->lanes.dim, weight);
+	order_regions(order);
+	if (all)
+		visit_until(order, UINT32_MAX);
+	return KX_OK;
+}
+
+/* The nth smallest (Hoare's selection); of few values, which it puts in another order. */
+static float nth(float *values, uint32_t count, uint32_t n)
+{
+	uint32_t low = 0, high = count - 1;
+
+	while (low < high) {
+		float pivot = values[low + (high - low) / 2];
+		uint32_t i = low, j = high;
+
+		while (i <= j) {
+			float value;
+
+			while (values[i] < pivot)
+				i++;
+			while (values[j] > pivot)
+				j--;
+			if (i > j)
+				break;
+			value = values[i];
+			values[i++] = values[j];
+			values[j] = value;
+			if (!j)
+				break;
+			j--;
+		}
+		if (n <= j && j < high)
+			high = j;
+		else if (n >= i)
+			low = i;
+		else
+			break;
+	}
+	return values[n];
+}
+
+/* What the next ones reach up to: as many groups as are to be given begin below it. INFINITY: there is none. */
+static float next_bound(struct kx_ivf_order *order)
+{
+	float *least = (float *)(void *)order->room;
+	uint32_t count = 0, n = order->give;
+
+	for (uint32_t i = 0; i < order->group_count; i++)
+		if (order->least[i] < INFINITY)
+			least[count++] = order->least[i];
+	if (!count)
+		return INFINITY;
+	n = n < count / 3 ? n : count / 3;
+	return nth(least, count, n);
+}
+
+uint32_t kx_ivf_order_next(struct kx_ivf_order *order)
+{
+	uint32_t count = 0;
+	float most;
+
+	visit_until(order, order->centroids->count / SEEN_PART + SEEN_MORE * (order->given + order->give));
+	most = next_bound(order);
+	if (most == INFINITY && order->visited < order->regions) {
+		visit_until(order, UINT32_MAX);
+		most = next_bound(order);
+	}
+	if (most == INFINITY)
+		return 0;
+	for (uint32_t i = 0; i < order->group_count; i++) {
+		uint32_t group = order->groups[i];
+		const float *keys = order->keys + (size_t)group * KX_IVF_LANES;
+
+		if (order->least[i] > most)
+			continue;
+		count += order->kernels->pick(keys, order->above[i], most, group * KX_IVF_LANES, order->numbers + count);
+		order->above[i] = most;
+		order->least[i] = order->kernels->least_above(keys, most);
+	}
+	order->kernels->sort(order->numbers, count, order->room);
+	order->given += count;
+	order->give *= 2;
+	return count;
 }

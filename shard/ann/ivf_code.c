@@ -79,22 +79,13 @@ kx_status kx_ivf_encode(const struct kx_ivf *ivf, uint32_t cell, uint32_t row, c
 	return KX_OK;
 }
 
-/* What signs that are the bits of n make of four elements. */
-static float signed_sum(const float *v, unsigned n)
-{
-	float sum = 0.0f;
-
-	for (unsigned i = 0; i < 4; i++)
-		sum += n >> i & 1 ? v[i] : -v[i];
-	return sum;
-}
-
 static float reach_of(const float *v)
 {
 	return fabsf(v[0]) + fabsf(v[1]) + fabsf(v[2]) + fabsf(v[3]);
 }
 
-void kx_ivf_lut_make(const float *rotated, uint32_t padded, uint8_t *lut, struct kx_ivf_lut *ret)
+void kx_ivf_lut_make(const float *rotated, uint32_t padded, const struct kx_ivf_kernels *kernels, uint8_t *lut,
+		     struct kx_ivf_lut *ret)
 {
 	float reach = 0.0f, total = 0.0f, step;
 
@@ -105,12 +96,7 @@ void kx_ivf_lut_make(const float *rotated, uint32_t padded, uint8_t *lut, struct
 		total += of_four;
 	}
 	step = reach > 0.0f ? 255.0f / (2.0f * reach) : 0.0f;
-	for (uint32_t i = 0; i < padded; i += 4) {
-		float least = reach_of(rotated + i);
-
-		for (unsigned n = 0; n < 16; n++)
-			*lut++ = (uint8_t)((signed_sum(rotated + i, n) + least) * step + 0.5f);
-	}
+	kernels->lut(rotated, padded, step, lut);
 	ret->scale = 2.0f * reach / 255.0f;
 	ret->offset = -total;
 	ret->variance = ret->scale * ret->scale * (float)(padded / 4) / 12.0f;

@@ -1,13 +1,32 @@
-/* Which rows may be found. */
+/* Which rows may be found, and what searches remember of it.
+ *
+ * A view of a cell is made by the first search that comes to it, under a lock, and read by all others without one: they
+ * read it only when its version is the cell's, and it is made anew only when it is not. */
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "common/base/fault.h"
 #include "shard/ann/ivf_impl.h"
 
-#include <stdlib.h>
+#define CHUNK 4096u /* views that are allocated at once */
+#define CHUNKS (KX_IVF_CELL_MAX / CHUNK)
+
+/* Of one index. */
+struct kx_ivf_views {
+	const struct kx_ivf_filter *filter;
+	uint64_t ivf;
+	struct kx_ivf_views *next;
+	_Atomic(struct kx_ivf_view *) chunks[CHUNKS];
+};
 
 struct kx_ivf_filter {
 	uint64_t *bits;
 	uint32_t rows;
 	size_t words;
 	uint64_t matches;
+	pthread_mutex_t lock; /* of what follows, as far as it is not atomic */
+	_Atomic bool changed; /* since views were made */
+	_Atomic(struct kx_ivf_views *) views;
 };
 
 kx_status kx_ivf_filter_new(const uint64_t *bits, uint32_t rows, struct kx_ivf_filter **ret)
@@ -17,9 +36,10 @@ kx_status kx_ivf_filter_new(const uint64_t *bits, uint32_t rows, struct kx_ivf_f
 	if (!filter)
 		return KX_ENOMEM;
 	filter->rows = rows;
-	filter->words = (rows + 63u) / 64;
+	filter->words = (rows + UINT64_C(63)) / 64;
 	filter->bits = malloc((filter->words + 1) * sizeof(*bits));
-	if (!filter->bits) {
+	if (!filter->bits || pthread_mutex_init(&filter->lock, NULL)) {
+		free(filter->bits);
 		free(filter);
 		return KX_ENOMEM;
 	}
@@ -33,38 +53,68 @@ kx_status kx_ivf_filter_new(const uint64_t *bits, uint32_t rows, struct kx_ivf_f
 	return KX_OK;
 }
 
+static void views_free(struct kx_ivf_views *views)
+{
+	for (uint32_t i = 0; i < CHUNKS; i++) {
+		struct kx_ivf_view *chunk = atomic_load(&views->chunks[i]);
+
+		for (uint32_t j = 0; chunk && j < CHUNK; j++)
+			free(chunk[j].words);
+		free(chunk);
+	}
+	free(views);
+}
+
 void kx_ivf_filter_free(struct kx_ivf_filter *filter)
 {
+	struct kx_ivf_views *views, *next;
+
 	if (!filter)
 		return;
+	for (views = atomic_load(&filter->views); views; views = next) {
+		next = views->next;
+		views_free(views);
+	}
+	(void)pthread_mutex_destroy(&filter->lock);
 	free(filter->bits);
 	free(filter);
 }
 
 bool kx_ivf_filter_has(const struct kx_ivf_filter *filter, uint32_t row)
 {
-	return row < filter->rows && filter->bits[row / 64] >> row % 64 & 1;
+	return row / 64 < filter->words && filter->bits[row / 64] >> row % 64 & 1;
+}
+
+static kx_status grow(struct kx_ivf_filter *filter, uint32_t row)
+{
+	size_t words = row / 64 + 1u + filter->words / 2;
+	uint64_t *bits;
+
+	if (row / 64 < filter->words)
+		return KX_OK;
+	bits = kx_fault("ann.grow") ? NULL : realloc(filter->bits, words * sizeof(*bits));
+	if (!bits)
+		return KX_ENOMEM;
+	memset(bits + filter->words, 0, (words - filter->words) * sizeof(*bits));
+	filter->bits = bits;
+	filter->words = words;
+	return KX_OK;
 }
 
 kx_status kx_ivf_filter_set(struct kx_ivf_filter *filter, uint32_t row, bool matches)
 {
+	kx_status status;
+
 	if (row >= KX_IVF_ROW_MAX)
 		return KX_ETOOBIG;
 	if (kx_ivf_filter_has(filter, row) == matches)
 		return KX_OK;
-	if (row >= filter->rows) {
-		size_t words = row / 64 + 1u > filter->words ? row / 64 + 1u + filter->words / 2 : filter->words;
-		uint64_t *bits = words > filter->words ? realloc(filter->bits, words * sizeof(*bits)) : filter->bits;
-
-		if (!bits)
-			return KX_ENOMEM;
-		memset(bits + filter->words, 0, (words - filter->words) * sizeof(*bits));
-		filter->bits = bits;
-		filter->words = words;
-		filter->rows = (uint32_t)words * 64;
-	}
+	status = grow(filter, row);
+	if (status)
+		return status;
 	filter->bits[row / 64] ^= UINT64_C(1) << row % 64;
 	filter->matches = matches ? filter->matches + 1 : filter->matches - 1;
+	atomic_store(&filter->changed, true);
 	return KX_OK;
 }
 
@@ -92,4 +142,115 @@ uint32_t kx_ivf_filter_masks(const struct kx_ivf_filter *filter, const uint32_t 
 		matches += (uint32_t)__builtin_popcount(mask);
 	}
 	return matches;
+}
+
+/* A change of the filter makes every view unknown. No search is beyond this point then. */
+static void forget_all(struct kx_ivf_filter *filter)
+{
+	for (struct kx_ivf_views *views = atomic_load(&filter->views); views; views = views->next) {
+		for (uint32_t i = 0; i < CHUNKS; i++) {
+			struct kx_ivf_view *chunk = atomic_load(&views->chunks[i]);
+
+			for (uint32_t j = 0; chunk && j < CHUNK; j++)
+				atomic_store(&chunk[j].version, 0);
+		}
+	}
+	atomic_store(&filter->changed, false);
+}
+
+static struct kx_ivf_views *find_views(const struct kx_ivf_filter *filter, const struct kx_ivf *ivf)
+{
+	struct kx_ivf_views *views = atomic_load(&filter->views);
+
+	while (views && views->ivf != ivf->id)
+		views = views->next;
+	return views;
+}
+
+struct kx_ivf_views *kx_ivf_filter_views(const struct kx_ivf_filter *filter, const struct kx_ivf *ivf)
+{
+	struct kx_ivf_filter *mutable = (struct kx_ivf_filter *)(uintptr_t)filter;
+	struct kx_ivf_views *views = atomic_load(&filter->changed) ? NULL : find_views(filter, ivf);
+
+	if (views)
+		return views;
+	pthread_mutex_lock(&mutable->lock);
+	if (atomic_load(&filter->changed))
+		forget_all(mutable);
+	views = find_views(filter, ivf);
+	if (!views && !kx_fault("ann.view") && (views = calloc(1, sizeof(*views))) != NULL) {
+		views->filter = filter;
+		views->ivf = ivf->id;
+		views->next = atomic_load(&filter->views);
+		atomic_store(&mutable->views, views);
+	}
+	pthread_mutex_unlock(&mutable->lock);
+	return views;
+}
+
+static struct kx_ivf_view *view_at(struct kx_ivf_views *views, uint32_t slot)
+{
+	struct kx_ivf_view *chunk = atomic_load_explicit(&views->chunks[slot / CHUNK], memory_order_acquire);
+	struct kx_ivf_view *expected = NULL;
+
+	if (!chunk) {
+		chunk = kx_fault("ann.view") ? NULL : calloc(CHUNK, sizeof(*chunk));
+		if (!chunk)
+			return NULL;
+		if (!atomic_compare_exchange_strong(&views->chunks[slot / CHUNK], &expected, chunk)) {
+			free(chunk);
+			chunk = expected;
+		}
+	}
+	return &chunk[slot % CHUNK];
+}
+
+static bool view_reserve(struct kx_ivf_view *view, uint32_t words)
+{
+	uint32_t *memory;
+
+	if (words <= view->room)
+		return true;
+	memory = kx_fault("ann.view") ? NULL : realloc(view->words, words * sizeof(*memory));
+	if (!memory)
+		return false;
+	view->words = memory;
+	view->room = words;
+	return true;
+}
+
+/* Under the lock. Comparing a vector costs less than scanning its block when the block holds few that match. */
+static bool view_make(struct kx_ivf_view *view, const struct kx_ivf_filter *filter, const struct kx_ivf_cell *cell)
+{
+	uint32_t blocks = (cell->count + KX_IVF_BLOCK - 1) / KX_IVF_BLOCK, count = 0;
+
+	for (uint32_t i = 0; i < cell->count; i++)
+		count += kx_ivf_filter_has(filter, cell->rows[i]);
+	view->named = count <= 2 * blocks;
+	view->count = 0;
+	if (!view_reserve(view, view->named ? count : blocks))
+		return false;
+	if (!view->named)
+		view->count = kx_ivf_filter_masks(filter, cell->rows, cell->count, view->words);
+	for (uint32_t i = 0; view->named && i < cell->count; i++)
+		if (kx_ivf_filter_has(filter, cell->rows[i]))
+			view->words[view->count++] = cell->rows[i];
+	atomic_store_explicit(&view->version, cell->version, memory_order_release);
+	return true;
+}
+
+const struct kx_ivf_view *kx_ivf_view_of(struct kx_ivf_views *views, const struct kx_ivf *ivf, uint32_t slot)
+{
+	const struct kx_ivf_cell *cell = &ivf->cells[slot];
+	struct kx_ivf_filter *filter = (struct kx_ivf_filter *)(uintptr_t)views->filter;
+	struct kx_ivf_view *view = view_at(views, slot);
+	bool made = true;
+
+	if (!view || atomic_load_explicit(&view->version, memory_order_acquire) == cell->version)
+		return view;
+	pthread_mutex_lock(&filter->lock);
+	if (atomic_load(&view->version) != cell->version)
+		made = view_make(view, filter, cell);
+	pthread_mutex_unlock(&filter->lock);
+	return made ? view : NULL;
 }

@@ -7,7 +7,9 @@
 #include <string.h>
 
 #include "shard/ann/ivf.h"
+#include "shard/ann/ivf_centroids.h"
 #include "shard/ann/ivf_kernels.h"
+#include "shard/ann/ivf_pages.h"
 #include "shard/ann/ivf_rotate.h"
 
 #define KX_IVF_ROW_MAX (1u << 30)  /* rows are small numbers: a bitmap over them is kept */
@@ -20,30 +22,15 @@ struct kx_ivf_cell {
 	uint32_t id;       /* KX_IVF_NO_CELL: the slot is free */
 	uint32_t count;    /* entries */
 	uint32_t capacity; /* in blocks */
+	size_t bytes;      /* of the piece that holds them */
 	bool cold;
+	uint32_t lane;     /* of its centroid; KX_IVF_NO_LANE: it has none yet */
 	float norm2;       /* squared length of the centroid */
+	double mul_sum;    /* of its entries: how far they are from the centroid, in the mean */
 	float *centroid;   /* [dim] */
 	uint8_t *blocks;   /* [capacity], with rows behind them in one allocation */
 	uint32_t *rows;    /* [capacity * KX_IVF_BLOCK] */
 	uint64_t version;  /* another one whenever the entries are others; never 0, never used twice */
-};
-
-/* Rotated centroids in 8 bits, in groups as the kernels want them. */
-struct kx_ivf_centroids {
-	uint32_t count;
-	uint32_t dim;      /* padded */
-	uint8_t *codes;    /* [groups][dim / 4][16][4] */
-	int32_t *zero;     /* what 128 more an element adds to a product is this times the query's sum: unused lanes 0 */
-	float *scale;      /* [groups * 16]: centroid = scale * (code - 128) */
-	float *norm2;      /* [groups * 16]; of unused lanes infinite */
-	uint32_t *slots;   /* [groups * 16] */
-};
-
-/* A centroid as a query sees it. */
-struct kx_ivf_near {
-	float key;     /* what they are ordered by, nearest first */
-	float product; /* of query and centroid */
-	uint32_t slot;
 };
 
 struct kx_ivf {
@@ -65,8 +52,9 @@ struct kx_ivf {
 	size_t present_words;
 	uint64_t entry_count; /* in warm cells */
 	uint64_t cell_bytes;
+	struct kx_ivf_pages pages;
 	struct kx_ivf_centroids centroids;
-	bool ready;
+	uint32_t unplaced; /* cells without a lane */
 	struct kx_ivf_tuning tuning;
 };
 
@@ -90,7 +78,8 @@ struct kx_ivf_lut {
 	float variance;       /* of the error by which it is about that */
 };
 /* lut: [padded / 4][16]. */
-void kx_ivf_lut_make(const float *rotated, uint32_t padded, uint8_t *lut, struct kx_ivf_lut *ret);
+void kx_ivf_lut_make(const float *rotated, uint32_t padded, const struct kx_ivf_kernels *kernels, uint8_t *lut,
+		     struct kx_ivf_lut *ret);
 
 /* Writes entries into blocks and rows from slot `at` on; there is room. */
 void kx_ivf_blocks_write(const struct kx_ivf *ivf, uint8_t *blocks, uint32_t *rows, uint32_t at, const uint8_t *entries,
@@ -108,13 +97,6 @@ static inline size_t kx_ivf_ivf_block_bytes(const struct kx_ivf *ivf)
 	return kx_ivf_block_bytes(ivf->code_bytes);
 }
 
-/* --- ivf_centroids.c --- */
-
-kx_status kx_ivf_centroids_build(struct kx_ivf *ivf) KX_MUST_CHECK;
-void kx_ivf_centroids_done(struct kx_ivf_centroids *centroids);
-/* query: rotated, [padded]. ret: room for every cell; all of them, nearest first by the metric. */
-size_t kx_ivf_centroids_order(const struct kx_ivf *ivf, const float *rotated, struct kx_ivf_near *ret, size_t most);
-
 /* --- ivf_filter.c --- */
 
 bool kx_ivf_filter_has(const struct kx_ivf_filter *filter, uint32_t row);
@@ -123,15 +105,31 @@ const uint64_t *kx_ivf_filter_words(const struct kx_ivf_filter *filter, size_t *
 /* Writes which slots match; how many do. masks: a word a block. */
 uint32_t kx_ivf_filter_masks(const struct kx_ivf_filter *filter, const uint32_t *rows, uint32_t count, uint32_t *masks);
 
+/* What of a cell matches. Few are named, many are marked. */
+struct kx_ivf_view {
+	_Atomic uint64_t version; /* of the cell; 0: nothing is known */
+	uint32_t count;
+	uint32_t room;  /* words */
+	bool named;     /* words: [count] rows; else [blocks] masks */
+	uint32_t *words;
+};
+/* What a filter remembers of an index; to be asked for at the start of each search. NULL: out of memory. */
+struct kx_ivf_views;
+struct kx_ivf_views *kx_ivf_filter_views(const struct kx_ivf_filter *filter, const struct kx_ivf *ivf);
+/* Of a warm cell, by its slot. It stays until a change. NULL: out of memory. */
+const struct kx_ivf_view *kx_ivf_view_of(struct kx_ivf_views *views, const struct kx_ivf *ivf, uint32_t slot);
+
 /* --- ivf_tune.c --- */
 
 float kx_ivf_effort(const struct kx_ivf *ivf, double recall);
+/* How many deviations an estimate may be off for that recall. */
+float kx_ivf_epsilon(float recall);
 
 /* --- ivf_search.c --- */
 
 /* As kx_ivf_search(), with the effort given: 0 is exact. */
 kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, float effort,
-			     struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
+			     float epsilon, struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
 			     struct kx_ivf_work *work, struct kx_error *error) KX_MUST_CHECK;
 
 #endif

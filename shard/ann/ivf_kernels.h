@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define KX_IVF_BLOCK 32u       /* vectors whose codes are interleaved */
 #define KX_IVF_LANES 16u       /* centroids that are compared at a time */
@@ -24,6 +25,7 @@ struct kx_ivf_scan {
 	uint32_t code_bytes;
 	float scale, offset;  /* bound = add + mul * (scale * sum + offset) */
 	float floor;          /* found when bound >= floor */
+	const uint8_t *next;  /* blocks that are scanned after these, fetched meanwhile; NULL: none. They are not read. */
 };
 
 struct kx_ivf_found {
@@ -31,10 +33,38 @@ struct kx_ivf_found {
 	float *bounds;
 };
 
+/* Centroids that are compared at once. */
+struct kx_ivf_sixteen {
+	const uint8_t *codes; /* [dim / 4][16][4], each 128 more than it means; 64-byte aligned */
+	const float *scale;   /* [16] */
+	const float *offset;  /* [16]: key = weight * offset - product */
+};
+
+/* A query in 8 bits. */
+struct kx_ivf_eighth {
+	const int8_t *codes; /* [dim] */
+	uint32_t dim;        /* a multiple of KX_IVF_PADDING */
+	int32_t zero;        /* what the centroids' 128 more come to */
+	float scale;
+	float weight;        /* of offsets; more than 0, so that infinite ones stay so */
+};
+
+/* The order of floats as that of numbers. */
+static inline uint32_t kx_ivf_ordered(float key)
+{
+	uint32_t bits;
+
+	memcpy(&bits, &key, sizeof(bits));
+	return bits ^ (bits >> 31 ? UINT32_MAX : 0x80000000u);
+}
+
 struct kx_ivf_kernels {
 	const char *name;
 	/* Fast Hadamard transform in place, not scaled; n: a power of two, at least 64. */
 	void (*fht)(float *x, uint32_t n);
+	/* The table of a query: entry 16 i / 4 + n is the sum of four elements from i on, each less what the four can be at
+	 * least: element j with a minus where bit j of n is 0. In steps, rounded. dim: a multiple of 4. */
+	void (*lut)(const float *rotated, uint32_t dim, float step, uint8_t *ret);
 	/* Puts a code into a block's codes, and takes one out. */
 	void (*pack)(uint8_t *codes, uint32_t code_bytes, uint32_t slot, const uint8_t *code);
 	void (*unpack)(const uint8_t *codes, uint32_t code_bytes, uint32_t slot, uint8_t *ret_code);
@@ -42,8 +72,16 @@ struct kx_ivf_kernels {
 	 * returned. masks: bit i of word b: whether slot 32 b + i is looked at; NULL: all. */
 	uint32_t (*scan)(const struct kx_ivf_scan *scan, const uint8_t *blocks, uint32_t count, const uint32_t *masks,
 			 struct kx_ivf_found found);
-	/* Inner products of 16 centroids with a query. codes: [dim / 4][16][4], each 128 more than it means. */
-	void (*dots)(const uint8_t *codes, const int8_t *query, uint32_t dim, int32_t ret[KX_IVF_LANES]);
+	/* How near 16 centroids are to a query: keys and products are written, the least key is returned. */
+	float (*near)(const struct kx_ivf_sixteen *centroids, const struct kx_ivf_eighth *query, float *ret_keys,
+		      float *ret_products);
+	/* The least of 16 keys above a bound; INFINITY when none is. */
+	float (*least_above)(const float *keys, float above);
+	/* Of 16 keys those in (above, most], with their numbers from `first` on, as one number whose order is theirs. ret
+	 * has room for 16. */
+	uint32_t (*pick)(const float *keys, float above, float most, uint32_t first, uint64_t *ret);
+	/* Into rising order; no two are equal. */
+	void (*sort)(uint64_t *numbers, uint32_t count, uint64_t *room);
 	/* Inner product of a vector of halves with one of floats. */
 	float (*dot)(const void *halves, const float *v, uint32_t dim);
 };

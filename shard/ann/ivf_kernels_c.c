@@ -1,6 +1,8 @@
 /* The reference that all SIMD must equal. */
 #include "shard/ann/ivf_kernels.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/macros.h"
@@ -18,6 +20,28 @@ static void fht(float *x, uint32_t n)
 				x[j + half] = a - b;
 			}
 		}
+	}
+}
+
+/* What signs that are the bits of n make of four elements. */
+static float signed_sum(const float *v, unsigned n)
+{
+	float sum = 0.0f;
+
+	for (unsigned i = 0; i < 4; i++)
+		sum += n >> i & 1 ? v[i] : -v[i];
+	return sum;
+}
+
+static void lut(const float *rotated, uint32_t dim, float step, uint8_t *ret)
+{
+	for (uint32_t i = 0; i < dim; i += 4) {
+		float least = 0.0f;
+
+		for (unsigned j = 0; j < 4; j++)
+			least += fabsf(rotated[i + j]);
+		for (unsigned n = 0; n < 16; n++)
+			*ret++ = (uint8_t)((signed_sum(rotated + i, n) + least) * step + 0.5f);
 	}
 }
 
@@ -65,13 +89,63 @@ static uint32_t scan(const struct kx_ivf_scan *scan, const uint8_t *blocks, uint
 	return len;
 }
 
-static void dots(const uint8_t *codes, const int8_t *query, uint32_t dim, int32_t ret[KX_IVF_LANES])
+static void multiply(const struct kx_ivf_sixteen *centroids, const struct kx_ivf_eighth *query,
+		     int32_t ret[KX_IVF_LANES])
 {
+	const uint8_t *codes = centroids->codes;
+
 	memset(ret, 0, KX_IVF_LANES * sizeof(*ret));
-	for (uint32_t i = 0; i < dim; i += 4)
+	for (uint32_t i = 0; i < query->dim; i += 4)
 		for (uint32_t lane = 0; lane < KX_IVF_LANES; lane++)
 			for (uint32_t j = 0; j < 4; j++)
-				ret[lane] += *codes++ * query[i + j];
+				ret[lane] += *codes++ * query->codes[i + j];
+}
+
+static float near(const struct kx_ivf_sixteen *centroids, const struct kx_ivf_eighth *query, float *ret_keys,
+		  float *ret_products)
+{
+	float least = INFINITY;
+	int32_t sums[KX_IVF_LANES];
+
+	multiply(centroids, query, sums);
+	for (uint32_t i = 0; i < KX_IVF_LANES; i++) {
+		ret_products[i] = query->scale * centroids->scale[i] * (float)(sums[i] - query->zero);
+		ret_keys[i] = query->weight * centroids->offset[i] - ret_products[i];
+		least = ret_keys[i] < least ? ret_keys[i] : least;
+	}
+	return least;
+}
+
+static float least_above(const float *keys, float above)
+{
+	float least = INFINITY;
+
+	for (uint32_t i = 0; i < KX_IVF_LANES; i++)
+		least = keys[i] > above && keys[i] < least ? keys[i] : least;
+	return least;
+}
+
+static uint32_t pick(const float *keys, float above, float most, uint32_t first, uint64_t *ret)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < KX_IVF_LANES; i++)
+		if (keys[i] > above && keys[i] <= most)
+			ret[count++] = (uint64_t)kx_ivf_ordered(keys[i]) << 32 | (first + i);
+	return count;
+}
+
+static int rising(const void *a, const void *b)
+{
+	uint64_t one = *(const uint64_t *)a, two = *(const uint64_t *)b;
+
+	return (one > two) - (one < two);
+}
+
+static void sort(uint64_t *numbers, uint32_t count, uint64_t *room)
+{
+	(void)room;
+	qsort(numbers, count, sizeof(*numbers), rising);
 }
 
 static float dot(const void *halves, const float *v, uint32_t dim)
@@ -90,9 +164,15 @@ static float dot(const void *halves, const float *v, uint32_t dim)
 	return lanes[0];
 }
 
-const struct kx_ivf_kernels kx_ivf_kernels_c = {"c", fht, pack, unpack, scan, dots, dot};
+const struct kx_ivf_kernels kx_ivf_kernels_c = {"c", fht, lut, pack, unpack, scan, near, least_above, pick, sort, dot};
 
 const struct kx_ivf_kernels *kx_ivf_kernels_best(void)
 {
+	const struct kx_ivf_kernels *const all[] = {kx_ivf_kernels_avx512(), kx_ivf_kernels_avx2(), kx_ivf_kernels_neon()};
+
+	for (unsigned i = 0; i < KX_ARRAY_LEN(all); i++) {
+		if (all[i])
+			return all[i];
+	}
 	return &kx_ivf_kernels_c;
 }

@@ -1,5 +1,7 @@
 /* k-means (Lloyd), in two levels where there are many cells: first about as many parts as the root of them, then each
  * part's share of the cells inside it. Products run through OpenBLAS. */
+#include "shard/ann/ivf_train.h"
+
 #include "shard/ann/ivf_impl.h"
 
 #include <stdlib.h>
@@ -165,6 +167,14 @@ static kx_status part(struct points *points, uint32_t k, uint32_t rounds, float 
 		assign(points, centroids, k, &work, ret_of);
 	work_done(&work);
 	return KX_OK;
+}
+
+kx_status kx_ivf_part(const float *values, size_t n, uint32_t dim, uint64_t seed, uint32_t k, float *ret_centroids,
+		      uint32_t *ret_of)
+{
+	struct points points = {values, n, dim, seed};
+
+	return part(&points, k, ROUNDS, ret_centroids, ret_of);
 }
 
 /* Every part that has points gets a cell, and whoever has the most points a cell the next, until all are given. */

@@ -4,15 +4,15 @@
 #include <stdlib.h>
 
 #define K 10u
-#define FIRST 4.0f
-#define STEP 1.5f
+#define FIRST 0.25f
+#define STEP 1.22f
 #define ENOUGH 0.9995f
 
 /* Where nothing was measured. */
 static const struct kx_ivf_tuning guess = {
 	.count = 4,
 	.recall = {0.80f, 0.95f, 0.99f, 0.999f},
-	.effort = {32.0f, 96.0f, 256.0f, 1024.0f},
+	.effort = {0.7f, 1.2f, 2.0f, 4.0f},
 };
 
 void kx_ivf_set_tuning(struct kx_ivf *ivf, const struct kx_ivf_tuning *tuning)
@@ -38,6 +38,13 @@ float kx_ivf_effort(const struct kx_ivf *ivf, double recall)
 	return tuning->effort[at - 1] + (tuning->effort[at] - tuning->effort[at - 1]) * x;
 }
 
+float kx_ivf_epsilon(float recall)
+{
+	float epsilon = 0.5f + 0.29f * -logf(1.0f - recall + 1e-6f);
+
+	return epsilon < 1.0f ? 1.0f : epsilon > 3.5f ? 3.5f : epsilon;
+}
+
 struct truth {
 	struct kx_ivf_hit hits[K];
 	uint32_t count;
@@ -61,7 +68,7 @@ struct tuner {
 	struct kx_ivf_scratch *scratch;
 };
 
-static kx_status measure(const struct tuner *tuner, float effort, float *ret_recall, struct kx_error *error)
+static kx_status measure(const struct tuner *tuner, float effort, float epsilon, float *ret_recall, struct kx_error *error)
 {
 	uint64_t found = 0, there = 0;
 
@@ -69,8 +76,8 @@ static kx_status measure(const struct tuner *tuner, float effort, float *ret_rec
 		struct kx_ivf_query query = {.vector = tuner->queries + i * tuner->ivf->recipe.dim, .k = K,
 					     .exclude = KX_IVF_NO_ROW};
 		struct truth now, *truth = effort > 0.0f ? &now : &tuner->truths[i];
-		kx_status status = kx_ivf_search_with(tuner->ivf, &query, effort, tuner->scratch, truth->hits,
-						      &truth->count, NULL, error);
+		kx_status status = kx_ivf_search_with(tuner->ivf, &query, effort, epsilon, tuner->scratch,
+						      truth->hits, &truth->count, NULL, error);
 
 		if (status)
 			return status;
@@ -86,10 +93,13 @@ static kx_status fill(const struct tuner *tuner, struct kx_ivf_tuning *ret, stru
 {
 	struct kx_ivf_tuning made = {0};
 	float effort = FIRST, recall;
-	kx_status status = measure(tuner, 0.0f, &recall, error);
+	kx_status status = measure(tuner, 0.0f, 0.0f, &recall, error);
 
 	for (; !status && made.count < KX_IVF_TUNING_POINTS; effort *= STEP) {
-		status = measure(tuner, effort, &recall, error);
+		/* With the width for what the last one reached: less than what its own recall will be given. */
+		float epsilon = kx_ivf_epsilon(made.count ? made.recall[made.count - 1] : 0.0f);
+
+		status = measure(tuner, effort, epsilon, &recall, error);
 		if (status)
 			break;
 		if (made.count && recall <= made.recall[made.count - 1])

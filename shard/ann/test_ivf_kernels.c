@@ -1,0 +1,236 @@
+/* Every SIMD path of this CPU against the plain C reference, bit for bit, on memory that ends where it should. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/macros.h"
+#include "common/base/testkit.h"
+#include "shard/ann/ivf_half.h"
+#include "shard/ann/ivf_kernels.h"
+
+#define ROUNDS 300
+#define ALIGNMENT 64u
+
+static uint64_t random_state;
+
+static uint32_t below(uint32_t n)
+{
+	return (uint32_t)kx_test_below(&random_state, n);
+}
+
+static float random_float(void)
+{
+	return ((float)below(1u << 24) / (float)(1 << 23) - 1.0f) * (below(8) ? 1.0f : 0x1p-18f);
+}
+
+/* An allocation of that size, which is a multiple of the alignment, filled by chance. */
+static uint8_t *random_bytes(size_t len)
+{
+	uint8_t *bytes = aligned_alloc(ALIGNMENT, len);
+
+	assert_non_null(bytes);
+	for (size_t i = 0; i < len; i++)
+		bytes[i] = (uint8_t)kx_test_random(&random_state);
+	return bytes;
+}
+
+static float *random_floats(size_t len)
+{
+	float *floats = malloc(len * sizeof(*floats));
+
+	assert_non_null(floats);
+	for (size_t i = 0; i < len; i++)
+		floats[i] = random_float();
+	return floats;
+}
+
+static void check_fht(const struct kx_ivf_kernels *kernels)
+{
+	uint32_t n = 64u << below(6);
+	float *want = random_floats(n), *got = malloc(n * sizeof(*got));
+
+	assert_non_null(got);
+	memcpy(got, want, n * sizeof(*got));
+	kx_ivf_kernels_c.fht(want, n);
+	kernels->fht(got, n);
+	assert_memory_equal(got, want, n * sizeof(*got));
+	free(want);
+	free(got);
+}
+
+static void check_lut(const struct kx_ivf_kernels *kernels)
+{
+	uint32_t dim = 64 * (1 + below(8));
+	float *rotated = random_floats(dim);
+	uint8_t *want = malloc(dim * 4), *got = malloc(dim * 4);
+
+	assert_true(want && got);
+	kx_ivf_kernels_c.lut(rotated, dim, 255.0f / 8.0f, want);
+	kernels->lut(rotated, dim, 255.0f / 8.0f, got);
+	assert_memory_equal(got, want, dim * 4);
+	free(rotated);
+	free(want);
+	free(got);
+}
+
+struct blocks {
+	uint32_t count, code_bytes;
+	uint8_t *want, *got; /* as the reference packs and as the kernel does */
+	size_t bytes;
+};
+
+static struct blocks random_blocks(const struct kx_ivf_kernels *kernels)
+{
+	struct blocks blocks = {.count = 1 + below(100), .code_bytes = 8 * (1 + below(32))};
+	size_t block_bytes = kx_ivf_block_bytes(blocks.code_bytes);
+
+	blocks.bytes = (blocks.count + KX_IVF_BLOCK - 1) / KX_IVF_BLOCK * block_bytes;
+	blocks.want = random_bytes(blocks.bytes);
+	blocks.got = random_bytes(blocks.bytes);
+	for (uint32_t slot = 0; slot < blocks.count; slot++) {
+		uint8_t *code = random_bytes(256), back[256];
+		size_t at = slot / KX_IVF_BLOCK * block_bytes;
+
+		for (uint32_t i = 0; i < 2; i++) {
+			uint32_t place = i * KX_IVF_BLOCK + slot % KX_IVF_BLOCK;
+
+			((float *)(void *)(blocks.want + at))[place] = random_float();
+			((float *)(void *)(blocks.got + at))[place] = ((float *)(void *)(blocks.want + at))[place];
+		}
+		at += KX_IVF_FACTOR_BYTES;
+		kx_ivf_kernels_c.pack(blocks.want + at, blocks.code_bytes, slot % KX_IVF_BLOCK, code);
+		kernels->pack(blocks.got + at, blocks.code_bytes, slot % KX_IVF_BLOCK, code);
+		kernels->unpack(blocks.got + at, blocks.code_bytes, slot % KX_IVF_BLOCK, back);
+		assert_memory_equal(back, code, blocks.code_bytes);
+		free(code);
+	}
+	return blocks;
+}
+
+static void check_scan(const struct kx_ivf_kernels *kernels)
+{
+	struct blocks blocks = random_blocks(kernels);
+	uint32_t room = (blocks.count + KX_IVF_BLOCK - 1) / KX_IVF_BLOCK * KX_IVF_BLOCK;
+	size_t lut_bytes = (size_t)blocks.code_bytes * 32;
+	uint8_t *lut = random_bytes(lut_bytes);
+	struct kx_ivf_scan scan = {lut, blocks.code_bytes, 1.0f / 1024.0f, random_float(), random_float(), NULL};
+	struct kx_ivf_found want = {malloc(room * 4), malloc(room * 4)}, got = {malloc(room * 4), malloc(room * 4)};
+	uint32_t masks[4], count;
+
+	if (!below(4))
+		memset(lut, 255, lut_bytes);
+	scan.floor = below(8) ? scan.floor : -1e30f;
+	scan.next = below(2) ? blocks.got : NULL;
+	for (unsigned i = 0; i < 4; i++)
+		masks[i] = below(4) ? (uint32_t)kx_test_random(&random_state) : 0;
+	for (int masked = 0; masked < 2; masked++) {
+		count = kx_ivf_kernels_c.scan(&scan, blocks.want, blocks.count, masked ? masks : NULL, want);
+		assert_int_equal(kernels->scan(&scan, blocks.got, blocks.count, masked ? masks : NULL, got), count);
+		assert_memory_equal(got.slots, want.slots, count * sizeof(uint32_t));
+		assert_memory_equal(got.bounds, want.bounds, count * sizeof(float));
+	}
+	free(lut);
+	free(want.slots);
+	free(want.bounds);
+	free(got.slots);
+	free(got.bounds);
+	free(blocks.want);
+	free(blocks.got);
+}
+
+static void check_near(const struct kx_ivf_kernels *kernels)
+{
+	uint32_t dim = 64 * (1 + below(32));
+	uint8_t *codes = random_bytes((size_t)dim * KX_IVF_LANES), *query = random_bytes(dim);
+	float *scale = random_floats(KX_IVF_LANES), *offset = random_floats(KX_IVF_LANES);
+	struct kx_ivf_sixteen centroids = {codes, scale, offset};
+	struct kx_ivf_eighth eighth = {(const int8_t *)query, dim, (int32_t)below(100000) - 50000, random_float(), 0.7f};
+	float want[2][KX_IVF_LANES], got[2][KX_IVF_LANES];
+
+	if (!below(4)) {
+		memset(codes, 255, (size_t)dim * KX_IVF_LANES);
+		memset(query, below(2) ? 127 : 129, dim);
+	}
+	offset[below(KX_IVF_LANES)] = INFINITY;
+	assert_true(kx_ivf_kernels_c.near(&centroids, &eighth, want[0], want[1]) ==
+		    kernels->near(&centroids, &eighth, got[0], got[1]));
+	assert_memory_equal(got, want, sizeof(got));
+	free(codes);
+	free(query);
+	free(scale);
+	free(offset);
+}
+
+static void check_order(const struct kx_ivf_kernels *kernels)
+{
+	float *keys = random_floats(KX_IVF_LANES);
+	float above = below(2) ? keys[below(KX_IVF_LANES)] : random_float(), most = keys[below(KX_IVF_LANES)];
+	uint64_t want[KX_IVF_LANES], got[KX_IVF_LANES], numbers[2][400], room[400];
+	uint32_t count = below(400);
+
+	above = below(4) ? above : -INFINITY;
+	keys[below(KX_IVF_LANES)] = INFINITY;
+	keys[below(KX_IVF_LANES)] = keys[0];
+	assert_true(kx_ivf_kernels_c.least_above(keys, above) == kernels->least_above(keys, above));
+	assert_true(kernels->least_above(keys, INFINITY) == INFINITY);
+	uint32_t picked = kx_ivf_kernels_c.pick(keys, above, most, 77, want);
+	assert_int_equal(kernels->pick(keys, above, most, 77, got), picked);
+	assert_memory_equal(got, want, picked * sizeof(*got));
+	for (uint32_t i = 0; i < count; i++)
+		numbers[0][i] = numbers[1][i] = kx_test_random(&random_state) << 10 | i;
+	kx_ivf_kernels_c.sort(numbers[0], count, room);
+	kernels->sort(numbers[1], count, room);
+	assert_memory_equal(numbers[1], numbers[0], count * sizeof(uint64_t));
+	free(keys);
+}
+
+static void check_dot(const struct kx_ivf_kernels *kernels)
+{
+	uint32_t dim = 8 + below(300);
+	uint16_t *halves = malloc(dim * sizeof(*halves));
+	float *v = random_floats(dim), want, got;
+
+	assert_non_null(halves);
+	for (uint32_t i = 0; i < dim; i++)
+		halves[i] = kx_half_of_float(random_float());
+	want = kx_ivf_kernels_c.dot(halves, v, dim);
+	got = kernels->dot(halves, v, dim);
+	assert_memory_equal(&got, &want, sizeof(got));
+	free(halves);
+	free(v);
+}
+
+static void test_equal(void **state)
+{
+	const struct kx_ivf_kernels *const paths[] = {kx_ivf_kernels_avx2(), kx_ivf_kernels_avx512(),
+						      kx_ivf_kernels_neon()};
+
+	(void)state;
+	for (size_t i = 0; i < KX_ARRAY_LEN(paths); i++) {
+		if (!paths[i])
+			continue;
+		printf("%s\n", paths[i]->name);
+		for (unsigned round = 0; round < ROUNDS; round++) {
+			random_state = round + 1; /* what fails is found again by its round */
+			check_fht(paths[i]);
+			check_lut(paths[i]);
+			check_scan(paths[i]);
+			check_near(paths[i]);
+			check_order(paths[i]);
+			check_dot(paths[i]);
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_equal)};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
