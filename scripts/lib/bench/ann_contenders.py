@@ -64,8 +64,7 @@ class PeerProcess(_Process):
         self.version = importlib.metadata.version(self.kind.package) if key != "hnswlib" else "0.8.0"
         self.folder = ann_worker.folder_of(key, name)
         self.command = [sys.executable, "-m", "bench.ann_worker", key, name]
-        self.singly = True
-        self.call_us = 0.0
+        self.call_us, self.filtered = 0.0, None
 
     def ask(self, do, **more):
         return self.say(json.dumps({"do": do, **more}))
@@ -83,6 +82,7 @@ class PeerProcess(_Process):
         return self.built()
 
     def open(self, more=0, folder=None):
+        self.filtered = None
         said = self.ask("open", more=more, folder=str(folder) if folder else None)
         self.call_us = said["call_us"]
         return said
@@ -98,7 +98,7 @@ class PeerProcess(_Process):
     def search(self, knob, start, stop, how="one", threads=1):
         out = self.scratch / f"{self.key}.npy"
         took = self.ask("search", knob=knob, start=start, stop=stop, out=str(out), how=how, threads=threads,
-                        filtered=getattr(self, "filtered", None))
+                        filtered=self.filtered)
         return np.load(out), took
 
     def insert(self, count, each):
