@@ -61,6 +61,7 @@ class PeerProcess(_Process):
         self.key, self.kind, self.name, self.scratch = key, ann_peers.PEERS[key], name, pathlib.Path(scratch)
         self.label, self.knobs = self.kind.label, self.kind.knobs
         self.durable, self.filters, self.changes = self.kind.durable, self.kind.filters, self.kind.changes
+        self.mixes = self.changes and self.kind.mixes
         self.version = importlib.metadata.version(self.kind.package) if key != "hnswlib" else "0.8.0"
         self.folder = ann_worker.folder_of(key, name)
         self.command = [sys.executable, "-m", "bench.ann_worker", key, name]
@@ -111,7 +112,7 @@ class PeerProcess(_Process):
 class Ours(_Process):
     """tests/bench/kx_bench_ann.c."""
 
-    filters = changes = True
+    filters = changes = mixes = True
 
     def __init__(self, key, name, scratch, tool, cells=0):
         super().__init__()

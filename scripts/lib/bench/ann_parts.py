@@ -165,7 +165,7 @@ def mixed(args, contenders, vectors):
     if inserted > ann_data.DRIFT:
         sys.exit(f"error: --seconds can be {ann_data.DRIFT // 1000} at most")
     found, rows = {}, []
-    for contender in [one for one in contenders if one.changes]:
+    for contender in [one for one in contenders if one.mixes]:
         kept = contender.folder
         ids, out = contender.scratch / "deleted.ibin", contender.scratch / "after.ibin"
         gone = _vanishing(vectors, deleted)
