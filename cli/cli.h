@@ -31,6 +31,7 @@ enum kx_command_bit {
 	KX_CMD_PROBE = 1u << 11,
 	KX_CMD_FRAMES = 1u << 12,
 	KX_CMD_REPLAY = 1u << 13,
+	KX_CMD_DUPLICATES = 1u << 14,
 };
 
 /* Commands that start decoders. */
@@ -60,6 +61,7 @@ int kx_usage(const char *format, ...) KX_PRINTF(1, 2);
 
 int kx_cmd_index(const struct kx_config *config);
 int kx_cmd_similar(const struct kx_config *config);
+int kx_cmd_duplicates(const struct kx_config *config);
 int kx_cmd_classify(const struct kx_config *config);
 int kx_cmd_status(const struct kx_config *config);
 int kx_cmd_dead(const struct kx_config *config);

@@ -53,6 +53,27 @@ static kx_status print_moment(void *ctx, const struct kx_video_record *video, co
 	return status == KX_OK ? KX_OK : kx_error_prefix(error, status, "%s", video->result.video_id);
 }
 
+static json_t *attribute_json(const struct kx_attribute *attribute)
+{
+	if (attribute->type == KX_ATTRIBUTE_NUMBER)
+		return json_real(attribute->number);
+	return attribute->type == KX_ATTRIBUTE_BOOL ? json_boolean(attribute->flag) : json_string(attribute->text);
+}
+
+/* What the catalogue said, as far as it said anything. */
+static void set_extras(json_t *out, const struct kx_video_info *info)
+{
+	json_t *labels = json_array(), *attributes = json_object();
+	for (uint32_t i = 0; i < info->label_count; i++)
+		json_array_append_new(labels, json_string(info->labels[i]));
+	for (uint32_t i = 0; i < info->extras.attribute_count; i++)
+		json_object_set_new(attributes, info->extras.attributes[i].name, attribute_json(&info->extras.attributes[i]));
+	json_object_set_new(out, "labels", labels);
+	json_object_set_new(out, "language", json_string(info->extras.language));
+	json_object_set_new(out, "visibility", json_string(info->extras.visibility));
+	json_object_set_new(out, "attributes", attributes);
+}
+
 static kx_status print_video(void *ctx, const struct kx_video_record *video, struct kx_error *error)
 {
 	(void)ctx;
@@ -69,6 +90,7 @@ static kx_status print_video(void *ctx, const struct kx_video_record *video, str
 				(double)result->max_time_error_us / 1e6);
 	if (result->decode_mode == KX_DECODE_TOLERANT)
 		json_object_set_new(out, "tolerance_s", json_real((double)result->decode_tolerance_us / 1e6));
+	set_extras(out, &video->info);
 	for (uint32_t i = 0; i < result->modality_count; i++)
 		json_object_set_new(out, kx_modality_name(result->modalities[i].modality),
 				    modality_json(&result->modalities[i]));

@@ -17,7 +17,8 @@ int kx_cmd_index(const struct kx_config *config)
 		return KX_EXIT_FAILED;
 	for (size_t i = 0; i < count; i++)
 		sources[i] = kx_config_arg(config, i);
-	struct kx_index_request request = {.sources = sources, .source_count = count};
+	struct kx_index_request request = {.sources = sources, .source_count = count,
+					   .schema = kx_config_text(config, "schema")};
 	struct kx_index_report report = {0};
 	kx_status status = kx_index_run(config, &request, &report, &error);
 	free(sources);

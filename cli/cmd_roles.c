@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "cli/capsule.h"
+#include "cli/classes.h"
 #include "cli/cli.h"
 #include "cli/data.h"
 #include "cli/engine.h"
@@ -100,12 +101,17 @@ static kx_status run_shard(const struct kx_config *config, struct kx_error *erro
 		status = kx_wire_new(&wire, error);
 	if (status == KX_OK) {
 		const char *listen = kx_config_text(config, "listen");
+		struct kx_cli_classes classes;
+		kx_cli_classes_open(config, &classes);
 		struct kx_shard_options options = {.data_dir = data->dir,
+						   .classes = classes.names,
+						   .class_count = classes.count,
 						   .bus = bus,
 						   .ns = kx_config_text(config, "namespace"),
 						   .wire = wire,
 						   .endpoint = listen != NULL ? listen : data->endpoint};
 		status = kx_shard_start(&options, &shard, error);
+		kx_cli_classes_done(&classes);
 	}
 	if (status == KX_OK)
 		status = serve(shard_health, shard, error);
@@ -144,8 +150,11 @@ static kx_status run_coordinator(const struct kx_config *config, const char *con
 	struct kx_prober *prober = NULL;
 	struct kx_progress *progress = NULL;
 	struct kx_capsules *capsules = NULL;
+	KX_CLEANUP(kx_schema_cleanup) struct kx_schema *schema = NULL;
 	struct kx_coordinator_options options = {.sources = sources, .source_count = count};
 	kx_status status = kx_cli_coordinator_options(config, &options, error);
+	if (status == KX_OK && kx_config_text(config, "schema") != NULL)
+		status = kx_schema_load(kx_config_text(config, "schema"), &schema, error);
 	if (status == KX_OK)
 		status = kx_data_open(kx_config_text(config, "data"), KX_DATA_LEDGER, &data, error);
 	if (status == KX_OK)
@@ -163,6 +172,7 @@ static kx_status run_coordinator(const struct kx_config *config, const char *con
 		status = kx_capsules_new(data->dir, options.attempts_max, &capsules, error);
 	if (status == KX_OK) {
 		kx_prober_watch(prober, kx_capsules_failed, capsules);
+		options.schema = schema;
 		options.bus = bus;
 		options.data_dir = data->dir;
 		options.probe = (struct kx_probe){.ctx = prober, .probe = probe};

@@ -1,9 +1,9 @@
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/classes.h"
 #include "cli/cli.h"
-#include "cli/json.h"
+#include "cli/hits.h"
 #include "cli/lookup.h"
 #include "cli/query.h"
 #include "cli/sampling.h"
@@ -36,82 +36,65 @@ static kx_status parse_weights(const char *text, double *ret_visual, double *ret
 	return KX_OK;
 }
 
-static json_t *match_json(const struct kx_moment_match *match)
+/* Ids between commas; the list and the text behind it are the caller's to free. */
+static kx_status parse_ids(const char *text, char **ret_copy, char ***ret_ids, uint32_t *ret_count, struct kx_error *error)
 {
-	return json_pack("{s:f, s:f, s:f, s:f, s:f}", "ours_s", (double)match->ours_us / 1e6, "theirs_s",
-			 (double)match->theirs_us / 1e6, "score", match->score, "visual", match->visual, "audio",
-			 match->audio);
+	char *copy = kx_strdup(text), *rest = NULL;
+	char **ids = calloc(strlen(text) + 1, sizeof(char *));
+	uint32_t count = 0;
+	*ret_copy = copy;
+	*ret_ids = ids;
+	if (copy == NULL || ids == NULL)
+		return kx_error_nomem(error);
+	for (char *id = strtok_r(copy, ",", &rest); id != NULL; id = strtok_r(NULL, ",", &rest))
+		ids[count++] = id;
+	if (count > KX_QUERY_NOT_IDS_MAX)
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "--not: %u ids, at most %u are taken", count,
+				    KX_QUERY_NOT_IDS_MAX);
+	*ret_count = count;
+	return KX_OK;
 }
 
-static json_t *hit_json(const struct kx_similar_hit *hit, bool with_moments)
+static enum kx_query_group parse_group(const char *text)
 {
-	json_t *out = json_pack("{s:s%, s:s%, s:f, s:f, s:f, s:b, s:b, s:f}", "id", hit->video_id,
-				strlen(hit->video_id), "title", hit->title, strlen(hit->title), "score", hit->score,
-				"visual", hit->visual, "audio", hit->audio, "has_visual", hit->has_visual, "has_audio",
-				hit->has_audio, "duration_s", (double)hit->duration_us / 1e6);
-	if (out == NULL || !with_moments)
-		return out;
-	json_t *matches = json_array();
-	for (uint32_t i = 0; i < hit->match_count; i++)
-		json_array_append_new(matches, match_json(&hit->matches[i]));
-	json_object_set_new(out, "moments", matches);
-	return out;
+	if (strcmp(text, "source") == 0)
+		return KX_GROUP_SOURCE;
+	return strcmp(text, "duplicates") == 0 ? KX_GROUP_DUPLICATES : KX_GROUP_NONE;
 }
 
-static kx_status print_json(const char *name, const struct kx_query_reply *reply, bool with_moments,
-			    struct kx_error *error)
+/* Text points into the configuration. */
+static struct kx_similar_query query_of(const struct kx_config *config)
 {
-	json_t *hits = json_array();
-	for (uint32_t i = 0; i < reply->hit_count; i++)
-		json_array_append_new(hits, hit_json(&reply->hits[i], with_moments));
-	return kx_json_print(json_pack("{s:s, s:o}", "query", name, "hits", hits), error);
-}
-
-static void print_time(uint64_t us)
-{
-	uint64_t s = us / 1000000;
-	if (s >= 3600)
-		printf("%" PRIu64 ":%02" PRIu64 ":%02" PRIu64, s / 3600, s / 60 % 60, s % 60);
-	else
-		printf("%" PRIu64 ":%02" PRIu64, s / 60, s % 60);
-}
-
-static void print_hit(const struct kx_similar_hit *hit)
-{
-	printf("%6.3f  %-40s", hit->score, hit->video_id);
-	printf("  picture %s", hit->has_visual ? "" : "-");
-	if (hit->has_visual)
-		printf("%.3f", hit->visual);
-	printf("  sound %s", hit->has_audio ? "" : "-");
-	if (hit->has_audio)
-		printf("%.3f", hit->audio);
-	printf("%s%s\n", hit->title[0] != '\0' ? "  " : "", hit->title);
-	for (uint32_t i = 0; i < hit->match_count; i++) {
-		printf("          %.3f  ours ", hit->matches[i].score);
-		print_time(hit->matches[i].ours_us);
-		printf("  theirs ");
-		print_time(hit->matches[i].theirs_us);
-		putchar('\n');
-	}
+	const char *filter = kx_config_text(config, "filter"), *cursor = kx_config_text(config, "cursor");
+	double min_score = kx_config_real(config, "min-score");
+	return (struct kx_similar_query){
+		.video_id = (char *)"",
+		.k = (uint32_t)kx_config_int(config, "k"),
+		.with_moments = kx_config_flag(config, "moments"),
+		.filter = (char *)(uintptr_t)(filter != NULL ? filter : ""),
+		.has_min_score = min_score > -1,
+		.min_score = min_score,
+		.cursor = (char *)(uintptr_t)(cursor != NULL ? cursor : ""),
+		.group = parse_group(kx_config_text(config, "group")),
+		.diversity = kx_config_real(config, "diversity"),
+		.level = strcmp(kx_config_text(config, "level"), "moments") == 0 ? KX_LEVEL_MOMENTS : KX_LEVEL_VIDEOS,
+		.recall = kx_config_real(config, "recall"),
+		.explain = kx_config_flag(config, "explain"),
+	};
 }
 
 static kx_status print_reply(const struct kx_config *config, const char *name, const struct kx_query_reply *reply,
 			     struct kx_error *error)
 {
-	bool with_moments = kx_config_flag(config, "moments");
-	if (kx_config_flag(config, "json"))
-		return print_json(name, reply, with_moments, error);
-	printf(" score  video\n");
-	for (uint32_t i = 0; i < reply->hit_count; i++)
-		print_hit(&reply->hits[i]);
-	if (reply->hit_count == 0)
-		printf("no other video shares picture or sound with it\n");
-	return KX_OK;
+	struct kx_hits_style style = {.json = kx_config_flag(config, "json"),
+				      .with_moments = kx_config_flag(config, "moments"),
+				      .explain = kx_config_flag(config, "explain")};
+	return kx_hits_print(name, &reply->similar, &style, error);
 }
 
-/* Embeds the file and puts its vectors into the request. vectors own them. */
+/* Embeds the file and puts its vectors into the query. vectors own them. */
 static kx_status add_vectors(const struct kx_config *config, struct kx_lookup *lookup, const char *path,
-			     struct kx_query_request *request, struct kx_vectors *vectors, struct kx_error *error)
+			     struct kx_similar_query *query, struct kx_vectors *vectors, struct kx_error *error)
 {
 	KX_CLEANUP(kx_engine_cleanup) struct kx_engine *engine = NULL;
 	KX_CLEANUP(kx_embedded_cleanup) struct kx_embedded *embedded = NULL;
@@ -119,13 +102,40 @@ static kx_status add_vectors(const struct kx_config *config, struct kx_lookup *l
 	if (status == KX_OK)
 		status = kx_embed_file(config, engine, kx_lookup_data(lookup)->work_dir, path, &embedded, error);
 	if (status == KX_OK)
-		status = kx_vectors_of(embedded, request->with_moments, vectors, error);
-	request->vector_count = vectors->vector_count;
-	request->vectors = vectors->vectors;
-	request->moment_count = vectors->moment_count;
-	request->moments = vectors->moments;
-	request->moment_us = KX_CLI_MOMENT_US;
+		status = kx_vectors_of(embedded, query->with_moments, vectors, error);
+	query->vector_count = vectors->vector_count;
+	query->vectors = vectors->vectors;
+	query->moment_count = vectors->moment_count;
+	query->moments = vectors->moments;
+	query->moment_us = KX_CLI_MOMENT_US;
 	return status;
+}
+
+/* Answers one question that the options have made. */
+static kx_status ask(const struct kx_config *config, const char *name, struct kx_query_request *request,
+		     struct kx_error *error)
+{
+	KX_CLEANUP(kx_lookup_cleanup) struct kx_lookup *lookup = NULL;
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
+	KX_CLEANUP(kx_cleanup_free) char *id = NULL;
+	struct kx_cli_classes classes = {0};
+	struct kx_vectors vectors = {0};
+	kx_status status = kx_lookup_open(kx_config_text(config, "data"), &lookup, error);
+	if (status == KX_OK)
+		status = kx_lookup_resolve(lookup, name, &id, error);
+	if (status == KX_OK && strstr(request->similar.filter, "class") != NULL) {
+		kx_cli_classes_open(config, &classes);
+		kx_lookup_name_classes(lookup, classes.names, classes.count);
+	}
+	if (status == KX_OK && id != NULL)
+		request->similar.video_id = id;
+	else if (status == KX_OK)
+		status = add_vectors(config, lookup, name, &request->similar, &vectors, error);
+	if (status == KX_OK)
+		status = kx_lookup_ask(lookup, request, &reply, error);
+	kx_vectors_done(&vectors);
+	kx_cli_classes_done(&classes);
+	return status == KX_OK ? print_reply(config, name, reply, error) : status;
 }
 
 int kx_cmd_similar(const struct kx_config *config)
@@ -135,31 +145,16 @@ int kx_cmd_similar(const struct kx_config *config)
 	struct kx_error error = {0};
 	if (kx_cli_decode(config, &(struct kx_sampling){0}, &error) != KX_OK)
 		return kx_usage("%s", error.message);
-	const char *name = kx_config_arg(config, 0);
-	struct kx_query_request request = {
-		.kind = KX_QUERY_SIMILAR,
-		.video_id = (char *)"",
-		.k = (uint32_t)kx_config_int(config, "k"),
-		.with_moments = kx_config_flag(config, "moments"),
-	};
-	if (parse_weights(kx_config_text(config, "weights"), &request.weight_visual, &request.weight_audio,
+	struct kx_query_request request = {.kind = KX_QUERY_SIMILAR, .similar = query_of(config)};
+	KX_CLEANUP(kx_cleanup_free) char *not_text = NULL;
+	KX_CLEANUP(kx_cleanup_free) char **not_ids = NULL;
+	const char *leave_out = kx_config_text(config, "not");
+	if (parse_weights(kx_config_text(config, "weights"), &request.similar.weight_visual, &request.similar.weight_audio,
 			  &error) != KX_OK)
 		return kx_usage("%s", error.message);
-	KX_CLEANUP(kx_lookup_cleanup) struct kx_lookup *lookup = NULL;
-	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
-	KX_CLEANUP(kx_cleanup_free) char *id = NULL;
-	struct kx_vectors vectors = {0};
-	kx_status status = kx_lookup_open(kx_config_text(config, "data"), &lookup, &error);
-	if (status == KX_OK)
-		status = kx_lookup_resolve(lookup, name, &id, &error);
-	if (status == KX_OK && id != NULL)
-		request.video_id = id;
-	else if (status == KX_OK)
-		status = add_vectors(config, lookup, name, &request, &vectors, &error);
-	if (status == KX_OK)
-		status = kx_lookup_ask(lookup, &request, &reply, &error);
-	kx_vectors_done(&vectors);
-	if (status == KX_OK)
-		status = print_reply(config, name, reply, &error);
-	return status == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
+	if (leave_out != NULL &&
+	    parse_ids(leave_out, &not_text, &not_ids, &request.similar.not_id_count, &error) != KX_OK)
+		return kx_usage("%s", error.message);
+	request.similar.not_ids = not_ids;
+	return ask(config, kx_config_arg(config, 0), &request, &error) == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }

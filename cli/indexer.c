@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include "cli/capsule.h"
+#include "cli/classes.h"
 #include "cli/cli.h"
 #include "cli/data.h"
 #include "cli/embed.h"
@@ -152,9 +153,11 @@ static kx_status start_roles(struct index_run *run, const struct kx_config *conf
 	if (status != KX_OK)
 		return status;
 	const char *ns = kx_config_text(config, "namespace");
+	struct kx_cli_classes classes;
+	kx_cli_classes_of(run->engine, &classes);
 	struct kx_shard_options shard = {
 		.data_dir = run->data->dir, .bus = run->bus, .ns = ns, .wire = run->wire,
-		.endpoint = run->data->endpoint};
+		.endpoint = run->data->endpoint, .classes = classes.names, .class_count = classes.count};
 	status = kx_shard_start(&shard, &run->shard, error);
 	if (status == KX_OK)
 		status = kx_engine_start(run->engine, config, run->data->work_dir, error);
@@ -185,9 +188,13 @@ static kx_status coordinate(struct index_run *run, const struct kx_config *confi
 			    struct kx_coordinator_report *ret, struct kx_error *error)
 {
 	struct kx_coordinator_options options = {0};
+	KX_CLEANUP(kx_schema_cleanup) struct kx_schema *schema = NULL;
 	kx_status status = kx_cli_coordinator_options(config, &options, error);
+	if (status == KX_OK && request->schema != NULL)
+		status = kx_schema_load(request->schema, &schema, error);
 	if (status != KX_OK)
 		return status;
+	options.schema = schema;
 	options.bus = run->bus;
 	options.data_dir = run->data->dir;
 	options.sources = request->sources;

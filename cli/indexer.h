@@ -11,6 +11,7 @@ struct kx_index_request {
 	size_t source_count;
 	const char *const *replay_ids; /* inputs of the ledger to try again */
 	size_t replay_count;
+	const char *schema;            /* file that declares the manifests' attributes, or NULL */
 };
 
 struct kx_index_report {

@@ -17,6 +17,8 @@ struct kx_lookup {
 	struct kx_ledger *ledger;
 	struct kx_wire *wire;   /* to the process that writes, once it was asked */
 	struct kx_shard *shard; /* the store as it stands, once it was asked */
+	const struct kx_class_names *classes;
+	size_t class_count;
 };
 
 static kx_status open_in(struct kx_lookup *lookup, const char *dir, struct kx_error *error)
@@ -70,6 +72,12 @@ kx_status kx_lookup_ledger(struct kx_lookup *lookup, struct kx_ledger **ret, str
 	return KX_OK;
 }
 
+void kx_lookup_name_classes(struct kx_lookup *lookup, const struct kx_class_names *names, size_t count)
+{
+	lookup->classes = names;
+	lookup->class_count = count;
+}
+
 static kx_status ask_writer(struct kx_lookup *lookup, const struct kx_query_request *request, struct kx_query_reply **ret,
 			    struct kx_error *error)
 {
@@ -82,7 +90,10 @@ static kx_status ask_writer(struct kx_lookup *lookup, const struct kx_query_requ
 static kx_status ask_here(struct kx_lookup *lookup, const struct kx_query_request *request, struct kx_query_reply **ret,
 			  struct kx_error *error)
 {
-	struct kx_shard_options options = {.data_dir = lookup->data->dir, .read_only = true};
+	struct kx_shard_options options = {.data_dir = lookup->data->dir,
+					   .read_only = true,
+					   .classes = lookup->classes,
+					   .class_count = lookup->class_count};
 	kx_status status = lookup->shard != NULL ? KX_OK : kx_shard_start(&options, &lookup->shard, error);
 	return status == KX_OK ? kx_shard_answer(lookup->shard, request, ret, error) : status;
 }

@@ -18,6 +18,10 @@ const struct kx_data *kx_lookup_data(const struct kx_lookup *lookup);
 /* KX_ENOTFOUND where there is none: of a shard alone, or while the first run begins. */
 kx_status kx_lookup_ledger(struct kx_lookup *lookup, struct kx_ledger **ret, struct kx_error *error) KX_MUST_CHECK;
 
+/* Lets filters name classes: [count], borrowed until the first question. */
+struct kx_class_names;
+void kx_lookup_name_classes(struct kx_lookup *lookup, const struct kx_class_names *names, size_t count);
+
 /* A reply whose status is not KX_OK becomes an error. */
 kx_status kx_lookup_ask(struct kx_lookup *lookup, const struct kx_query_request *request, struct kx_query_reply **ret,
 			struct kx_error *error) KX_MUST_CHECK;

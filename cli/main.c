@@ -21,14 +21,21 @@ static const struct kx_command commands[] = {
 	{"index", KX_CMD_INDEX, "SOURCE...", "index folders, files, manifests or addresses, all roles in this process",
 	 "SOURCE is a folder (searched to its bottom), a file, an address (https://host/a.mp4, "
 	 "s3://bucket/a.mp4, s3://bucket/prefix/), or a manifest: .jsonl or .csv with the fields id and path (or url: file, "
-	 "http, https, s3), optional title, labels and duration_ms. Only what is new, changed or was unfinished is "
+	 "http, https, s3), optional title, labels, duration_ms, language, visibility and attributes. Only what is new, changed or was unfinished is "
 	 "decoded. Ctrl-C stops and keeps what is done; the same command goes on. Exit status 3: some inputs were "
 	 "quarantined; kinodex dead list says why.",
 	 kx_cmd_index},
 	{"similar", KX_CMD_SIMILAR, "ID|FILE|URL", "the nearest videos, and the moments that match",
 	 "ID as kinodex status --state all lists it. A FILE or URL that is not indexed is embedded on the spot. The score is the "
-	 "weighted mean of the cosines of picture and sound over what both videos have.",
+	 "weighted mean of the cosines of picture and sound over what both videos have. A filter is clauses with and, or, not and "
+	 "brackets: class:\"ice hockey\">0.5, label:x, language=en, duration<10m, added>now-7d, source:/films/*, title~word, "
+	 "has:audio, and what the manifest says in attributes.",
 	 kx_cmd_similar},
+	{"duplicates", KX_CMD_DUPLICATES, "", "which videos show the same, and from when on",
+	 "Compares all moments, then frame by frame: re-encoded, scaled and cut copies are found, and a clip inside a longer "
+	 "video where it begins. What was found is kept in the data directory for similar --group duplicates and the filter "
+	 "has:duplicate_of.",
+	 kx_cmd_duplicates},
 	{"classify", KX_CMD_CLASSIFY, "ID|FILE|URL", "what a video shows and sounds like, whole and moment by moment",
 	 "ImageNet classes for the picture, AudioSet classes for the sound, and with --actions Kinetics classes.",
 	 kx_cmd_classify},

@@ -4,7 +4,7 @@
 #define ROLES (KX_CMD_COORDINATOR | KX_CMD_WORKER | KX_CMD_SHARD)
 #define PLANS (KX_CMD_INDEX | KX_CMD_COORDINATOR | KX_CMD_DEAD)
 #define EMBEDS (KX_CMD_INDEX | KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_WORKER | KX_CMD_DEAD)
-#define READS (KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_STATUS | KX_CMD_DEAD | KX_CMD_VERIFY | KX_CMD_EXPORT)
+#define READS (KX_CMD_DUPLICATES | KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_STATUS | KX_CMD_DEAD | KX_CMD_VERIFY | KX_CMD_EXPORT)
 #define BUSES (KX_CMD_INDEX | KX_CMD_DEAD | ROLES)
 #define PRINTS \
 	(KX_CMD_INDEX | KX_CMD_COORDINATOR | KX_CMD_BUNDLE | KX_CMD_REPLAY | KX_CMD_PROBE | READS)
@@ -15,11 +15,11 @@ static const struct kx_option table[] = {
 	 .commands = KX_CMD_INDEX | READS | KX_CMD_REPLAY | KX_CMD_COORDINATOR | KX_CMD_SHARD},
 	{.key = "bundles", .type = KX_OPTION_TEXT, .unit = "DIR",
 	 .help = "folder of model bundles (default: bundles/ here or beside the build)",
-	 .commands = EMBEDS | KX_CMD_COORDINATOR},
+	 .commands = EMBEDS | KX_CMD_COORDINATOR | KX_CMD_SHARD},
 	{.key = "visual", .type = KX_OPTION_TEXT, .unit = "NAME", .value = "lite0", .help = "bundle for pictures",
-	 .commands = EMBEDS | KX_CMD_COORDINATOR},
+	 .commands = EMBEDS | KX_CMD_COORDINATOR | KX_CMD_SHARD},
 	{.key = "audio", .type = KX_OPTION_TEXT, .unit = "NAME", .value = "yamnet", .help = "bundle for sound",
-	 .commands = EMBEDS | KX_CMD_COORDINATOR},
+	 .commands = EMBEDS | KX_CMD_COORDINATOR | KX_CMD_SHARD},
 	{.key = "precision", .type = KX_OPTION_CHOICE, .choices = "auto|f32|bf16", .value = "auto",
 	 .help = "arithmetic of the networks; auto: bf16 where the CPU has AMX, else f32",
 	 .commands = EMBEDS | KX_CMD_COORDINATOR | KX_CMD_BUNDLE},
@@ -77,6 +77,30 @@ static const struct kx_option table[] = {
 	 .commands = KX_CMD_EXPORT},
 	{.key = "weights", .type = KX_OPTION_TEXT, .unit = "visual=X,audio=Y", .value = "visual=0.6,audio=0.4",
 	 .help = "how much picture and sound count where both sides have both", .commands = KX_CMD_SIMILAR},
+	{.key = "filter", .letter = 'f', .type = KX_OPTION_TEXT, .unit = "TEXT",
+	 .help = "only videos that pass, such as: class:\"soccer ball\">0.5 and duration<10m", .commands = KX_CMD_SIMILAR},
+	{.key = "min-score", .type = KX_OPTION_REAL, .unit = "score", .min = -1, .max = 1, .value = "-1",
+	 .help = "leave out what scores less", .commands = KX_CMD_SIMILAR},
+	{.key = "not", .type = KX_OPTION_TEXT, .unit = "ID,...", .help = "leave these out", .commands = KX_CMD_SIMILAR},
+	{.key = "group", .type = KX_OPTION_CHOICE, .choices = "none|source|duplicates", .value = "none",
+	 .help = "show the best of each: source: folder or address, of moments the video; duplicates: what kinodex duplicates "
+		 "found",
+	 .commands = KX_CMD_SIMILAR},
+	{.key = "diversity", .type = KX_OPTION_REAL, .unit = "share", .min = 0, .max = 1, .value = "0",
+	 .help = "how much being unlike the better hits counts against being like the query", .commands = KX_CMD_SIMILAR},
+	{.key = "level", .type = KX_OPTION_CHOICE, .choices = "videos|moments", .value = "videos",
+	 .help = "what -k counts; moments: single ones, found by reading all of them", .commands = KX_CMD_SIMILAR},
+	{.key = "recall", .type = KX_OPTION_REAL, .unit = "share", .min = 0, .max = 1, .value = "0",
+	 .help = "of the true nearest that must be found; 1: all, 0: what the index is set to", .commands = KX_CMD_SIMILAR},
+	{.key = "cursor", .type = KX_OPTION_TEXT, .unit = "TOKEN",
+	 .help = "go on behind a page: what --json or --explain say under next", .commands = KX_CMD_SIMILAR},
+	{.key = "explain", .type = KX_OPTION_FLAG, .help = "how each clause of the filter went, and what was looked at",
+	 .commands = KX_CMD_SIMILAR},
+	{.key = "threshold", .type = KX_OPTION_REAL, .unit = "cosine", .min = 0.5, .max = 1, .value = "0.8",
+	 .help = "least likeness of the frames of two videos that show the same", .commands = KX_CMD_DUPLICATES},
+	{.key = "schema", .type = KX_OPTION_TEXT, .unit = "FILE",
+	 .help = "types of the manifests' attributes, {\"season\": \"number\"}: a value of another type is an error",
+	 .commands = KX_CMD_INDEX | KX_CMD_COORDINATOR},
 	{.key = "state", .type = KX_OPTION_CHOICE, .choices = "all|planned|done|partial|quarantined|deleted",
 	 .help = "list the inputs that ended so, one a line", .commands = KX_CMD_STATUS},
 	{.key = "format", .type = KX_OPTION_CHOICE, .choices = "jsonl|npy", .value = "jsonl",

@@ -12,6 +12,10 @@ Kinodex__V1__Moment *kx_moment_write(struct kx_writer *w, const struct kx_moment
 void kx_moment_read(struct kx_reader *r, const Kinodex__V1__Moment *m, struct kx_moment *moment);
 void kx_moment_clear(struct kx_moment *moment);
 
+Kinodex__V1__Attribute **kx_attributes_write(struct kx_writer *w, const struct kx_extras *extras);
+void kx_extras_read(struct kx_reader *r, const char *language, const char *visibility,
+		    Kinodex__V1__Attribute *const *list, size_t count, struct kx_extras *extras);
+
 Kinodex__V1__VideoInfo *kx_video_info_write(struct kx_writer *w, const struct kx_video_info *info);
 void kx_video_info_read(struct kx_reader *r, const Kinodex__V1__VideoInfo *m, struct kx_video_info *info);
 void kx_video_info_clear(struct kx_video_info *info);

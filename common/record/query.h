@@ -2,58 +2,36 @@
 #ifndef KX_RECORD_QUERY_H
 #define KX_RECORD_QUERY_H
 
+#include "common/record/similar.h"
 #include "common/record/video.h"
 
-#define KX_QUERY_K_MAX 10000u
-#define KX_QUERY_MOMENTS_MAX 65536u
+#define KX_QUERY_BATCH_MAX 1000u
+#define KX_QUERY_VIDEOS_MAX 1000u
+#define KX_QUERY_ATTRIBUTES_MAX 1024u
+#define KX_QUERY_ATTRIBUTE_VALUES_MAX 100u /* told of one attribute */
 
-struct kx_query_vector {
-	enum kx_modality modality;
-	char *space;
-	uint32_t moment; /* index, where it is one moment's */
-	uint32_t dim;
-	float *values;   /* [dim] */
+enum kx_query_kind {
+	KX_QUERY_SIMILAR = 1, /* similar */
+	KX_QUERY_VIDEO,       /* video_id, with_moments */
+	KX_QUERY_STATS,
+	KX_QUERY_SIMILAR_BATCH, /* batch */
+	KX_QUERY_VIDEOS,      /* video_ids */
+	KX_QUERY_SCHEMA,
 };
-
-enum kx_query_kind { KX_QUERY_SIMILAR = 1, KX_QUERY_VIDEO, KX_QUERY_STATS };
 
 struct kx_query_request {
 	uint64_t request_id;
 	enum kx_query_kind kind;
-	char *video_id;                  /* similar (or "" with vectors), video */
-	uint32_t vector_count;           /* whole video, at most one a modality */
-	struct kx_query_vector *vectors;
-	uint32_t moment_count;           /* for alignment */
-	struct kx_query_vector *moments;
-	uint64_t moment_us;              /* the grid of these moments; 0 when there are none */
-	uint32_t k;
-	double weight_visual;
-	double weight_audio;
+	struct kx_similar_query similar;
+	char *video_id;
 	bool with_moments;
+	uint32_t batch_count; /* at least one */
+	struct kx_similar_query *batch;
+	uint32_t video_id_count;
+	char **video_ids;
 };
 
 KX_RECORD_FUNCTIONS(kx_query_request);
-
-struct kx_moment_match {
-	uint64_t ours_us;
-	uint64_t theirs_us;
-	double score;
-	double visual;
-	double audio;
-};
-
-struct kx_similar_hit {
-	char *video_id;
-	char *title;
-	double score;  /* weighted mean of cosines over the modalities that both sides have, in [-1, 1] */
-	double visual; /* what picture gave of it; visual + audio = score */
-	double audio;
-	bool has_visual;
-	bool has_audio;
-	uint64_t duration_us;
-	uint32_t match_count;
-	struct kx_moment_match *matches; /* best first */
-};
 
 struct kx_moment_classes {
 	enum kx_modality modality;
@@ -71,16 +49,44 @@ struct kx_shard_stats {
 	uint64_t disk_bytes;
 };
 
+struct kx_found_video {
+	char *video_id;
+	struct kx_video_record *video; /* NULL: not found */
+};
+
+struct kx_attribute_value {
+	char *value;
+	uint64_t videos;
+};
+
+/* What a filter may ask about, and what is stored of it. */
+struct kx_attribute_info {
+	char *name;
+	enum kx_attribute_type type;
+	bool user;         /* from manifests, not built in */
+	uint64_t videos;   /* that have it */
+	uint64_t distinct; /* values; 0: not counted */
+	bool has_range;
+	double min, max;
+	uint32_t value_count;
+	struct kx_attribute_value *values; /* the most frequent first */
+};
+
 struct kx_query_reply {
 	uint64_t request_id;
 	kx_status status; /* not KX_OK: only message is set */
 	char *message;
-	uint32_t hit_count;
-	struct kx_similar_hit *hits; /* best first */
+	struct kx_similar_answer similar; /* its status and message are the two above: unset here */
 	struct kx_video_record *video; /* or NULL */
 	uint32_t moment_count;
 	struct kx_moment_classes *moments;
 	struct kx_shard_stats stats;
+	uint32_t answer_count;            /* one for each query of the batch */
+	struct kx_similar_answer *answers;
+	uint32_t found_count;             /* one for each id asked */
+	struct kx_found_video *found;
+	uint32_t attribute_count;
+	struct kx_attribute_info *attributes; /* by name */
 };
 
 KX_RECORD_FUNCTIONS(kx_query_reply);

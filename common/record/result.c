@@ -23,6 +23,10 @@ Kinodex__V1__VideoInfo *kx_video_info_write(struct kx_writer *w, const struct kx
 	m->run_id = info->run_id;
 	m->planned_at_ms = info->planned_at_ms;
 	m->recipe_sha256 = kx_write_sha(info->recipe_sha256);
+	m->language = info->extras.language;
+	m->visibility = info->extras.visibility;
+	m->n_attributes = info->extras.attribute_count;
+	m->attributes = kx_attributes_write(w, &info->extras);
 	return m;
 }
 
@@ -42,17 +46,19 @@ void kx_video_info_read(struct kx_reader *r, const Kinodex__V1__VideoInfo *m, st
 	info->run_id = kx_read_string(r, "run_id", m->run_id, 0, KX_ID_MAX);
 	info->planned_at_ms = m->planned_at_ms;
 	kx_read_sha(r, "recipe_sha256", m->recipe_sha256, info->recipe_sha256);
+	kx_extras_read(r, m->language, m->visibility, m->attributes, m->n_attributes, &info->extras);
 }
 
 void kx_video_info_clear(struct kx_video_info *info)
 {
 	free(info->title);
-	kx_clear_labels(info->labels, info->label_count);
+	kx_clear_strings(info->labels, info->label_count);
 	free(info->source);
 	free(info->container);
 	free(info->video_codec);
 	free(info->audio_codec);
 	free(info->run_id);
+	kx_extras_done(&info->extras);
 }
 
 Kinodex__V1__VideoPlan *kx_plan_write(struct kx_writer *w, uint32_t parts, const struct kx_video_info *info)

@@ -2,6 +2,7 @@
 #ifndef KX_RECORD_RESULT_H
 #define KX_RECORD_RESULT_H
 
+#include "common/record/attribute.h"
 #include "common/record/moment.h"
 #include "common/record/record.h"
 
@@ -21,6 +22,7 @@ struct kx_video_info {
 	char *run_id;
 	uint64_t planned_at_ms;
 	uint8_t recipe_sha256[KX_SHA_LEN];
+	struct kx_extras extras;
 };
 
 struct kx_part_end {

@@ -8,9 +8,10 @@
 #include "common/base/fault.h"
 
 /* What unpacking may take beside the message's own length. A list of the smallest useful messages needs about ten
- * times its length; more than this is an attack (empty messages in a list take 40 times theirs). */
+ * times its length; more than this is an attack (empty messages in a list take 40 times theirs). The base lets a list
+ * of ten thousand ids of two letters pass, which takes 25 times its length. */
 #define GROWTH_MAX ((size_t)16)
-#define GROWTH_BASE ((size_t)64 << 10)
+#define GROWTH_BASE ((size_t)1 << 20)
 
 static const uint8_t no_sha[KX_SHA_LEN];
 
@@ -364,20 +365,26 @@ void *kx_read_list(struct kx_reader *r, const char *field, size_t have, size_t m
 	return list;
 }
 
-char **kx_read_labels(struct kx_reader *r, char *const *labels, size_t have, uint32_t *ret_count)
+char **kx_read_strings(struct kx_reader *r, const char *field, char *const *strings, size_t have, size_t max,
+		       size_t min_len, size_t max_len, uint32_t *ret_count)
 {
-	char **list = kx_read_list(r, "labels", have, KX_LABELS_MAX, sizeof(*list), ret_count);
+	char **list = kx_read_list(r, field, have, max, sizeof(*list), ret_count);
 
 	for (uint32_t i = 0; i < *ret_count; i++)
-		list[i] = kx_read_string(r, "labels", labels[i], 0, KX_TEXT_MAX);
+		list[i] = kx_read_string(r, field, strings[i], min_len, max_len);
 	return list;
 }
 
-void kx_clear_labels(char **labels, uint32_t count)
+char **kx_read_labels(struct kx_reader *r, char *const *labels, size_t have, uint32_t *ret_count)
+{
+	return kx_read_strings(r, "labels", labels, have, KX_LABELS_MAX, 0, KX_TEXT_MAX, ret_count);
+}
+
+void kx_clear_strings(char **strings, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++)
-		free(labels[i]);
-	free(labels);
+		free(strings[i]);
+	free(strings);
 }
 
 enum kx_modality kx_read_modality(struct kx_reader *r, uint32_t value)

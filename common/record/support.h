@@ -88,8 +88,10 @@ float *kx_read_floats(struct kx_reader *r, const char *field, const float *value
 /* Allocates an array of structs for the `have` messages of a list, at most max, and sets *ret_count. */
 void *kx_read_list(struct kx_reader *r, const char *field, size_t have, size_t max, size_t size,
 		   uint32_t *ret_count);
+char **kx_read_strings(struct kx_reader *r, const char *field, char *const *strings, size_t have, size_t max,
+		       size_t min_len, size_t max_len, uint32_t *ret_count);
 char **kx_read_labels(struct kx_reader *r, char *const *labels, size_t have, uint32_t *ret_count);
-void kx_clear_labels(char **labels, uint32_t count);
+void kx_clear_strings(char **strings, uint32_t count);
 
 /* Values that several records have. */
 enum kx_modality kx_read_modality(struct kx_reader *r, uint32_t value);

@@ -57,8 +57,24 @@ static void check_job(const struct kx_job *job)
 	assert_true(job->attempt > 0);
 }
 
+static void check_extras(const struct kx_extras *extras)
+{
+	assert_in_range(strlen(extras->language), 0, KX_WORD_MAX);
+	assert_in_range(strlen(extras->visibility), 0, KX_WORD_MAX);
+	assert_in_range(extras->attribute_count, 0, KX_ATTRIBUTES_MAX);
+	for (uint32_t i = 0; i < extras->attribute_count; i++) {
+		const struct kx_attribute *attribute = &extras->attributes[i];
+
+		assert_true(kx_attribute_name_ok(attribute->name));
+		assert_in_range(attribute->type, KX_ATTRIBUTE_TEXT, KX_ATTRIBUTE_BOOL);
+		assert_true(isfinite(attribute->number));
+		assert_true(i == 0 || strcmp(attribute[-1].name, attribute->name) < 0);
+	}
+}
+
 static void check_info(const struct kx_video_info *info)
 {
+	check_extras(&info->extras);
 	assert_in_range(strlen(info->source), 1, KX_PATH_MAX);
 	assert_in_range(strlen(info->title), 0, KX_TEXT_MAX);
 	assert_in_range(info->label_count, 0, KX_LABELS_MAX);
@@ -135,36 +151,82 @@ static void check_pending(const struct kx_pending_video *pending)
 	}
 }
 
+static void check_similar(const struct kx_similar_query *query)
+{
+	assert_in_range(query->k, 1, KX_QUERY_K_MAX);
+	assert_true(query->weight_visual >= 0.0 && query->weight_audio >= 0.0);
+	assert_true(isfinite(query->weight_visual + query->weight_audio));
+	assert_true(query->moment_count == 0 || (query->moment_us > 0 && query->moment_us <= KX_MEDIA_US_MAX));
+	assert_true(query->weight_visual + query->weight_audio > 0.0);
+	assert_in_range(query->vector_count, 0, 2);
+	assert_true(query->vector_count > 0 || query->video_id[0] != '\0');
+	for (uint32_t i = 0; i < query->moment_count; i++)
+		assert_true(is_finite(query->moments[i].values, query->moments[i].dim, -INFINITY, INFINITY));
+	assert_in_range(strlen(query->filter), 0, KX_QUERY_FILTER_BYTES_MAX);
+	assert_in_range(strlen(query->cursor), 0, KX_QUERY_CURSOR_MAX);
+	assert_true(fabs(query->min_score) < 1.01);
+	assert_true(query->diversity >= 0.0 && query->diversity <= 1.0);
+	assert_true(query->recall >= 0.0 && query->recall <= 1.0);
+	assert_in_range(query->group, KX_GROUP_NONE, KX_GROUP_DUPLICATES);
+	assert_in_range(query->level, KX_LEVEL_VIDEOS, KX_LEVEL_MOMENTS);
+	for (uint32_t i = 0; i < query->not_id_count; i++)
+		assert_in_range(strlen(query->not_ids[i]), 1, KX_ID_MAX);
+}
+
 static void check_request(const struct kx_query_request *request)
 {
-	assert_in_range(request->kind, KX_QUERY_SIMILAR, KX_QUERY_STATS);
-	if (request->kind != KX_QUERY_SIMILAR)
-		return;
-	assert_in_range(request->k, 1, KX_QUERY_K_MAX);
-	assert_true(request->weight_visual >= 0.0 && request->weight_audio >= 0.0);
-	assert_true(isfinite(request->weight_visual + request->weight_audio));
-	assert_true(request->moment_count == 0 || (request->moment_us > 0 && request->moment_us <= KX_MEDIA_US_MAX));
-	assert_true(request->weight_visual + request->weight_audio > 0.0);
-	assert_in_range(request->vector_count, 0, 2);
-	assert_true(request->vector_count > 0 || request->video_id[0] != '\0');
-	for (uint32_t i = 0; i < request->moment_count; i++)
-		assert_true(is_finite(request->moments[i].values, request->moments[i].dim, -INFINITY, INFINITY));
+	assert_in_range(request->kind, KX_QUERY_SIMILAR, KX_QUERY_SCHEMA);
+	assert_in_range(request->batch_count, 0, KX_QUERY_BATCH_MAX);
+	assert_in_range(request->video_id_count, 0, KX_QUERY_VIDEOS_MAX);
+	if (request->kind == KX_QUERY_SIMILAR)
+		check_similar(&request->similar);
+	for (uint32_t i = 0; i < request->batch_count; i++)
+		check_similar(&request->batch[i]);
+	for (uint32_t i = 0; i < request->video_id_count; i++)
+		assert_in_range(strlen(request->video_ids[i]), 1, KX_ID_MAX);
+}
+
+static void check_hit(const struct kx_similar_hit *hit)
+{
+	assert_in_range(strlen(hit->video_id), 1, KX_ID_MAX);
+	assert_true(fabs(hit->score) < 1.01);
+	assert_true(!hit->has_moment || hit->moment_end_us > hit->moment_start_us);
+	for (uint32_t i = 0; i < hit->match_count; i++)
+		assert_true(fabs(hit->matches[i].score) < 1.01);
+	for (uint32_t i = 0; i < hit->label_count; i++)
+		assert_in_range(strlen(hit->labels[i]), 0, KX_TEXT_MAX);
+	for (uint32_t i = 0; i < hit->clause_count; i++)
+		assert_true(strlen(hit->clauses[i].clause) > 0);
+}
+
+static void check_answer(const struct kx_similar_answer *answer)
+{
+	assert_true(answer->status <= KX_OK && answer->status >= KX_EPERM);
+	assert_in_range(answer->hit_count, 0, KX_QUERY_K_MAX);
+	assert_true(answer->recall >= 0.0 && answer->recall <= 1.0);
+	for (uint32_t i = 0; i < answer->hit_count; i++)
+		check_hit(&answer->hits[i]);
 }
 
 static void check_reply(const struct kx_query_reply *reply)
 {
 	assert_true(reply->status <= KX_OK && reply->status >= KX_EPERM);
-	assert_in_range(reply->hit_count, 0, KX_QUERY_K_MAX);
-	for (uint32_t i = 0; i < reply->hit_count; i++) {
-		assert_in_range(strlen(reply->hits[i].video_id), 1, KX_ID_MAX);
-		assert_true(fabs(reply->hits[i].score) < 1.01);
-		for (uint32_t j = 0; j < reply->hits[i].match_count; j++)
-			assert_true(fabs(reply->hits[i].matches[j].score) < 1.01);
-	}
+	check_answer(&reply->similar);
 	for (uint32_t i = 0; i < reply->moment_count; i++)
 		assert_true(is_finite(reply->moments[i].class_scores, reply->moments[i].class_count, 0.0f, 1.0f));
 	if (reply->video != NULL)
 		check_video_record(reply->video);
+	for (uint32_t i = 0; i < reply->answer_count; i++)
+		check_answer(&reply->answers[i]);
+	for (uint32_t i = 0; i < reply->found_count; i++) {
+		assert_in_range(strlen(reply->found[i].video_id), 1, KX_ID_MAX);
+		if (reply->found[i].video != NULL)
+			check_video_record(reply->found[i].video);
+	}
+	for (uint32_t i = 0; i < reply->attribute_count; i++) {
+		assert_string_not_equal(kx_attribute_type_name(reply->attributes[i].type), "unknown");
+		assert_true(isfinite(reply->attributes[i].min) && isfinite(reply->attributes[i].max));
+	}
 }
 
 static void check_decode_request(const struct kx_decode_request *request)

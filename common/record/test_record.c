@@ -276,7 +276,8 @@ static void a_record_over_the_maximum_is_not_packed(void **state)
 	enum { COUNT = 3000 }; /* of 16 KiB: 47 MiB */
 	static float wide[KX_DIM_MAX];
 	struct kx_query_vector *vectors = calloc(COUNT, sizeof(*vectors));
-	struct kx_query_request request = {.kind = KX_QUERY_SIMILAR, .moment_count = COUNT, .moments = vectors};
+	struct kx_query_request request = {.kind = KX_QUERY_SIMILAR,
+					   .similar = {.moment_count = COUNT, .moments = vectors}};
 	struct kx_buf bytes = {.max = SIZE_MAX / 2};
 
 	(void)state;
@@ -287,6 +288,56 @@ static void a_record_over_the_maximum_is_not_packed(void **state)
 	assert_int_equal(bytes.len, 0);
 	kx_buf_done(&bytes);
 	free(vectors);
+}
+
+/* As a client made it before there were filters: none of the newer fields is on the wire. */
+static void queries_of_older_clients_are_read(void **state)
+{
+	static const uint8_t old[] = {0x08, 1, 0x10, 7, 0x1a, 14, 0x0a, 1, 'a', 0x20, 5, 0x29, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f};
+	KX_CLEANUP(kx_query_request_cleanup) struct kx_query_request *got = NULL;
+	struct kx_error error = {0};
+
+	(void)state;
+	if (kx_query_request_unpack(old, sizeof(old), &got, &error) != KX_OK)
+		fail_msg("%s", error.message);
+	assert_int_equal(got->kind, KX_QUERY_SIMILAR);
+	assert_string_equal(got->similar.video_id, "a");
+	assert_int_equal(got->similar.k, 5);
+	assert_string_equal(got->similar.filter, "");
+	assert_string_equal(got->similar.cursor, "");
+	assert_false(got->similar.has_min_score);
+	assert_int_equal(got->similar.group, KX_GROUP_NONE);
+	assert_int_equal(got->similar.level, KX_LEVEL_VIDEOS);
+	assert_true(got->similar.recall == 0.0 && got->similar.diversity == 0.0);
+	assert_false(got->similar.explain);
+}
+
+static void long_lists_of_small_queries_pass(void **state)
+{
+	struct kx_similar_query *many = calloc(KX_QUERY_BATCH_MAX, sizeof(*many));
+	char **ids = calloc(KX_QUERY_NOT_IDS_MAX, sizeof(*ids));
+	struct kx_query_request request = {
+		.kind = KX_QUERY_SIMILAR_BATCH, .batch_count = KX_QUERY_BATCH_MAX, .batch = many};
+	KX_CLEANUP(kx_query_request_cleanup) struct kx_query_request *got = NULL;
+	struct kx_buf bytes = {.max = KX_RECORD_MAX};
+
+	(void)state;
+	assert_non_null(many);
+	assert_non_null(ids);
+	for (size_t i = 0; i < KX_QUERY_BATCH_MAX; i++)
+		many[i] = (struct kx_similar_query){.video_id = "a", .k = 1, .weight_visual = 1.0};
+	for (size_t i = 0; i < KX_QUERY_NOT_IDS_MAX; i++)
+		ids[i] = "id";
+	many[0].not_ids = ids;
+	many[0].not_id_count = KX_QUERY_NOT_IDS_MAX;
+	assert_int_equal(kx_query_request_pack(&request, &bytes), KX_OK);
+	assert_int_equal(kx_query_request_unpack(bytes.data, bytes.len, &got, NULL), KX_OK);
+	assert_int_equal(got->batch_count, KX_QUERY_BATCH_MAX);
+	assert_string_equal(got->batch[KX_QUERY_BATCH_MAX - 1].video_id, "a");
+	assert_int_equal(got->batch[0].not_id_count, KX_QUERY_NOT_IDS_MAX);
+	kx_buf_done(&bytes);
+	free(many);
+	free(ids);
 }
 
 /* Fails each allocation in turn: nothing leaks (AddressSanitizer sees to it) and the answer is KX_ENOMEM. */
@@ -365,6 +416,31 @@ static void names_and_help_are_there_for_all(void **state)
 	assert_string_equal(kx_decode_mode_name(0), "unknown");
 }
 
+static void extras_can_be_copied(void **state)
+{
+	const struct kx_extras *from = &sample_input.extras;
+	struct kx_extras nothing = {0}, empty = {0}, copy = {0};
+
+	(void)state;
+	assert_int_equal(kx_extras_copy(from, &copy), KX_OK);
+	assert_true(kx_extras_equal(from, &copy));
+	copy.attributes[0].number += 1.0;
+	assert_false(kx_extras_equal(from, &copy));
+	kx_extras_done(&copy);
+	assert_null(copy.attributes);
+	assert_int_equal(kx_extras_copy(&nothing, &empty), KX_OK);
+	assert_string_equal(empty.language, "");
+	assert_true(kx_extras_equal(&nothing, &empty));
+	assert_false(kx_extras_equal(from, &empty));
+	kx_extras_done(&empty);
+	assert_true(kx_attribute_name_ok("season_2.x-y"));
+	assert_false(kx_attribute_name_ok(""));
+	assert_false(kx_attribute_name_ok("2x"));
+	assert_false(kx_attribute_name_ok("a b"));
+	assert_string_equal(kx_attribute_type_name(KX_ATTRIBUTE_CLASS), "class");
+	assert_string_equal(kx_attribute_type_name(0), "unknown");
+}
+
 static void nothing_can_be_freed(void **state)
 {
 	(void)state;
@@ -386,9 +462,12 @@ int main(void)
 		cmocka_unit_test(memory_is_bounded_by_the_message),
 		cmocka_unit_test(long_lists_of_small_items_pass),
 		cmocka_unit_test(a_record_over_the_maximum_is_not_packed),
+		cmocka_unit_test(queries_of_older_clients_are_read),
+		cmocka_unit_test(long_lists_of_small_queries_pass),
 		cmocka_unit_test(every_allocation_may_fail),
 		cmocka_unit_test(probe_info_can_be_copied),
 		cmocka_unit_test(names_and_help_are_there_for_all),
+		cmocka_unit_test(extras_can_be_copied),
 		cmocka_unit_test(nothing_can_be_freed),
 	};
 

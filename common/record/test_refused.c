@@ -216,27 +216,128 @@ static void videos_out_of_range(void **state)
 	REFUSES(&sample_input, r.source = NULL, KX_ECORRUPT, "Input.source: absent");
 }
 
-static void queries_out_of_range(void **state)
+static void extras_out_of_range(void **state)
 {
-	struct kx_query_vector alike[] = {sample_similar.vectors[0], sample_similar.vectors[0]};
-	struct kx_similar_hit hit = sample_reply.hits[0];
+	struct kx_attribute one = {.name = "a", .type = KX_ATTRIBUTE_TEXT, .text = "x"};
+	struct kx_attribute twice[] = {one, one};
+	static struct kx_attribute many[KX_ATTRIBUTES_MAX + 1];
+	char *text = long_text(KX_TEXT_MAX + 1);
 
 	(void)state;
-	REFUSES(&sample_similar, r.k = 0, KX_ECORRUPT, "QueryRequest.body.k");
-	REFUSES(&sample_similar, r.k = KX_QUERY_K_MAX + 1, KX_ECORRUPT, "QueryRequest.body.k");
-	REFUSES(&sample_similar, r.weight_audio = -0.5, KX_ECORRUPT, "QueryRequest.body.weight_audio");
-	REFUSES(&sample_similar, r.weight_audio = __builtin_inf(), KX_ECORRUPT, "QueryRequest.body.weight_audio");
-	REFUSES(&sample_similar, r.weight_audio = r.weight_visual = 0.0, KX_ECORRUPT, "both weights are 0");
-	REFUSES(&sample_similar, r.vectors = alike, KX_ECORRUPT, "QueryRequest.body.vectors: two of one modality");
-	REFUSES(&sample_similar, (r.video_id = NULL, r.vector_count = 0), KX_ECORRUPT, "body.video_id: absent");
-	REFUSES(&sample_similar, (r.vectors = r.moments, r.vector_count = 3), KX_ETOOBIG, "QueryRequest.body.vectors");
-	REFUSES(&sample_similar, r.moment_us = 0, KX_ECORRUPT, "QueryRequest.body.moment_us");
-	REFUSES(&sample_similar, r.moment_us = KX_MEDIA_US_MAX + 1, KX_ECORRUPT, "QueryRequest.body.moment_us");
+	REFUSES(&sample_plan, (r.info.extras.attributes = twice, r.info.extras.attribute_count = 2), KX_ECORRUPT,
+		"Result.body.info.attributes[1].name: twice");
+	one.name = "9";
+	REFUSES(&sample_plan, (r.info.extras.attributes = &one, r.info.extras.attribute_count = 1), KX_ECORRUPT,
+		"attributes[0].name: not of letters");
+	one = (struct kx_attribute){.name = "a", .type = KX_ATTRIBUTE_NUMBER, .number = __builtin_inf()};
+	REFUSES(&sample_input, (r.extras.attributes = &one, r.extras.attribute_count = 1), KX_ECORRUPT,
+		"Input.attributes[0].number");
+	one = (struct kx_attribute){.name = "a", .type = KX_ATTRIBUTE_TEXT, .text = text};
+	REFUSES(&sample_input, (r.extras.attributes = &one, r.extras.attribute_count = 1), KX_ETOOBIG,
+		"Input.attributes[0].text");
+	text[KX_WORD_MAX + 1] = '\0';
+	REFUSES(&sample_input, r.extras.language = text, KX_ETOOBIG, "Input.language");
+	REFUSES(&sample_input, r.extras.visibility = text, KX_ETOOBIG, "Input.visibility");
+	for (size_t i = 0; i < KX_ARRAY_LEN(many); i++)
+		many[i] = (struct kx_attribute){.name = "a", .type = KX_ATTRIBUTE_BOOL};
+	REFUSES(&sample_input, (r.extras.attributes = many, r.extras.attribute_count = KX_ATTRIBUTES_MAX + 1), KX_ETOOBIG,
+		"Input.attributes: 65 elements, at most 64");
+	free(text);
+}
+
+static void queries_out_of_range(void **state)
+{
+	struct kx_query_vector alike[] = {sample_similar.similar.vectors[0], sample_similar.similar.vectors[0]};
+	struct kx_similar_hit hit = sample_reply.similar.hits[0];
+
+	(void)state;
+	REFUSES(&sample_similar, r.similar.k = 0, KX_ECORRUPT, "QueryRequest.body.k");
+	REFUSES(&sample_similar, r.similar.k = KX_QUERY_K_MAX + 1, KX_ECORRUPT, "QueryRequest.body.k");
+	REFUSES(&sample_similar, r.similar.weight_audio = -0.5, KX_ECORRUPT, "QueryRequest.body.weight_audio");
+	REFUSES(&sample_similar, r.similar.weight_audio = __builtin_inf(), KX_ECORRUPT, "QueryRequest.body.weight_audio");
+	REFUSES(&sample_similar, r.similar.weight_audio = r.similar.weight_visual = 0.0, KX_ECORRUPT, "both weights are 0");
+	REFUSES(&sample_similar, r.similar.vectors = alike, KX_ECORRUPT, "QueryRequest.body.vectors: two of one modality");
+	REFUSES(&sample_similar, (r.similar.video_id = NULL, r.similar.vector_count = 0), KX_ECORRUPT, "body.video_id: absent");
+	REFUSES(&sample_similar, (r.similar.vectors = r.similar.moments, r.similar.vector_count = 3), KX_ETOOBIG, "QueryRequest.body.vectors");
+	REFUSES(&sample_similar, r.similar.moment_us = 0, KX_ECORRUPT, "QueryRequest.body.moment_us");
+	REFUSES(&sample_similar, r.similar.moment_us = KX_MEDIA_US_MAX + 1, KX_ECORRUPT, "QueryRequest.body.moment_us");
 	REFUSES(&sample_video_query, r.video_id = NULL, KX_ECORRUPT, "QueryRequest.body.video_id: absent");
 	REFUSES(&sample_reply, r.status = 1, KX_ECORRUPT, "QueryReply.status");
 	REFUSES(&sample_reply, r.status = KX_EPERM - 1, KX_ECORRUPT, "QueryReply.status");
 	hit.score = 1.5;
-	REFUSES(&sample_reply, (r.hits = &hit, r.hit_count = 1), KX_ECORRUPT, "QueryReply.hits[0].score");
+	REFUSES(&sample_reply, (r.similar.hits = &hit, r.similar.hit_count = 1), KX_ECORRUPT, "QueryReply.hits[0].score");
+}
+
+static void query_options_out_of_range(void **state)
+{
+	char *empty_id = "";
+	struct kx_similar_query bad = sample_similar.similar;
+	char *text = long_text(KX_QUERY_FILTER_BYTES_MAX + 1);
+
+	(void)state;
+	REFUSES(&sample_similar, r.similar.filter = text, KX_ETOOBIG, "QueryRequest.body.filter");
+	text[KX_QUERY_CURSOR_MAX + 1] = '\0';
+	REFUSES(&sample_similar, r.similar.cursor = text, KX_ETOOBIG, "QueryRequest.body.cursor");
+	REFUSES(&sample_similar, r.similar.min_score = 1.5, KX_ECORRUPT, "QueryRequest.body.min_score");
+	REFUSES(&sample_similar, r.similar.min_score = __builtin_nan(""), KX_ECORRUPT, "QueryRequest.body.min_score");
+	REFUSES(&sample_similar, r.similar.diversity = 1.01, KX_ECORRUPT, "QueryRequest.body.diversity");
+	REFUSES(&sample_similar, r.similar.diversity = __builtin_nan(""), KX_ECORRUPT, "QueryRequest.body.diversity");
+	REFUSES(&sample_similar, r.similar.recall = -0.1, KX_ECORRUPT, "QueryRequest.body.recall");
+	REFUSES(&sample_similar, r.similar.group = KX_GROUP_DUPLICATES + 1, KX_ECORRUPT, "QueryRequest.body.group");
+	REFUSES(&sample_similar, r.similar.level = KX_LEVEL_MOMENTS + 1, KX_ECORRUPT, "QueryRequest.body.level");
+	REFUSES(&sample_similar, (r.similar.not_ids = &empty_id, r.similar.not_id_count = 1), KX_ECORRUPT, "body.not_ids");
+	bad.k = 0;
+	REFUSES(&sample_batch, (r.batch = &bad, r.batch_count = 1), KX_ECORRUPT, "QueryRequest.body.queries[0].k");
+	REFUSES(&sample_batch, r.batch_count = 0, KX_ECORRUPT, "QueryRequest.body.queries: absent");
+	REFUSES(&sample_videos, r.video_id_count = 0, KX_ECORRUPT, "QueryRequest.body.video_ids: absent");
+	REFUSES(&sample_videos, (r.video_ids = &empty_id, r.video_id_count = 1), KX_ECORRUPT, "body.video_ids: absent");
+	free(text);
+}
+
+static void lists_of_queries_have_a_maximum(void **state)
+{
+	char **ids = calloc(KX_QUERY_NOT_IDS_MAX + 1, sizeof(*ids));
+	struct kx_similar_query *many = calloc(KX_QUERY_BATCH_MAX + 1, sizeof(*many));
+
+	(void)state;
+	assert_non_null(ids);
+	assert_non_null(many);
+	for (size_t i = 0; i <= KX_QUERY_NOT_IDS_MAX; i++)
+		ids[i] = "id";
+	for (size_t i = 0; i <= KX_QUERY_BATCH_MAX; i++)
+		many[i] = (struct kx_similar_query){.video_id = "a", .k = 1, .weight_visual = 1.0};
+	REFUSES(&sample_similar, (r.similar.not_ids = ids, r.similar.not_id_count = KX_QUERY_NOT_IDS_MAX + 1), KX_ETOOBIG,
+		"QueryRequest.body.not_ids: 10001 elements, at most 10000");
+	REFUSES(&sample_videos, (r.video_ids = ids, r.video_id_count = KX_QUERY_VIDEOS_MAX + 1), KX_ETOOBIG,
+		"QueryRequest.body.video_ids: 1001 elements, at most 1000");
+	REFUSES(&sample_batch, (r.batch = many, r.batch_count = KX_QUERY_BATCH_MAX + 1), KX_ETOOBIG,
+		"QueryRequest.body.queries: 1001 elements, at most 1000");
+	free(ids);
+	free(many);
+}
+
+static void replies_out_of_range(void **state)
+{
+	struct kx_similar_hit hit = sample_reply.similar.hits[0];
+	struct kx_similar_answer answer = sample_reply.answers[0];
+	struct kx_attribute_info attribute = sample_reply.attributes[0];
+	struct kx_found_video nameless = {.video_id = ""};
+
+	(void)state;
+	hit.moment_end_us = hit.moment_start_us;
+	REFUSES(&sample_reply, (r.similar.hits = &hit, r.similar.hit_count = 1), KX_ECORRUPT,
+		"QueryReply.hits[0].moment.end_us");
+	answer.status = 1;
+	REFUSES(&sample_reply, (r.answers = &answer, r.answer_count = 1), KX_ECORRUPT, "QueryReply.answers[0].status");
+	answer.status = KX_OK;
+	answer.hits = &hit;
+	answer.hit_count = 1;
+	REFUSES(&sample_reply, (r.answers = &answer, r.answer_count = 1), KX_ECORRUPT,
+		"QueryReply.answers[0].hits[0].moment.end_us");
+	attribute.type = KX_ATTRIBUTE_CLASS + 1;
+	REFUSES(&sample_reply, r.attributes = &attribute, KX_ECORRUPT, "QueryReply.attributes[0].type");
+	REFUSES(&sample_reply, r.similar.recall = 1.5, KX_ECORRUPT, "QueryReply.recall");
+	REFUSES(&sample_reply, (r.found = &nameless, r.found_count = 1), KX_ECORRUPT, "QueryReply.videos[0].video_id");
 }
 
 static void media_out_of_range(void **state)
@@ -324,7 +425,11 @@ int main(void)
 		cmocka_unit_test(results_out_of_range),
 		cmocka_unit_test(events_out_of_range),
 		cmocka_unit_test(videos_out_of_range),
+		cmocka_unit_test(extras_out_of_range),
 		cmocka_unit_test(queries_out_of_range),
+		cmocka_unit_test(query_options_out_of_range),
+		cmocka_unit_test(lists_of_queries_have_a_maximum),
+		cmocka_unit_test(replies_out_of_range),
 		cmocka_unit_test(media_out_of_range),
 		cmocka_unit_test(a_kind_that_is_missing_or_unknown),
 		cmocka_unit_test(paths_and_hashes_by_hand),

@@ -27,11 +27,19 @@ static float class_scores[] = {0.75f, 0.2f, 1e-4f};
 static int8_t codes[] = {127, -127, 1, -1};
 static float unit[] = {0.5f, -0.5f, 0.5f, -0.5f};
 
+static struct kx_attribute user_attributes[] = {
+	{.name = "Season", .type = KX_ATTRIBUTE_NUMBER, .number = 3.5, .text = ""},
+	{.name = "league", .type = KX_ATTRIBUTE_TEXT, .text = "premier"},
+	{.name = "live", .type = KX_ATTRIBUTE_BOOL, .flag = true, .text = ""}};
+
+#define EXTRAS                                                                                          \
+	{.language = "en", .visibility = "public", .attribute_count = 3, .attributes = user_attributes}
+
 #define INFO                                                                                            \
 	{.title = "A title", .label_count = 3, .labels = labels, .source = "/videos/\xe4 bytes.mp4",    \
 	 .content_sha256 = CONTENT_SHA, .content_bytes = 123456789, .duration_us = 61000000, .width = 1920, \
 	 .height = 1080, .container = "mov,mp4", .video_codec = "h264", .audio_codec = "aac", .run_id = "run-1", \
-	 .planned_at_ms = 1700000000000, .recipe_sha256 = RECIPE_SHA}
+	 .planned_at_ms = 1700000000000, .recipe_sha256 = RECIPE_SHA, .extras = EXTRAS}
 
 #define MOMENT                                                                                          \
 	{.modality = KX_AUDIO, .index = 3, .space = "lite0/1234/5678/mean", .count = 3, .dim = 4,       \
@@ -132,7 +140,7 @@ struct kx_input sample_input = {
 	.state = KX_INPUT_PARTIAL, .reason = KX_REASON_TRUNCATED, .message = "cut after 20 s", .generation = 7,
 	.duration_us = 61000000, .covered_us = 20000000, .updated_at_ms = 1700000001000,
 	.recipe_sha256 = RECIPE_SHA, .copy_of = "other.mp4", .title = "A title", .label_count = 3, .labels = labels,
-	.attempts = 2};
+	.attempts = 2, .extras = EXTRAS};
 
 static struct kx_query_vector vectors[] = {
 	{.modality = KX_VISUAL, .space = "v", .moment = 1, .dim = 4, .values = unit},
@@ -144,10 +152,23 @@ static struct kx_query_vector moments[] = {
 	{.modality = KX_AUDIO, .space = "a", .moment = 2, .dim = 3, .values = unit},
 };
 
-struct kx_query_request sample_similar = {
-	.request_id = 42, .kind = KX_QUERY_SIMILAR, .video_id = "folder/clip.mp4", .vector_count = 2,
-	.vectors = vectors, .moment_count = 3, .moments = moments, .moment_us = 5000000, .k = 10, .weight_visual = 0.6,
-	.weight_audio = 0.4, .with_moments = true};
+static char *not_ids[] = {"not/this.mp4", "nor/this.mp4"};
+
+#define SIMILAR                                                                                         \
+	{.video_id = "folder/clip.mp4", .vector_count = 2, .vectors = vectors, .moment_count = 3, .moments = moments, \
+	 .moment_us = 5000000, .k = 10, .weight_visual = 0.6, .weight_audio = 0.4, .with_moments = true, \
+	 .filter = "label:cat and duration < 600", .has_min_score = true, .min_score = -0.5, .cursor = "0a1b2c", \
+	 .group = KX_GROUP_DUPLICATES, .diversity = 0.25, .not_id_count = 2, .not_ids = not_ids,        \
+	 .level = KX_LEVEL_MOMENTS, .recall = 0.97, .explain = true}
+
+static struct kx_similar_query batch[] = {SIMILAR, SIMILAR};
+
+struct kx_query_request sample_similar = {.request_id = 42, .kind = KX_QUERY_SIMILAR, .similar = SIMILAR};
+struct kx_query_request sample_batch = {
+	.request_id = 45, .kind = KX_QUERY_SIMILAR_BATCH, .batch_count = 2, .batch = batch};
+struct kx_query_request sample_videos = {
+	.request_id = 46, .kind = KX_QUERY_VIDEOS, .video_id_count = 2, .video_ids = not_ids};
+struct kx_query_request sample_schema = {.request_id = 47, .kind = KX_QUERY_SCHEMA};
 struct kx_query_request sample_video_query = {
 	.request_id = 43, .kind = KX_QUERY_VIDEO, .video_id = "folder/clip.mp4", .with_moments = true};
 struct kx_query_request sample_stats_query = {.request_id = 44, .kind = KX_QUERY_STATS};
@@ -156,11 +177,19 @@ static struct kx_moment_match matches[] = {
 	{.ours_us = 5000000, .theirs_us = 10000000, .score = 0.875, .visual = 0.5, .audio = 0.375},
 	{.ours_us = 10000000, .theirs_us = 15000000, .score = -0.25, .visual = -0.5, .audio = 0.25},
 };
+static struct kx_filter_clause clauses[] = {
+	{.clause = "label:cat", .passed = true, .value = "cat, gr\xc3\xbc\xc3\x9f"},
+	{.clause = "duration < 600", .passed = true, .value = "61"},
+};
 static struct kx_similar_hit hits[] = {
 	{.video_id = "other.mp4", .title = "Other", .score = 0.9, .visual = 0.5, .audio = 0.4, .has_visual = true,
-	 .has_audio = true, .duration_us = 1000000, .match_count = 2, .matches = matches},
+	 .has_audio = true, .duration_us = 1000000, .match_count = 2, .matches = matches, .source = "/videos/\xe4.mp4",
+	 .label_count = 3, .labels = labels, .group_key = "first.mp4", .clause_count = 2, .clauses = clauses,
+	 .has_moment = true, .moment_start_us = 5000000, .moment_end_us = 10000000},
 	{.video_id = "third.mp4", .title = "Third", .score = 0.1, .visual = 0.2, .audio = -0.1, .has_visual = true,
-	 .has_audio = true, .duration_us = 2000000, .match_count = 1, .matches = matches},
+	 .has_audio = true, .duration_us = 2000000, .match_count = 1, .matches = matches, .source = "/videos/third.mp4",
+	 .label_count = 1, .labels = labels, .group_key = "third.mp4", .clause_count = 1, .clauses = clauses,
+	 .has_moment = true, .moment_start_us = 1, .moment_end_us = 2},
 };
 static struct kx_moment_classes classes[] = {
 	{.modality = KX_VISUAL, .index = 1, .class_count = 3, .class_ids = class_ids, .class_scores = class_scores},
@@ -168,10 +197,27 @@ static struct kx_moment_classes classes[] = {
 };
 static struct kx_video_record video = VIDEO_RECORD;
 
+#define WORK {.rows = 1000000, .matching = 5000, .cells = 12, .codes = 4000, .refined = 60, .took_us = 123}
+#define ANSWER                                                                                          \
+	{.status = KX_EBUSY, .message = "a message", .hit_count = 2, .hits = hits, .next = "0a1b2c", .exact = true, \
+	 .recall = 0.95, .work = WORK, .partial = true, .shards_asked = 4, .shards_answered = 3, .changed = true}
+
+static struct kx_similar_answer answers[] = {ANSWER, ANSWER};
+static struct kx_found_video found[] = {{.video_id = "folder/clip.mp4", .video = &video},
+					{.video_id = "folder/clip.mp4", .video = &video}};
+static struct kx_attribute_value attribute_values[] = {{.value = "en", .videos = 12}, {.value = "de", .videos = 3}};
+static struct kx_attribute_info attributes[] = {
+	{.name = "language", .type = KX_ATTRIBUTE_TEXT, .user = true, .videos = 15, .distinct = 2, .has_range = true,
+	 .min = 1.0, .max = 2.0, .value_count = 2, .values = attribute_values}};
+
 struct kx_query_reply sample_reply = {
-	.request_id = 42, .status = KX_EBUSY, .message = "a message", .hit_count = 2, .hits = hits, .video = &video,
-	.moment_count = 2, .moments = classes,
-	.stats = {.videos = 10, .pending = 1, .moments = 1000, .media_us = 36000000000, .disk_bytes = 12345678}};
+	.request_id = 42, .status = KX_EBUSY, .message = "a message",
+	.similar = {.hit_count = 2, .hits = hits, .next = "0a1b2c", .exact = true, .recall = 0.95, .work = WORK,
+		    .partial = true, .shards_asked = 4, .shards_answered = 3, .changed = true},
+	.video = &video, .moment_count = 2, .moments = classes,
+	.stats = {.videos = 10, .pending = 1, .moments = 1000, .media_us = 36000000000, .disk_bytes = 12345678},
+	.answer_count = 2, .answers = answers, .found_count = 2, .found = found, .attribute_count = 1,
+	.attributes = attributes};
 
 struct kx_decode_request sample_decode_request = {
 	.ticket = 99, .purpose = KX_DECODE_SAMPLE, .tracks = KX_TRACK_AUDIO, .fps = 23.976,
@@ -263,6 +309,9 @@ const struct record_case record_cases[] = {
 	CASE(kx_pending_video, sample_pending, pending_video),
 	CASE(kx_input, sample_input, input),
 	CASE(kx_query_request, sample_similar, query_request),
+	CASE(kx_query_request, sample_batch, query_request),
+	CASE(kx_query_request, sample_videos, query_request),
+	CASE(kx_query_request, sample_schema, query_request),
 	CASE(kx_query_request, sample_video_query, query_request),
 	CASE(kx_query_request, sample_stats_query, query_request),
 	CASE(kx_query_reply, sample_reply, query_reply),

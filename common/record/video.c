@@ -233,6 +233,10 @@ static Kinodex__V1__Input *kx_input_write(struct kx_writer *w, const struct kx_i
 	m->n_labels = input->label_count;
 	m->labels = input->labels;
 	m->attempts = input->attempts;
+	m->language = input->extras.language;
+	m->visibility = input->extras.visibility;
+	m->n_attributes = input->extras.attribute_count;
+	m->attributes = kx_attributes_write(w, &input->extras);
 	return m;
 }
 
@@ -258,6 +262,7 @@ static void kx_input_read(struct kx_reader *r, const Kinodex__V1__Input *m, stru
 	input->title = kx_read_string(r, "title", m->title, 0, KX_TEXT_MAX);
 	input->labels = kx_read_labels(r, m->labels, m->n_labels, &input->label_count);
 	input->attempts = m->attempts;
+	kx_extras_read(r, m->language, m->visibility, m->attributes, m->n_attributes, &input->extras);
 }
 
 static void kx_input_clear(struct kx_input *input)
@@ -268,7 +273,8 @@ static void kx_input_clear(struct kx_input *input)
 	free(input->message);
 	free(input->copy_of);
 	free(input->title);
-	kx_clear_labels(input->labels, input->label_count);
+	kx_clear_strings(input->labels, input->label_count);
+	kx_extras_done(&input->extras);
 }
 
 KX_RECORD_DEFINE(kx_input, Input, input);

@@ -75,6 +75,7 @@ struct kx_input {
 	uint32_t label_count;
 	char **labels;
 	uint32_t attempts;
+	struct kx_extras extras;
 };
 
 KX_RECORD_FUNCTIONS(kx_input);

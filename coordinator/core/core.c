@@ -160,6 +160,7 @@ static void describe(const struct kx_core *core, const struct video *video, uint
 		.audio_codec = info->audio_codec,
 		.run_id = core->run_id,
 		.planned_at_ms = wall_ms,
+		.extras = input->extras,
 	};
 	memcpy(ret->content_sha256, input->content_sha256, KX_SHA_LEN);
 	memcpy(ret->recipe_sha256, core->options.recipe_sha256, KX_SHA_LEN);

@@ -8,6 +8,7 @@
 #include "common/fetch/fetch.h"
 #include "common/record/media.h"
 #include "common/record/video.h"
+#include "coordinator/source/schema.h"
 
 /* Probing needs a decoder, which is the worker's; whoever puts the roles together hands it over. fd: a file, or the
  * reader's end of a kx_fetch_stream. Blocking, called on one thread of the coordinator's. */
@@ -36,6 +37,7 @@ struct kx_coordinator_options {
 	const char *data_dir;          /* the ledger is data_dir/ledger */
 	const char *const *sources;    /* folders, files, manifests (.jsonl, .csv), addresses */
 	size_t source_count;
+	const struct kx_schema *schema; /* of the manifests' attributes; NULL: none is declared */
 	/* Inputs of the ledger to try again, whatever their state; sources may then be empty. */
 	const char *const *replay_ids;
 	size_t replay_count;

@@ -400,7 +400,7 @@ static struct kx_find *new_find(const struct kx_source_item *item, const char *r
 	if (kx_str_set(&input->video_id, item->video_id) != KX_OK || kx_str_set(&input->root, root) != KX_OK ||
 	    kx_str_set(&input->source, item->path) != KX_OK || kx_str_set(&input->title, item->title) != KX_OK ||
 	    kx_str_set(&input->message, "") != KX_OK || kx_str_set(&input->copy_of, "") != KX_OK ||
-	    copy_labels(item, input) != KX_OK) {
+	    copy_labels(item, input) != KX_OK || kx_extras_copy(&item->extras, &input->extras) != KX_OK) {
 		kx_find_free(find);
 		return NULL;
 	}
@@ -487,6 +487,7 @@ static kx_status scan_replay(struct kx_scan *scan, const char *id, struct kx_err
 		.title = input->title,
 		.label_count = input->label_count,
 		.labels = input->labels,
+		.extras = input->extras,
 		.reason = KX_REASON_NONE,
 	};
 	return scan_item(scan, &item, input->root, error);
@@ -522,7 +523,7 @@ static kx_status open_source(const struct kx_coordinator_options *options, const
 			     struct kx_error *error)
 {
 	if (!kx_fetch_is_url(arg))
-		return kx_source_open(arg, ret, error);
+		return kx_source_open_typed(arg, options->schema, ret, error);
 	if (options->fetch == NULL)
 		return kx_error_set(error, KX_EUNSUPPORTED, KX_ERROR_POISON, "%s: only local files are read", arg);
 	return kx_source_open_address(options->fetch, arg, ret, error);

@@ -22,7 +22,8 @@ struct kx_source {
 /* Each takes over root, also when it fails. arg is what the user typed, for messages. */
 kx_status kx_source_open_folder(const char *arg, char *root, struct kx_source **ret, struct kx_error *error);
 kx_status kx_source_open_file(const char *arg, char *root, struct kx_source **ret, struct kx_error *error);
-kx_status kx_source_open_manifest(const char *arg, char *root, struct kx_source **ret, struct kx_error *error);
+kx_status kx_source_open_manifest(const char *arg, char *root, const struct kx_schema *schema, struct kx_source **ret,
+				  struct kx_error *error);
 
 /* What stands under a name. */
 struct kx_source_look {

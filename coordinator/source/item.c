@@ -24,7 +24,10 @@ kx_status kx_source_item_new(const char *video_id, const char *path, struct kx_s
 	item->path = kx_strdup(path ? path : "");
 	item->title = kx_strdup("");
 	item->message = kx_strdup("");
-	if (!item->video_id || !item->path || !item->title || !item->message)
+	item->extras.language = kx_strdup("");
+	item->extras.visibility = kx_strdup("");
+	if (!item->video_id || !item->path || !item->title || !item->message || !item->extras.language ||
+	    !item->extras.visibility)
 		return KX_ENOMEM;
 	*ret = KX_STEAL(item);
 	return KX_OK;
@@ -53,6 +56,7 @@ void kx_source_item_free(struct kx_source_item *item)
 	free(item->path);
 	free(item->title);
 	free(item->message);
+	kx_extras_done(&item->extras);
 	free(item);
 }
 

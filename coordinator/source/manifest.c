@@ -89,7 +89,8 @@ static kx_status next_row(struct manifest *manifest, struct kx_row *row, struct 
 		status = resolve_path(manifest, row, error);
 	else if (!status)
 		status = resolve_url(row, error);
-	if (!status && (fill_empty(&row->item->title) || fill_empty(&row->item->message)))
+	if (!status && (fill_empty(&row->item->title) || fill_empty(&row->item->message) ||
+			fill_empty(&row->item->extras.language) || fill_empty(&row->item->extras.visibility)))
 		status = kx_error_nomem(error);
 	return status ? at_line(manifest, status, error) : KX_OK;
 }
@@ -132,6 +133,7 @@ static kx_status check_all(struct manifest *manifest, struct kx_error *error)
 	kx_lines_rewind(&manifest->lines);
 	kx_csv_free(manifest->rows.csv); /* the header row is read again */
 	manifest->rows.csv = NULL;
+	manifest->rows.is_typed = true;
 	return KX_OK;
 }
 
@@ -194,7 +196,8 @@ static void manifest_done(struct kx_source *source)
 
 static const struct kx_source_kind manifest_kind = {.next = manifest_next, .done = manifest_done};
 
-kx_status kx_source_open_manifest(const char *arg, char *root, struct kx_source **ret, struct kx_error *error)
+kx_status kx_source_open_manifest(const char *arg, char *root, const struct kx_schema *schema, struct kx_source **ret,
+				  struct kx_error *error)
 {
 	struct kx_source *source KX_CLEANUP(kx_source_cleanup) = NULL;
 	struct manifest *manifest = calloc(1, sizeof(*manifest));
@@ -212,7 +215,7 @@ kx_status kx_source_open_manifest(const char *arg, char *root, struct kx_source 
 		return kx_error_from_errno(error, errno, "%s", arg);
 	manifest->name = kx_strdup(arg);
 	manifest->folder = kx_strndup(root, slash == root ? 1 : (size_t)(slash - root));
-	if (!manifest->name || !manifest->folder)
+	if (!manifest->name || !manifest->folder || kx_schema_copy(schema, &manifest->rows.types))
 		return kx_error_nomem(error);
 	manifest->lines.fd = manifest->fd;
 	manifest->rows.lines = &manifest->lines;

@@ -18,6 +18,9 @@ static const struct {
 	[KX_FIELD_TITLE] = {"title", KX_TEXT_MAX},
 	[KX_FIELD_LABELS] = {"labels", KX_TEXT_MAX}, /* of each */
 	[KX_FIELD_DURATION] = {"duration_ms", 0},
+	[KX_FIELD_LANGUAGE] = {"language", KX_WORD_MAX},
+	[KX_FIELD_VISIBILITY] = {"visibility", KX_WORD_MAX},
+	[KX_FIELD_ATTRIBUTES] = {"attributes", 0},
 };
 
 enum kx_field kx_field_of(const char *name, size_t len)
@@ -77,6 +80,10 @@ static char **text_of(struct kx_row *row, enum kx_field field)
 		return &row->item->path;
 	case KX_FIELD_URL:
 		return &row->url;
+	case KX_FIELD_LANGUAGE:
+		return &row->item->extras.language;
+	case KX_FIELD_VISIBILITY:
+		return &row->item->extras.visibility;
 	default:
 		return &row->item->title;
 	}
@@ -130,8 +137,19 @@ kx_status kx_row_set_duration(struct kx_row *row, double milliseconds, struct kx
 	return KX_OK;
 }
 
-kx_status kx_row_check(const struct kx_row *row, struct kx_error *error)
+static int by_name(const void *a, const void *b)
 {
+	const struct kx_attribute *one = a, *two = b;
+
+	return strcmp(one->name, two->name);
+}
+
+kx_status kx_row_check(struct kx_row *row, struct kx_error *error)
+{
+	struct kx_extras *extras = &row->item->extras;
+
+	if (extras->attribute_count)
+		qsort(extras->attributes, extras->attribute_count, sizeof(*extras->attributes), by_name);
 	if (!row->item->video_id)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "no id; give each input one of its own");
 	if (!row->item->path && !row->url)
@@ -144,6 +162,8 @@ void kx_rows_done(struct kx_rows *rows)
 	kx_buf_done(&rows->text);
 	kx_csv_free(rows->csv);
 	rows->csv = NULL;
+	kx_schema_free(rows->types);
+	rows->types = NULL;
 }
 
 void kx_rows_unknown(struct kx_rows *rows, const char *name)
@@ -152,5 +172,5 @@ void kx_rows_unknown(struct kx_rows *rows, const char *name)
 		return;
 	rows->told_unknown = true;
 	kx_log(KX_LOG_INFO, "%s: \"%s\" and what else is not known is ignored (known: id, path, url, title, labels, "
-	       "duration_ms)", rows->name, name);
+	       "duration_ms, language, visibility, attributes, attr.NAME)", rows->name, name);
 }

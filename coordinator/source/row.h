@@ -14,6 +14,9 @@ enum kx_field {
 	KX_FIELD_TITLE,
 	KX_FIELD_LABELS,
 	KX_FIELD_DURATION,
+	KX_FIELD_LANGUAGE,
+	KX_FIELD_VISIBILITY,
+	KX_FIELD_ATTRIBUTES,
 	KX_FIELD_COUNT, /* none of them */
 };
 enum kx_field kx_field_of(const char *name, size_t len);
@@ -33,8 +36,8 @@ kx_status kx_row_set_text(struct kx_row *row, enum kx_field field, const char *t
 	KX_MUST_CHECK;
 kx_status kx_row_add_label(struct kx_row *row, const char *text, size_t len, struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_row_set_duration(struct kx_row *row, double milliseconds, struct kx_error *error) KX_MUST_CHECK;
-/* Whether all is there that must be. */
-kx_status kx_row_check(const struct kx_row *row, struct kx_error *error) KX_MUST_CHECK;
+/* Whether all is there that must be; sorts the attributes. */
+kx_status kx_row_check(struct kx_row *row, struct kx_error *error) KX_MUST_CHECK;
 
 /* "field: what is wrong"; the same for all formats. */
 kx_status kx_row_invalid(struct kx_error *error, enum kx_field field, const char *format, ...) KX_PRINTF(3, 4);
@@ -47,9 +50,19 @@ struct kx_rows {
 	uint64_t line;         /* where the row starts that was read last, whether it is good or not */
 	bool told_unknown;     /* once for a manifest */
 	struct kx_csv *csv;
+	struct kx_schema *types; /* of attributes, owned: declared, and what the rows have shown */
+	bool is_typed;           /* all rows have shown theirs */
 };
 void kx_rows_done(struct kx_rows *rows);
 void kx_rows_unknown(struct kx_rows *rows, const char *name);
+
+/* An attribute as JSON gives it: type says which of the values counts. One of another type than it was declared with, or
+ * than it had on a line before, is KX_EINVAL. */
+kx_status kx_row_add_attribute(struct kx_rows *rows, struct kx_row *row, const struct kx_attribute *value,
+			       struct kx_error *error) KX_MUST_CHECK;
+/* As CSV gives it. Until is_typed the type is widened by what the cell holds; then the cell is read as that type. */
+kx_status kx_row_add_cell(struct kx_rows *rows, struct kx_row *row, const char *name, char *cell,
+			  struct kx_error *error) KX_MUST_CHECK;
 
 /* The next row. KX_ENOTFOUND without a message after the last; rows->line says where an error is. */
 kx_status kx_rows_next_json(struct kx_rows *rows, struct kx_row *row, struct kx_error *error) KX_MUST_CHECK;

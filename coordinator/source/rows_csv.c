@@ -6,10 +6,12 @@
 #include "coordinator/source/row.h"
 
 #define COLUMNS_MAX 1024
+#define ATTRIBUTE_PREFIX "attr."
 
 struct kx_csv {
 	size_t count;
 	enum kx_field columns[COLUMNS_MAX]; /* KX_FIELD_COUNT: not known */
+	char *names[COLUMNS_MAX];           /* of KX_FIELD_ATTRIBUTES; else NULL */
 	size_t cell_count;
 	char *cells[COLUMNS_MAX];           /* of one record, in rows->text */
 };
@@ -128,12 +130,34 @@ static bool has_column(const struct kx_csv *csv, enum kx_field field)
 	return false;
 }
 
+/* "attr.season": the season of the video. */
+static kx_status add_attribute_column(struct kx_csv *csv, const char *name, struct kx_error *error)
+{
+	for (size_t i = 0; i < csv->count; i++)
+		if (csv->names[i] && strcmp(csv->names[i], name) == 0)
+			return kx_row_invalid(error, KX_FIELD_ATTRIBUTES, "two columns are named " ATTRIBUTE_PREFIX "%.64s", name);
+	csv->names[csv->count] = kx_strdup(name);
+	if (!csv->names[csv->count])
+		return kx_error_nomem(error);
+	csv->columns[csv->count++] = KX_FIELD_ATTRIBUTES;
+	return KX_OK;
+}
+
 static kx_status set_columns(struct kx_rows *rows, struct kx_csv *csv, struct kx_error *error)
 {
 	for (size_t i = 0; i < csv->cell_count; i++) {
 		const char *name = trim(csv->cells[i]);
 		enum kx_field field = kx_field_of(name, strlen(name));
 
+		if (kx_str_starts(name, ATTRIBUTE_PREFIX)) {
+			kx_status status = add_attribute_column(csv, name + strlen(ATTRIBUTE_PREFIX), error);
+
+			if (status)
+				return status;
+			continue;
+		}
+		if (field == KX_FIELD_ATTRIBUTES) /* CSV has a column for each */
+			field = KX_FIELD_COUNT;
 		if (field != KX_FIELD_COUNT && has_column(csv, field))
 			return kx_row_invalid(error, field, "two columns have this name");
 		if (field == KX_FIELD_COUNT)
@@ -150,6 +174,8 @@ static kx_status set_columns(struct kx_rows *rows, struct kx_csv *csv, struct kx
 
 void kx_csv_free(struct kx_csv *csv)
 {
+	for (size_t i = 0; csv && i < csv->count; i++)
+		free(csv->names[i]);
 	free(csv);
 }
 
@@ -197,6 +223,7 @@ static kx_status set_cell(struct kx_row *row, enum kx_field field, char *text, s
 
 	switch (field) {
 	case KX_FIELD_COUNT:
+	case KX_FIELD_ATTRIBUTES:
 		return KX_OK;
 	case KX_FIELD_LABELS:
 		return set_labels(row, text, error);
@@ -230,6 +257,7 @@ kx_status kx_rows_next_csv(struct kx_rows *rows, struct kx_row *row, struct kx_e
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "it has %zu fields, and the header row has %zu",
 				    csv->cell_count, csv->count);
 	for (size_t i = 0; !status && i < csv->count; i++)
-		status = set_cell(row, csv->columns[i], csv->cells[i], error);
+		status = csv->names[i] ? kx_row_add_cell(rows, row, csv->names[i], trim(csv->cells[i]), error)
+				       : set_cell(row, csv->columns[i], csv->cells[i], error);
 	return status ? status : kx_row_check(row, error);
 }

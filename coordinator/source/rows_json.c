@@ -43,10 +43,52 @@ static kx_status set_labels(struct kx_row *row, const json_t *value, struct kx_e
 	return KX_OK;
 }
 
-static kx_status set_field(struct kx_row *row, enum kx_field field, const json_t *value, struct kx_error *error)
+static kx_status set_attribute(struct kx_rows *rows, struct kx_row *row, const char *name, const json_t *value,
+			       struct kx_error *error)
+{
+	struct kx_attribute attribute = {.name = (char *)(uintptr_t)name, .type = KX_ATTRIBUTE_TEXT};
+
+	if (json_is_null(value))
+		return KX_OK;
+	if (json_is_string(value)) {
+		attribute.text = (char *)(uintptr_t)json_string_value(value);
+	} else if (json_is_number(value)) {
+		attribute.type = KX_ATTRIBUTE_NUMBER;
+		attribute.number = json_number_value(value);
+	} else if (json_is_boolean(value)) {
+		attribute.type = KX_ATTRIBUTE_BOOL;
+		attribute.flag = json_is_true(value);
+	} else {
+		return kx_row_invalid(error, KX_FIELD_ATTRIBUTES, "%.64s is %s; write a string, a number, true or false", name,
+				      type_name(value));
+	}
+	return kx_row_add_attribute(rows, row, &attribute, error);
+}
+
+static kx_status set_attributes(struct kx_rows *rows, struct kx_row *row, json_t *value, struct kx_error *error)
+{
+	const char *name;
+	json_t *one;
+
+	if (!json_is_object(value))
+		return kx_row_invalid(error, KX_FIELD_ATTRIBUTES, "it is %s; write an object, like {\"season\": 3}",
+				      type_name(value));
+	json_object_foreach(value, name, one) {
+		kx_status status = set_attribute(rows, row, name, one, error);
+
+		if (status)
+			return status;
+	}
+	return KX_OK;
+}
+
+static kx_status set_field(struct kx_rows *rows, struct kx_row *row, enum kx_field field, json_t *value,
+			   struct kx_error *error)
 {
 	if (json_is_null(value))
 		return KX_OK;
+	if (field == KX_FIELD_ATTRIBUTES)
+		return set_attributes(rows, row, value, error);
 	if (field == KX_FIELD_LABELS)
 		return set_labels(row, value, error);
 	if (field == KX_FIELD_DURATION) {
@@ -76,7 +118,7 @@ static kx_status set_fields(struct kx_rows *rows, struct kx_row *row, json_t *ob
 			kx_rows_unknown(rows, key);
 			continue;
 		}
-		status = set_field(row, field, value, error);
+		status = set_field(rows, row, field, value, error);
 		if (status)
 			return status;
 	}

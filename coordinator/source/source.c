@@ -35,6 +35,12 @@ static char *real_path_of_file(const char *arg)
 
 kx_status kx_source_open(const char *arg, struct kx_source **ret, struct kx_error *error)
 {
+	return kx_source_open_typed(arg, NULL, ret, error);
+}
+
+kx_status kx_source_open_typed(const char *arg, const struct kx_schema *schema, struct kx_source **ret,
+			       struct kx_error *error)
+{
 	struct stat info;
 	char *root;
 
@@ -52,7 +58,7 @@ kx_status kx_source_open(const char *arg, struct kx_source **ret, struct kx_erro
 	if (S_ISDIR(info.st_mode))
 		return kx_source_open_folder(arg, root, ret, error);
 	if (is_manifest(arg))
-		return kx_source_open_manifest(arg, root, ret, error);
+		return kx_source_open_manifest(arg, root, schema, ret, error);
 	return kx_source_open_file(arg, root, ret, error);
 }
 

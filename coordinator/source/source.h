@@ -14,6 +14,7 @@
 #include "common/base/error.h"
 #include "common/fetch/fetch.h"
 #include "common/record/types.h"
+#include "coordinator/source/schema.h"
 
 struct kx_source_item {
 	char *video_id;  /* the manifest's, else the path relative to the root ('/' between names); bytes that are not
@@ -23,6 +24,7 @@ struct kx_source_item {
 	uint32_t label_count;
 	char **labels;
 	uint64_t duration_us;   /* as a manifest says; 0 when it does not */
+	struct kx_extras extras; /* likewise */
 	enum kx_reason reason;  /* KX_REASON_NONE, or why it can't be read */
 	char *message;          /* UTF-8; "" */
 	bool is_described;      /* a listing has told what the address leads to: */
@@ -40,6 +42,11 @@ struct kx_source;
  * KX_ENOTFOUND, KX_EPERM name arg. Blocks on disk; a source belongs to one thread. Fault points: source.read,
  * source.stat. */
 kx_status kx_source_open(const char *arg, struct kx_source **ret, struct kx_error *error) KX_MUST_CHECK;
+/* The same with the types of attributes declared (NULL: none): a manifest's value of another type is KX_EINVAL. Those
+ * that are not declared have the type that the manifest's rows show: in JSON all the same, in CSV numbers where all are,
+ * true and false where all are, else text. */
+kx_status kx_source_open_typed(const char *arg, const struct kx_schema *schema, struct kx_source **ret,
+			       struct kx_error *error) KX_MUST_CHECK;
 /* url: http, https or s3. One object, whose id is its file name; or all objects under s3://bucket/prefix/, whose ids are
  * their keys after the prefix, hidden ones passed over as in a folder. The first page of a listing is read at once, so
  * that a bucket that is not there or not ours is told before anything begins. Blocks on the network. */

@@ -34,7 +34,21 @@ struct kx_ann_query {
 	double weight[KX_ANN_MODALITIES];    /* visual, audio; not negative */
 	uint32_t exclude;                    /* a row that is not to be found, or KX_ANN_NO_ROW */
 	size_t k;
+	const uint64_t *rows;                /* only rows in it are found: bit r % 64 of word r / 64; NULL: all */
+	uint32_t row_count;                  /* bits in it, a multiple of 64; rows beyond are not found */
+	bool has_ceiling;
+	double ceiling;                      /* where it has one: only rows that score no more are found */
 };
+
+/* What a search did. */
+struct kx_ann_work {
+	uint64_t rows;    /* that have a vector the query can be compared with */
+	uint64_t cells;
+	uint64_t codes;
+	uint64_t refined; /* full vectors compared */
+	bool exact;       /* nothing could be missing */
+};
+
 
 struct kx_ann_hit {
 	uint32_t row;
@@ -50,7 +64,8 @@ struct kx_ann_ops {
 			 struct kx_error *error);
 	void (*remove)(struct kx_ann *ann, uint32_t row);
 	kx_status (*search)(const struct kx_ann *ann, const struct kx_ann_query *query, struct kx_ann_hit *ret,
-			    size_t *ret_count, struct kx_error *error);
+			    size_t *ret_count, struct kx_ann_work *work, struct kx_error *error);
+	double (*likeness)(const struct kx_ann *ann, uint32_t a, uint32_t b, const double *weight);
 	void (*free)(struct kx_ann *ann);
 };
 
@@ -70,9 +85,12 @@ kx_status kx_ann_put(struct kx_ann *ann, uint32_t row, const struct kx_ann_vecto
 		     struct kx_error *error) KX_MUST_CHECK;
 void kx_ann_remove(struct kx_ann *ann, uint32_t row); /* one that is not there is nothing */
 
-/* ret[k]: best first. KX_EINVAL, naming both spaces, when the index has rows of a modality of the query and none of
+/* ret[k]: best first. work may be NULL. KX_EINVAL, naming both spaces, when the index has rows of a modality of the query and none of
  * them in the query's space. */
 kx_status kx_ann_search(const struct kx_ann *ann, const struct kx_ann_query *query, struct kx_ann_hit *ret,
-			size_t *ret_count, struct kx_error *error) KX_MUST_CHECK;
+			size_t *ret_count, struct kx_ann_work *work, struct kx_error *error) KX_MUST_CHECK;
+
+/* The score that one row has for the other; 0 when they share no space. */
+double kx_ann_likeness(const struct kx_ann *ann, uint32_t a, uint32_t b, const double weight[KX_ANN_MODALITIES]);
 
 #endif

@@ -280,22 +280,47 @@ static kx_status pick(const struct exact *exact, const struct kx_ann_query *quer
 	return KX_OK;
 }
 
+/* The score as it is told decides at the ceiling, not the product. */
+static bool is_below(const struct exact *exact, const struct kx_ann_query *query, uint32_t row, float score)
+{
+	if (!query->has_ceiling || (double)(score + ROUNDING) <= query->ceiling)
+		return true;
+	return (double)(score - ROUNDING) <= query->ceiling && score_row(exact, query, row).score <= query->ceiling;
+}
+
+static bool may_be_found(const struct kx_ann_query *query, uint32_t row)
+{
+	if (row == query->exclude)
+		return false;
+	return !query->rows || (row < query->row_count && (query->rows[row / 64u] >> (row % 64u) & 1u));
+}
+
 /* Turns sums into scores, and rows that can't be found into -infinity. Returns how many can. */
 static size_t finish_scores(const struct exact *exact, const struct kx_ann_query *query, struct scratch *scratch)
 {
 	size_t found = 0;
 
 	for (uint32_t row = 0; row < exact->row_count; row++) {
-		bool shares = scratch->weight[row] > 0.0f && row != query->exclude;
+		float score = scratch->weight[row] > 0.0f ? scratch->sum[row] / scratch->weight[row] : -INFINITY;
+		bool found_one = scratch->weight[row] > 0.0f && may_be_found(query, row) &&
+				 is_below(exact, query, row, score);
 
-		scratch->sum[row] = shares ? scratch->sum[row] / scratch->weight[row] : -INFINITY;
-		found += shares;
+		scratch->sum[row] = found_one ? score : -INFINITY;
+		found += found_one;
 	}
 	return found;
 }
 
+static void tell_work(const struct exact *exact, const struct scratch *scratch, struct kx_ann_work *work)
+{
+	*work = (struct kx_ann_work){.exact = true};
+	for (uint32_t row = 0; row < exact->row_count; row++)
+		work->rows += scratch->weight[row] > 0.0f;
+	work->refined = work->rows;
+}
+
 static kx_status exact_search(const struct kx_ann *ann, const struct kx_ann_query *query, struct kx_ann_hit *ret,
-			      size_t *ret_count, struct kx_error *error)
+			      size_t *ret_count, struct kx_ann_work *work, struct kx_error *error)
 {
 	const struct exact *exact = exact_of(ann);
 	struct scratch scratch = {0};
@@ -303,6 +328,8 @@ static kx_status exact_search(const struct kx_ann *ann, const struct kx_ann_quer
 	kx_status status = KX_OK;
 
 	*ret_count = 0;
+	if (work)
+		*work = (struct kx_ann_work){.exact = true};
 	if (!rows || !query->k)
 		return KX_OK;
 	scratch.sum = calloc(rows, sizeof(float));
@@ -314,6 +341,8 @@ static kx_status exact_search(const struct kx_ann *ann, const struct kx_ann_quer
 		status = add_query(exact, query, &scratch, error);
 	if (!status)
 		found = finish_scores(exact, query, &scratch);
+	if (!status && work)
+		tell_work(exact, &scratch, work);
 	if (!status && found) {
 		found = kx_learn_topk(scratch.sum, rows, found < query->k ? found : query->k, scratch.best);
 		if (pick(exact, query, &scratch, found, ret, ret_count))
@@ -323,10 +352,29 @@ static kx_status exact_search(const struct kx_ann *ann, const struct kx_ann_quer
 	return status;
 }
 
+static double exact_likeness(const struct kx_ann *ann, uint32_t a, uint32_t b, const double *weight)
+{
+	const struct exact *exact = exact_of(ann);
+	double sum = 0.0, weights = 0.0;
+
+	for (int m = 0; m < KX_ANN_MODALITIES; m++) {
+		struct place one = exact->rows[a].places[m], two = exact->rows[b].places[m];
+		const struct kx_ann_arena *arena = one.arena != NO_ARENA ? &exact->arenas[one.arena] : NULL;
+
+		if (!arena || one.arena != two.arena)
+			continue;
+		sum += weight[m] * (double)kx_learn_dot(kx_ann_arena_values(arena, one.slot),
+							kx_ann_arena_values(arena, two.slot), arena->dim);
+		weights += weight[m];
+	}
+	return weights > 0.0 ? sum / weights : 0.0;
+}
+
 static const struct kx_ann_ops exact_ops = {
 	.put = exact_put,
 	.remove = exact_remove,
 	.search = exact_search,
+	.likeness = exact_likeness,
 	.free = exact_free,
 };
 

@@ -112,7 +112,7 @@ static void compare_with_naive(struct world *world, const struct row *query, siz
 
 	assert_non_null(hits);
 	ask.count = vectors_of(query, vectors);
-	assert_int_equal(kx_ann_search(world->ann, &ask, hits, &count, NULL), KX_OK);
+	assert_int_equal(kx_ann_search(world->ann, &ask, hits, &count, NULL, NULL), KX_OK);
 	for (uint32_t i = 0; i < ROWS; i++) {
 		double score;
 		bool found = false;
@@ -180,6 +180,55 @@ static void test_as_naive_through_changes(void **state)
 	compare_some(world);
 }
 
+static bool in_every_third(uint32_t row)
+{
+	return row % 3 == 1;
+}
+
+/* With a bitmap and a ceiling: as the naive answer, with what they leave out left out. */
+static void test_rows_and_ceiling(void **state)
+{
+	struct world *world = *state;
+	uint64_t bits[ROWS / 64 + 1] = {0};
+	struct kx_ann_vector vectors[2];
+	struct kx_ann_query ask = {.vectors = vectors, .weight = {0.6, 0.4}, .exclude = 4, .k = ROWS, .rows = bits,
+				   .row_count = ROWS / 64 * 64};
+	struct kx_ann_hit *all = calloc(ROWS, sizeof(*all)), *below = calloc(ROWS, sizeof(*below));
+	struct row query = {.has = {true, true}};
+	struct kx_ann_work work;
+	size_t count, rest, possible = 0, compared = 0;
+
+	assert_non_null(all);
+	assert_non_null(below);
+	for (uint32_t i = 0; i < ROWS; i++) {
+		put_random(world, i);
+		bits[i / 64] |= (uint64_t)in_every_third(i) << (i % 64);
+		compared += world->rows[i].has[0] || world->rows[i].has[1];
+		possible += (world->rows[i].has[0] || world->rows[i].has[1]) && in_every_third(i) && i != 4 &&
+			    i < ROWS / 64 * 64;
+	}
+	random_unit(&world->random, query.v, DIM_V);
+	random_unit(&world->random, query.a, DIM_A);
+	ask.count = vectors_of(&query, vectors);
+	assert_int_equal(kx_ann_search(world->ann, &ask, all, &count, &work, NULL), KX_OK);
+	assert_true(work.exact && work.rows == compared);
+	assert_int_equal(count, possible);
+	for (size_t i = 0; i < count; i++)
+		assert_true(in_every_third(all[i].row) && all[i].row < ask.row_count && all[i].row != 4);
+	ask.has_ceiling = true;
+	ask.ceiling = all[count / 2].score;
+	assert_int_equal(kx_ann_search(world->ann, &ask, below, &rest, NULL, NULL), KX_OK);
+	assert_int_equal(rest, count - count / 2);
+	assert_memory_equal(below, all + count / 2, rest * sizeof(*all));
+	memset(bits, 0, sizeof(bits));
+	assert_int_equal(kx_ann_search(world->ann, &ask, below, &rest, NULL, NULL), KX_OK);
+	assert_int_equal(rest, 0);
+	assert_true(kx_ann_likeness(world->ann, all[0].row, all[0].row, ask.weight) > 0.999);
+	assert_true(kx_ann_likeness(world->ann, all[0].row, all[1].row, ask.weight) < 0.999);
+	free(all);
+	free(below);
+}
+
 /* Equal vectors stand in different places of their blocks and must tie all the same. */
 static void test_equal_rows_tie(void **state)
 {
@@ -197,7 +246,7 @@ static void test_equal_rows_tie(void **state)
 	ask.count = vectors_of(&query, vectors);
 	for (uint32_t i = 0; i < 100; i++)
 		assert_int_equal(kx_ann_put(world->ann, (i * 29) % ROWS, vectors, ask.count, NULL), KX_OK);
-	assert_int_equal(kx_ann_search(world->ann, &ask, hits, &count, NULL), KX_OK);
+	assert_int_equal(kx_ann_search(world->ann, &ask, hits, &count, NULL, NULL), KX_OK);
 	assert_int_equal(count, 50);
 	for (uint32_t i = 0; i < 50; i++) {
 		assert_int_equal(hits[i].row, i * 29);
@@ -218,21 +267,21 @@ static void test_spaces_are_never_mixed(void **state)
 	random_unit(&world->random, one.v, DIM_V);
 	assert_int_equal(kx_ann_put(world->ann, 0, vectors, vectors_of(&one, vectors), NULL), KX_OK);
 	other = (struct kx_ann_vector){KX_VISUAL, "other", DIM_V, one.v};
-	assert_int_equal(kx_ann_search(world->ann, &ask, hits, &count, &error), KX_EINVAL);
+	assert_int_equal(kx_ann_search(world->ann, &ask, hits, &count, NULL, &error), KX_EINVAL);
 	assert_non_null(strstr(error.message, "space other"));
 	assert_non_null(strstr(error.message, "is in v"));
 	/* Rows of both spaces: the query meets those of its own. */
 	assert_int_equal(kx_ann_put(world->ann, 1, &other, 1, NULL), KX_OK);
-	assert_int_equal(kx_ann_search(world->ann, &ask, hits, &count, NULL), KX_OK);
+	assert_int_equal(kx_ann_search(world->ann, &ask, hits, &count, NULL, NULL), KX_OK);
 	assert_int_equal(count, 1);
 	assert_int_equal(hits[0].row, 1);
 	/* The same name with another dimension is no vector of that space. */
 	other.dim = DIM_V - 1;
 	assert_int_equal(kx_ann_put(world->ann, 2, &other, 1, &error), KX_EINVAL);
-	assert_int_equal(kx_ann_search(world->ann, &ask, hits, &count, &error), KX_EINVAL);
+	assert_int_equal(kx_ann_search(world->ann, &ask, hits, &count, NULL, &error), KX_EINVAL);
 	/* Nobody has sound: nothing is found, and nothing is wrong. */
 	other = (struct kx_ann_vector){KX_AUDIO, "a", DIM_A, one.v};
-	assert_int_equal(kx_ann_search(world->ann, &ask, hits, &count, NULL), KX_OK);
+	assert_int_equal(kx_ann_search(world->ann, &ask, hits, &count, NULL, NULL), KX_OK);
 	assert_int_equal(count, 0);
 }
 
@@ -242,6 +291,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_as_naive_through_changes),
+		TEST(test_rows_and_ceiling),
 		TEST(test_equal_rows_tie),
 		TEST(test_spaces_are_never_mixed),
 	};

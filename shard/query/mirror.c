@@ -1,35 +1,24 @@
-#include "shard/query/mirror.h"
-
-#include <pthread.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/str.h"
+#include "shard/query/mirror_internal.h"
 
 #define SUGGEST_SCAN_MAX 200000u /* ids looked at for a misspelt one */
 #define SUGGEST_LENGTH_MAX 256u  /* edit distance is quadratic */
 
-struct mirror_row {
-	char *id; /* NULL: the row is free */
-	char *title;
-	uint64_t duration_us;
-	uint64_t media_us;
-	uint64_t moments;
-	uint32_t number;
-};
+/* Takes part of an epoch: FNV-1a over id and generation. */
+static uint64_t mark_of(const struct kx_video_record *video)
+{
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
-struct kx_mirror {
-	pthread_rwlock_t lock;
-	struct kx_ann *ann;
-	void *by_id;              /* tree of struct mirror_row, see tsearch(3) */
-	struct mirror_row **rows; /* by number; each stays where it is */
-	uint32_t count;           /* rows that were ever made */
-	uint32_t cap;
-	uint32_t *free_rows;      /* [cap] numbers to use again */
-	uint32_t free_count;
-	struct kx_shard_stats stats;
-};
+	for (const unsigned char *c = (const unsigned char *)video->result.video_id; *c; c++)
+		hash = (hash ^ *c) * UINT64_C(0x100000001b3);
+	for (int i = 0; i < 8; i++)
+		hash = (hash ^ (video->generation >> (8 * i) & 0xffu)) * UINT64_C(0x100000001b3);
+	return hash;
+}
 
 static int compare_ids(const void *a, const void *b)
 {
@@ -51,13 +40,13 @@ kx_status kx_mirror_new(struct kx_mirror **ret)
 
 	if (!mirror)
 		return KX_ENOMEM;
-	if (kx_ann_exact_new(order_rows, mirror, &mirror->ann)) {
+	if (pthread_rwlock_init(&mirror->lock, NULL)) {
 		free(mirror);
 		return KX_ENOMEM;
 	}
-	if (pthread_rwlock_init(&mirror->lock, NULL)) {
-		kx_ann_free(mirror->ann);
-		free(mirror);
+	if (kx_ann_exact_new(order_rows, mirror, &mirror->ann) || kx_columns_new(&mirror->columns) ||
+	    kx_filter_cache_new(KX_FILTER_CACHE_COUNT, KX_FILTER_CACHE_BYTES, &mirror->cache)) {
+		kx_mirror_free(mirror);
 		return KX_ENOMEM;
 	}
 	*ret = mirror;
@@ -72,8 +61,7 @@ static void keep_node(void *node)
 static void row_clear(struct mirror_row *row)
 {
 	free(row->id);
-	free(row->title);
-	row->id = row->title = NULL;
+	row->id = NULL;
 }
 
 void kx_mirror_free(struct kx_mirror *mirror)
@@ -86,13 +74,15 @@ void kx_mirror_free(struct kx_mirror *mirror)
 		free(mirror->rows[i]);
 	}
 	kx_ann_free(mirror->ann);
+	kx_filter_cache_free(mirror->cache);
+	kx_columns_free(mirror->columns);
 	free(mirror->rows);
 	free(mirror->free_rows);
 	pthread_rwlock_destroy(&mirror->lock);
 	free(mirror);
 }
 
-static struct mirror_row *find_row(const struct kx_mirror *mirror, const char *id)
+struct mirror_row *kx_mirror_row(const struct kx_mirror *mirror, const char *id)
 {
 	struct mirror_row key = {.id = (char *)(uintptr_t)id};
 	struct mirror_row **node = tfind(&key, &mirror->by_id, compare_ids);
@@ -150,6 +140,7 @@ static void count_row(struct kx_mirror *mirror, const struct mirror_row *row, bo
 	mirror->stats.videos += sign;
 	mirror->stats.moments += sign * row->moments;
 	mirror->stats.media_us += sign * row->media_us;
+	mirror->epoch += sign * row->mark;
 }
 
 static struct mirror_row *add_row(struct kx_mirror *mirror, const char *id)
@@ -163,7 +154,7 @@ static struct mirror_row *add_row(struct kx_mirror *mirror, const char *id)
 		release_row(mirror, row);
 		return NULL;
 	}
-	row->duration_us = row->media_us = row->moments = 0;
+	row->duration_us = row->media_us = row->moments = row->mark = 0;
 	count_row(mirror, row, true);
 	return row;
 }
@@ -172,6 +163,8 @@ static void drop_row(struct kx_mirror *mirror, struct mirror_row *row)
 {
 	count_row(mirror, row, false);
 	kx_ann_remove(mirror->ann, row->number);
+	kx_columns_remove(mirror->columns, row->number);
+	kx_filter_cache_changed(mirror->cache, mirror->columns, row->number);
 	(void)tdelete(row, &mirror->by_id, compare_ids);
 	release_row(mirror, row);
 }
@@ -204,19 +197,18 @@ static kx_status fill_row(struct kx_mirror *mirror, struct mirror_row *row, cons
 	const struct kx_video_result *result = &video->result;
 	struct kx_ann_vector vectors[KX_ANN_MODALITIES];
 	size_t count = record_vectors(result, vectors);
-	char *title = kx_strdup(video->info.title ? video->info.title : "");
-	kx_status status = title ? kx_ann_put(mirror->ann, row->number, vectors, count, error) : kx_error_nomem(error);
+	kx_status status = kx_ann_put(mirror->ann, row->number, vectors, count, error);
 
-	if (status) {
-		free(title);
+	if (!status && kx_columns_put(mirror->columns, row->number, video))
+		status = kx_error_nomem(error);
+	kx_filter_cache_changed(mirror->cache, mirror->columns, row->number);
+	if (status)
 		return status;
-	}
-	free(row->title);
-	row->title = title;
 	count_row(mirror, row, false);
 	row->duration_us = result->duration_us;
 	row->media_us = result->visual_us > result->audio_us ? result->visual_us : result->audio_us;
 	row->moments = 0;
+	row->mark = mark_of(video);
 	for (uint32_t i = 0; i < result->modality_count; i++)
 		row->moments += result->modalities[i].moments;
 	count_row(mirror, row, true);
@@ -231,7 +223,7 @@ kx_status kx_mirror_put(struct kx_mirror *mirror, const struct kx_video_record *
 	kx_status status;
 
 	pthread_rwlock_wrlock(&mirror->lock);
-	row = find_row(mirror, id);
+	row = kx_mirror_row(mirror, id);
 	added = !row;
 	if (added)
 		row = add_row(mirror, id);
@@ -247,7 +239,7 @@ void kx_mirror_remove(struct kx_mirror *mirror, const char *id)
 	struct mirror_row *row;
 
 	pthread_rwlock_wrlock(&mirror->lock);
-	row = find_row(mirror, id);
+	row = kx_mirror_row(mirror, id);
 	if (row)
 		drop_row(mirror, row);
 	pthread_rwlock_unlock(&mirror->lock);
@@ -263,71 +255,23 @@ kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struc
 	return kx_store_each_video(store, load_one, mirror, error);
 }
 
-void kx_mirror_hits_free(struct kx_similar_hit *hits, uint32_t count)
+kx_status kx_mirror_set_classes(struct kx_mirror *mirror, const struct kx_class_names *names)
 {
-	for (uint32_t i = 0; hits && i < count; i++) {
-		free(hits[i].video_id);
-		free(hits[i].title);
-		free(hits[i].matches);
-	}
-	free(hits);
-}
-
-/* Called with the lock held. */
-static kx_status copy_hits(const struct kx_mirror *mirror, const struct kx_ann_hit *found, size_t count,
-			   struct kx_similar_hit **ret)
-{
-	struct kx_similar_hit *hits = calloc(count ? count : 1, sizeof(*hits));
-	bool whole = hits != NULL;
-
-	for (size_t i = 0; whole && i < count; i++) {
-		const struct mirror_row *row = mirror->rows[found[i].row];
-
-		hits[i] = (struct kx_similar_hit){
-			.video_id = kx_strdup(row->id),
-			.title = kx_strdup(row->title),
-			.score = found[i].score,
-			.visual = found[i].share[0],
-			.audio = found[i].share[1],
-			.has_visual = found[i].has[0],
-			.has_audio = found[i].has[1],
-			.duration_us = row->duration_us,
-		};
-		whole = hits[i].video_id && hits[i].title;
-	}
-	if (!whole) {
-		kx_mirror_hits_free(hits, (uint32_t)count);
-		return KX_ENOMEM;
-	}
-	*ret = hits;
-	return KX_OK;
-}
-
-kx_status kx_mirror_search(struct kx_mirror *mirror, const struct kx_mirror_query *query,
-			   struct kx_similar_hit **ret, uint32_t *ret_count, struct kx_error *error)
-{
-	KX_CLEANUP(kx_cleanup_free) struct kx_ann_hit *found = calloc(query->k, sizeof(*found));
-	struct kx_ann_query ann = {.vectors = query->vectors,
-				   .count = query->count,
-				   .weight = {query->weight[0], query->weight[1]},
-				   .exclude = KX_ANN_NO_ROW,
-				   .k = query->k};
-	const struct mirror_row *self;
-	size_t count = 0;
 	kx_status status;
 
-	if (!found)
-		return kx_error_nomem(error);
-	pthread_rwlock_rdlock(&mirror->lock);
-	self = query->exclude ? find_row(mirror, query->exclude) : NULL;
-	if (self)
-		ann.exclude = self->number;
-	status = kx_ann_search(mirror->ann, &ann, found, &count, error);
-	if (!status && copy_hits(mirror, found, count, ret))
-		status = kx_error_nomem(error);
+	pthread_rwlock_wrlock(&mirror->lock);
+	status = kx_attributes_set_classes(mirror->columns->attributes, names);
 	pthread_rwlock_unlock(&mirror->lock);
-	if (!status)
-		*ret_count = (uint32_t)count;
+	return status;
+}
+
+kx_status kx_mirror_schema(struct kx_mirror *mirror, struct kx_query_reply *reply)
+{
+	kx_status status;
+
+	pthread_rwlock_rdlock(&mirror->lock);
+	status = kx_columns_schema(mirror->columns, reply);
+	pthread_rwlock_unlock(&mirror->lock);
 	return status;
 }
 

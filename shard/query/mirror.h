@@ -1,4 +1,4 @@
-/* What queries need of every stored video, in memory: id, title, length, embeddings. Layer: shard/query.
+/* What queries need of every stored video, in memory: embeddings, and what filters ask about. Layer: shard/query.
  *
  * Built at open from the video records alone, kept up by whoever commits. Thread-safe: one lock, many readers.
  */
@@ -8,6 +8,7 @@
 #include "common/record/query.h"
 #include "common/record/video.h"
 #include "shard/ann/ann.h"
+#include "shard/query/attributes.h"
 #include "shard/store/store.h"
 
 struct kx_mirror;
@@ -20,18 +21,44 @@ kx_status kx_mirror_put(struct kx_mirror *mirror, const struct kx_video_record *
 	KX_MUST_CHECK;
 void kx_mirror_remove(struct kx_mirror *mirror, const char *id);
 
-/* The k nearest, best first, ids breaking ties. exclude: an id that is not to be found, or NULL. vectors of unit
- * length. The hits have no matches yet; free them with kx_mirror_hits_free(). Errors as kx_ann_search(). */
+/* Names of classes for filters, which are copied. Without them classes are named by number. KX_ENOMEM. */
+kx_status kx_mirror_set_classes(struct kx_mirror *mirror, const struct kx_class_names *names) KX_MUST_CHECK;
+/* Fills the reply's attributes. KX_ENOMEM. */
+kx_status kx_mirror_schema(struct kx_mirror *mirror, struct kx_query_reply *reply) KX_MUST_CHECK;
+
+/* Which videos are near-duplicates of which: `of` is the id of the one that stands for all. Those that are not indexed
+ * are passed over; all that was known before is forgotten. KX_ENOMEM. */
+struct kx_duplicate_pair {
+	const char *id, *of;
+};
+kx_status kx_mirror_set_duplicates(struct kx_mirror *mirror, const struct kx_duplicate_pair *pairs,
+				   size_t count) KX_MUST_CHECK;
+
+/* What is compared with the stored videos: vectors of unit length. exclude: an id that is not to be found, or NULL. */
 struct kx_mirror_query {
 	const struct kx_ann_vector *vectors;
 	size_t count;
-	double weight[KX_ANN_MODALITIES];
 	const char *exclude;
-	size_t k;
+	const struct kx_similar_query *query; /* k, weights, filter, and all else that decides what is found */
+	double now_s;                         /* for filters that are relative to now */
 };
+/* Fills the answer: hits without matches, best first, ids breaking ties; next, work and the rest. Errors as
+ * kx_ann_search(), kx_filter_parse() and kx_cursor_decode(). */
 kx_status kx_mirror_search(struct kx_mirror *mirror, const struct kx_mirror_query *query,
-			   struct kx_similar_hit **ret, uint32_t *ret_count, struct kx_error *error) KX_MUST_CHECK;
-void kx_mirror_hits_free(struct kx_similar_hit *hits, uint32_t count);
+			   struct kx_similar_answer *answer, struct kx_error *error) KX_MUST_CHECK;
+
+/* Ids that pass filter, not_ids and exclude, in no order: [count], which the caller frees each, and the list. */
+struct kx_id_list {
+	char **ids;
+	size_t count;
+	uint64_t epoch; /* of the mirror then */
+};
+kx_status kx_mirror_matching(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_id_list *ret,
+			     struct kx_error *error) KX_MUST_CHECK;
+void kx_id_list_done(struct kx_id_list *list);
+/* Title, source, labels, length, group and explanation of a hit that has an id. One that is gone stays as it is. */
+kx_status kx_mirror_describe(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_similar_hit *hit,
+			     struct kx_error *error) KX_MUST_CHECK;
 
 /* Videos, moments and video time; the rest of *ret is left alone. */
 void kx_mirror_stats(struct kx_mirror *mirror, struct kx_shard_stats *ret);

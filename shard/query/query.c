@@ -109,6 +109,67 @@ static kx_status answer_video(const struct kx_query_context *context, const stru
 	return kx_store_each_summary(context->store, id, reply->video->generation, add_classes, &list, error);
 }
 
+/* A reply must fit a message: videos beyond that are the asker's to ask for again. */
+static kx_status answer_videos(const struct kx_query_context *context, const struct kx_query_request *request,
+			       struct kx_query_reply *reply, struct kx_error *error)
+{
+	if (!request->video_id_count || request->video_id_count > KX_QUERY_VIDEOS_MAX)
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "%u ids, from 1 to %u may be asked for",
+				    request->video_id_count, KX_QUERY_VIDEOS_MAX);
+	reply->found = calloc(request->video_id_count, sizeof(*reply->found));
+	if (!reply->found)
+		return kx_error_nomem(error);
+	for (uint32_t i = 0; i < request->video_id_count; i++) {
+		struct kx_found_video *found = &reply->found[i];
+		kx_status status;
+
+		reply->found_count = i + 1;
+		found->video_id = kx_strdup(request->video_ids[i]);
+		if (!found->video_id)
+			return kx_error_nomem(error);
+		status = kx_store_video(context->store, found->video_id, &found->video, error);
+		if (status && status != KX_ENOTFOUND)
+			return status;
+	}
+	return KX_OK;
+}
+
+/* A query that fails is an answer with its status; the others are answered all the same. */
+static kx_status answer_one(const struct kx_query_context *context, const struct kx_similar_query *query,
+			    struct kx_similar_answer *answer, struct kx_error *error)
+{
+	struct kx_error why = {0};
+	kx_status status = kx_query_similar(context, query, answer, &why);
+
+	if (status) {
+		kx_similar_answer_done(answer);
+		answer->status = status;
+		answer->message = kx_strdup(why.message);
+		if (!answer->message)
+			return kx_error_nomem(error);
+	}
+	return KX_OK;
+}
+
+static kx_status answer_batch(const struct kx_query_context *context, const struct kx_query_request *request,
+			      struct kx_query_reply *reply, struct kx_error *error)
+{
+	if (!request->batch_count || request->batch_count > KX_QUERY_BATCH_MAX)
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "%u queries in a batch, from 1 to %u may be",
+				    request->batch_count, KX_QUERY_BATCH_MAX);
+	reply->answers = calloc(request->batch_count, sizeof(*reply->answers));
+	if (!reply->answers)
+		return kx_error_nomem(error);
+	for (uint32_t i = 0; i < request->batch_count; i++) {
+		if (context->stop && kx_stop_asked(context->stop))
+			return kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "the shard is stopping");
+		reply->answer_count = i + 1;
+		if (answer_one(context, &request->batch[i], &reply->answers[i], error))
+			return KX_ENOMEM;
+	}
+	return KX_OK;
+}
+
 static kx_status answer_stats(const struct kx_query_context *context, struct kx_query_reply *reply,
 			      struct kx_error *error)
 {
@@ -122,11 +183,17 @@ static kx_status answer(const struct kx_query_context *context, const struct kx_
 {
 	switch (request->kind) {
 	case KX_QUERY_SIMILAR:
-		return kx_query_similar(context, request, reply, error);
+		return kx_query_similar(context, &request->similar, &reply->similar, error);
 	case KX_QUERY_VIDEO:
 		return answer_video(context, request, reply, error);
 	case KX_QUERY_STATS:
 		return answer_stats(context, reply, error);
+	case KX_QUERY_SIMILAR_BATCH:
+		return answer_batch(context, request, reply, error);
+	case KX_QUERY_VIDEOS:
+		return answer_videos(context, request, reply, error);
+	case KX_QUERY_SCHEMA:
+		return kx_mirror_schema(context->mirror, reply) ? kx_error_nomem(error) : KX_OK;
 	}
 	return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "a kind of query that this shard does not know: %d",
 			    (int)request->kind);

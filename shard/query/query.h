@@ -6,6 +6,7 @@
 
 #include "common/base/thread.h"
 #include "common/record/query.h"
+#include "shard/query/duplicates_file.h"
 #include "shard/query/mirror.h"
 #include "shard/store/store.h"
 
@@ -14,6 +15,7 @@
 struct kx_query_context {
 	struct kx_store *store;
 	struct kx_mirror *mirror;
+	struct kx_duplicates_file *duplicates; /* for groups and duplicate_of; NULL: none are known */
 	const struct kx_stop *stop; /* asked: a long answer ends early, KX_ECANCELED. May be NULL */
 };
 

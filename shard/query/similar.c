@@ -1,137 +1,15 @@
 #include "shard/query/similar.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/learn/learn.h"
 #include "shard/query/align.h"
+#include "shard/query/moments.h"
+#include "shard/query/subject.h"
 
 #define LOAD_ATTEMPTS 3 /* a video may be replaced between reading its record and its moments */
-
-/* What others are compared with: a stored video, or vectors that came with the query. */
-struct subject {
-	struct kx_video_record *record; /* NULL: vectors */
-	struct kx_ann_vector vectors[KX_ANN_MODALITIES];
-	float *values[KX_ANN_MODALITIES]; /* behind the vectors, of unit length */
-	size_t count;
-	struct kx_align_side side;
-};
-
-static void subject_done(struct subject *subject)
-{
-	kx_video_record_free(subject->record);
-	for (int m = 0; m < KX_ANN_MODALITIES; m++)
-		free(subject->values[m]);
-	kx_align_side_done(&subject->side);
-}
-
-static kx_status invalid(struct kx_error *error, const char *what)
-{
-	return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "%s", what);
-}
-
-/* Records check what came over the wire; a caller in the process could still pass anything. */
-static kx_status check_request(const struct kx_query_request *request, struct kx_error *error)
-{
-	double visual = request->weight_visual, audio = request->weight_audio;
-
-	if (request->k < 1 || request->k > KX_QUERY_K_MAX)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "k is %u, it must be 1 to %u", request->k,
-				    KX_QUERY_K_MAX);
-	if (!isfinite(visual) || !isfinite(audio) || visual < 0.0 || audio < 0.0 || visual + audio <= 0.0)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
-				    "weights visual=%g audio=%g: they must not be negative, and one must be over 0",
-				    visual, audio);
-	if (request->vector_count > KX_ANN_MODALITIES ||
-	    (request->vector_count == 2 && request->vectors[0].modality == request->vectors[1].modality))
-		return invalid(error, "a query has at most one vector of each modality");
-	if (request->moment_count > KX_QUERY_MOMENTS_MAX)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "%u moments came with the query, at most %u may",
-				    request->moment_count, KX_QUERY_MOMENTS_MAX);
-	if (request->with_moments && request->moment_count &&
-	    (!request->moment_us || request->moment_us > KX_MEDIA_US_MAX))
-		return invalid(error, "a query that brings moments says how long they are: moment_us");
-	return KX_OK;
-}
-
-static kx_status check_vector(const struct kx_query_vector *vector, struct kx_error *error)
-{
-	if ((vector->modality != KX_VISUAL && vector->modality != KX_AUDIO) || !vector->space || !vector->space[0])
-		return invalid(error, "a query vector without modality or space");
-	if (!vector->dim || vector->dim > KX_DIM_MAX)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "the query's %s vector has %u dimensions",
-				    kx_modality_name(vector->modality), vector->dim);
-	for (uint32_t i = 0; i < vector->dim; i++)
-		if (!isfinite(vector->values[i]))
-			return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
-					    "the query's %s vector holds a value that is no number",
-					    kx_modality_name(vector->modality));
-	return KX_OK;
-}
-
-static kx_status add_vector(struct subject *subject, enum kx_modality modality, const char *space, uint32_t dim,
-			    const float *values, struct kx_error *error)
-{
-	float *copy = malloc(dim * sizeof(*copy));
-
-	if (!copy)
-		return kx_error_nomem(error);
-	subject->values[subject->count] = copy;
-	memcpy(copy, values, dim * sizeof(*copy));
-	if (kx_learn_normalize(copy, dim) <= 0.0f)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "the query's %s vector is zero: it points nowhere",
-				    kx_modality_name(modality));
-	subject->vectors[subject->count++] = (struct kx_ann_vector){modality, space, dim, copy};
-	return KX_OK;
-}
-
-static kx_status subject_from_vectors(struct subject *subject, const struct kx_query_request *request,
-				      struct kx_error *error)
-{
-	kx_status status = KX_OK;
-
-	if (!request->vector_count)
-		return invalid(error, "a query names a video or brings vectors");
-	for (uint32_t i = 0; !status && i < request->vector_count; i++) {
-		const struct kx_query_vector *vector = &request->vectors[i];
-
-		status = check_vector(vector, error);
-		if (!status)
-			status = add_vector(subject, vector->modality, vector->space, vector->dim, vector->values, error);
-	}
-	return status;
-}
-
-static kx_status subject_from_store(const struct kx_query_context *context, struct subject *subject, const char *id,
-				    struct kx_error *error)
-{
-	kx_status status = kx_store_video(context->store, id, &subject->record, error);
-
-	if (status == KX_ENOTFOUND)
-		return kx_query_not_found(context, id, error);
-	for (uint32_t i = 0; !status && i < subject->record->result.modality_count; i++) {
-		const struct kx_modality_result *part = &subject->record->result.modalities[i];
-
-		/* Digital silence or blackness may embed as zero: it is compared by the rest. */
-		if (kx_learn_dot(part->embedding, part->embedding, part->dim) > 0.0f)
-			status = add_vector(subject, part->modality, part->space, part->dim, part->embedding, error);
-	}
-	return status;
-}
-
-static kx_status check_weights(const struct subject *subject, const double *weight, struct kx_error *error)
-{
-	for (size_t i = 0; i < subject->count; i++)
-		if (weight[subject->vectors[i].modality - KX_VISUAL] > 0.0)
-			return KX_OK;
-	if (!subject->count)
-		return invalid(error, "the query's embedding is zero in picture and sound: it points nowhere");
-	return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
-			    "the query has only the %s part and its weight is 0: nothing is left to compare; "
-			    "give it a weight",
-			    kx_modality_name(subject->vectors[0].modality));
-}
 
 static kx_status add_summary(void *ctx, const struct kx_summary *summary, struct kx_error *error)
 {
@@ -170,20 +48,21 @@ static kx_status load_side(const struct kx_query_context *context, const char *i
 	return status;
 }
 
-static kx_status load_ours(const struct kx_query_context *context, const struct kx_query_request *request,
-			   struct subject *subject, uint64_t *ret_moment_us, struct kx_error *error)
+static kx_status load_ours(const struct kx_query_context *context, const struct kx_similar_query *query,
+			   struct kx_subject *subject, uint64_t *ret_moment_us, struct kx_error *error)
 {
 	kx_status status = KX_OK;
 
 	if (subject->record)
 		return load_side(context, subject->record->result.video_id, &subject->side, ret_moment_us, error);
-	*ret_moment_us = request->moment_us;
-	for (uint32_t i = 0; !status && i < request->moment_count; i++) {
-		const struct kx_query_vector *moment = &request->moments[i];
+	*ret_moment_us = query->moment_us;
+	for (uint32_t i = 0; !status && i < query->moment_count; i++) {
+		const struct kx_query_vector *moment = &query->moments[i];
 
-		status = check_vector(moment, error);
-		if (!status && moment->moment > KX_MEDIA_US_MAX / request->moment_us)
-			status = invalid(error, "a moment of the query is later than any video is long");
+		status = kx_subject_check_vector(moment, error);
+		if (!status && moment->moment > KX_MEDIA_US_MAX / query->moment_us)
+			status = kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
+					      "a moment of the query is later than any video is long");
 		if (!status && subject->side.tracks[moment->modality - KX_VISUAL].count < KX_QUERY_ALIGN_MAX)
 			status = kx_align_add(&subject->side, moment->modality, moment->space, moment->dim,
 					      moment->moment, moment->values, error);
@@ -208,43 +87,57 @@ static kx_status align_hit(const struct kx_query_context *context, const struct 
 	return status;
 }
 
-static kx_status align_hits(const struct kx_query_context *context, const struct kx_query_request *request,
-			    struct subject *subject, const double *weight, struct kx_query_reply *reply,
+static kx_status align_hits(const struct kx_query_context *context, const struct kx_similar_query *query,
+			    struct kx_subject *subject, const double *weight, struct kx_similar_answer *answer,
 			    struct kx_error *error)
 {
 	uint64_t moment_us = 0;
-	kx_status status = load_ours(context, request, subject, &moment_us, error);
+	kx_status status = load_ours(context, query, subject, &moment_us, error);
 
-	for (uint32_t i = 0; !status && i < reply->hit_count; i++) {
+	for (uint32_t i = 0; !status && i < answer->hit_count; i++) {
 		if (context->stop && kx_stop_asked(context->stop))
 			return kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "the shard is stopping");
-		status = align_hit(context, &subject->side, moment_us, weight, &reply->hits[i], error);
+		status = align_hit(context, &subject->side, moment_us, weight, &answer->hits[i], error);
 	}
 	return status;
 }
 
-kx_status kx_query_similar(const struct kx_query_context *context, const struct kx_query_request *request,
-			   struct kx_query_reply *reply, struct kx_error *error)
+static bool asks_about_duplicates(const struct kx_similar_query *query)
 {
-	double weight[KX_ANN_MODALITIES] = {request->weight_visual, request->weight_audio};
-	bool stored = request->video_id && request->video_id[0];
-	struct kx_mirror_query query = {.weight = {weight[0], weight[1]}, .k = request->k};
-	struct subject subject = {0};
-	kx_status status = check_request(request, error);
+	return query->group == KX_GROUP_DUPLICATES || (query->filter && strstr(query->filter, "duplicate_of"));
+}
+
+static kx_status search(const struct kx_query_context *context, const struct kx_similar_query *query,
+			struct kx_subject *subject, struct kx_similar_answer *answer, struct kx_error *error)
+{
+	double weight[KX_ANN_MODALITIES] = {query->weight_visual, query->weight_audio};
+	struct kx_mirror_query ask = {.vectors = subject->vectors,
+				      .count = subject->count,
+				      .exclude = subject->record ? query->video_id : NULL,
+				      .query = query,
+				      .now_s = (double)kx_clock_wall_ms() / 1e3};
+	kx_status status = KX_OK;
+
+	if (context->duplicates && asks_about_duplicates(query))
+		status = kx_duplicates_file_refresh(context->duplicates, context->mirror, error);
+	if (status)
+		return status;
+	if (query->level == KX_LEVEL_MOMENTS)
+		return kx_query_moments(context, &ask, answer, error);
+	status = kx_mirror_search(context->mirror, &ask, answer, error);
+	return status || !query->with_moments ? status : align_hits(context, query, subject, weight, answer, error);
+}
+
+kx_status kx_query_similar(const struct kx_query_context *context, const struct kx_similar_query *query,
+			   struct kx_similar_answer *answer, struct kx_error *error)
+{
+	uint64_t begun = kx_clock_mono_us();
+	struct kx_subject subject = {0};
+	kx_status status = kx_subject_load(context, query, &subject, error);
 
 	if (!status)
-		status = stored ? subject_from_store(context, &subject, request->video_id, error)
-				: subject_from_vectors(&subject, request, error);
-	if (!status)
-		status = check_weights(&subject, weight, error);
-	if (!status) {
-		query.vectors = subject.vectors;
-		query.count = subject.count;
-		query.exclude = stored ? request->video_id : NULL;
-		status = kx_mirror_search(context->mirror, &query, &reply->hits, &reply->hit_count, error);
-	}
-	if (!status && request->with_moments)
-		status = align_hits(context, request, &subject, weight, reply, error);
-	subject_done(&subject);
+		status = search(context, query, &subject, answer, error);
+	answer->work.took_us = kx_clock_mono_us() - begun;
+	kx_subject_done(&subject);
 	return status;
 }

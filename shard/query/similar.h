@@ -4,8 +4,8 @@
 
 #include "shard/query/query.h"
 
-kx_status kx_query_similar(const struct kx_query_context *context, const struct kx_query_request *request,
-			   struct kx_query_reply *reply, struct kx_error *error) KX_MUST_CHECK;
+kx_status kx_query_similar(const struct kx_query_context *context, const struct kx_similar_query *query,
+			   struct kx_similar_answer *answer, struct kx_error *error) KX_MUST_CHECK;
 
 /* KX_ENOTFOUND with a message that names the id and those that may have been meant. */
 kx_status kx_query_not_found(const struct kx_query_context *context, const char *id, struct kx_error *error);

@@ -87,10 +87,10 @@ static struct kx_query_request similar_to(const char *id)
 {
 	return (struct kx_query_request){.request_id = 5,
 					 .kind = KX_QUERY_SIMILAR,
-					 .video_id = (char *)(uintptr_t)id,
-					 .k = 20,
-					 .weight_visual = 0.6,
-					 .weight_audio = 0.4};
+					 .similar = {.video_id = (char *)(uintptr_t)id,
+						     .k = 20,
+						     .weight_visual = 0.6,
+						     .weight_audio = 0.4}};
 }
 
 static void test_similar_by_id(void **state)
@@ -98,26 +98,26 @@ static void test_similar_by_id(void **state)
 	struct kx_query_request request = similar_to("clips/02.mp4");
 	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
 
-	request.with_moments = true;
+	request.similar.with_moments = true;
 	reply = ask(*state, &request);
 	assert_int_equal(reply->status, KX_OK);
 	assert_int_equal(reply->request_id, 5);
-	assert_int_equal(reply->hit_count, CLIPS - 1);
-	assert_string_equal(reply->hits[0].video_id, "clips/09.mp4");
-	assert_string_equal(reply->hits[0].title, "a title");
-	assert_true(fabs(reply->hits[0].score - 1.0) < 1e-6);
-	assert_true(fabs(reply->hits[0].visual - 0.6) < 1e-6);
-	assert_int_equal(reply->hits[0].match_count, 5);
+	assert_int_equal(reply->similar.hit_count, CLIPS - 1);
+	assert_string_equal(reply->similar.hits[0].video_id, "clips/09.mp4");
+	assert_string_equal(reply->similar.hits[0].title, "a title");
+	assert_true(fabs(reply->similar.hits[0].score - 1.0) < 1e-6);
+	assert_true(fabs(reply->similar.hits[0].visual - 0.6) < 1e-6);
+	assert_int_equal(reply->similar.hits[0].match_count, 5);
 	for (uint32_t i = 0; i < 5; i++) {
-		assert_int_equal(reply->hits[0].matches[i].ours_us, i * (uint64_t)KX_KIT_MOMENT_US);
-		assert_int_equal(reply->hits[0].matches[i].theirs_us, i * (uint64_t)KX_KIT_MOMENT_US);
+		assert_int_equal(reply->similar.hits[0].matches[i].ours_us, i * (uint64_t)KX_KIT_MOMENT_US);
+		assert_int_equal(reply->similar.hits[0].matches[i].theirs_us, i * (uint64_t)KX_KIT_MOMENT_US);
 	}
-	for (uint32_t i = 0; i < reply->hit_count; i++) {
-		const struct kx_similar_hit *hit = &reply->hits[i];
+	for (uint32_t i = 0; i < reply->similar.hit_count; i++) {
+		const struct kx_similar_hit *hit = &reply->similar.hits[i];
 
 		assert_string_not_equal(hit->video_id, "clips/02.mp4");
 		assert_true(fabs(hit->visual + hit->audio - hit->score) < 1e-9);
-		assert_true(i == 0 || hit->score <= reply->hits[i - 1].score);
+		assert_true(i == 0 || hit->score <= reply->similar.hits[i - 1].score);
 		if (strcmp(hit->video_id, "clips/07.mp4") == 0) {
 			assert_false(hit->has_audio);
 			assert_true(hit->audio == 0.0);
@@ -142,15 +142,15 @@ static void test_similar_by_vectors_is_as_by_id(void **state)
 		for (uint32_t j = 0; j < part->dim; j++)
 			part->embedding[j] *= 7.0f; /* length is no matter */
 	}
-	request.video_id = NULL;
-	request.vectors = vectors;
-	request.vector_count = 2;
+	request.similar.video_id = NULL;
+	request.similar.vectors = vectors;
+	request.similar.vector_count = 2;
 	by_vectors = ask(fixture, &request);
-	assert_int_equal(by_vectors->hit_count, by_id->hit_count + 1);
-	assert_string_equal(by_vectors->hits[0].video_id, "clips/04.mp4");
-	for (uint32_t i = 0; i < by_id->hit_count; i++) {
-		assert_string_equal(by_vectors->hits[i + 1].video_id, by_id->hits[i].video_id);
-		assert_true(fabs(by_vectors->hits[i + 1].score - by_id->hits[i].score) < 1e-6);
+	assert_int_equal(by_vectors->similar.hit_count, by_id->similar.hit_count + 1);
+	assert_string_equal(by_vectors->similar.hits[0].video_id, "clips/04.mp4");
+	for (uint32_t i = 0; i < by_id->similar.hit_count; i++) {
+		assert_string_equal(by_vectors->similar.hits[i + 1].video_id, by_id->similar.hits[i].video_id);
+		assert_true(fabs(by_vectors->similar.hits[i + 1].score - by_id->similar.hits[i].score) < 1e-6);
 	}
 }
 
@@ -172,28 +172,28 @@ static void test_times_are_on_their_own_grid(void **state)
 	kx_kit_stream_done(&stream);
 	assert_int_equal(kx_store_video(fixture->store, "fine", &record, NULL), KX_OK);
 	assert_int_equal(kx_mirror_put(fixture->mirror, record, NULL), KX_OK);
-	request.with_moments = true;
-	request.k = 2;
+	request.similar.with_moments = true;
+	request.similar.k = 2;
 	by_id = ask(fixture, &request);
-	assert_string_equal(by_id->hits[1].video_id, "fine");
+	assert_string_equal(by_id->similar.hits[1].video_id, "fine");
 	for (uint32_t i = 0; i < 5; i++) {
-		assert_int_equal(by_id->hits[1].matches[i].ours_us, i * (uint64_t)KX_KIT_MOMENT_US);
-		assert_int_equal(by_id->hits[1].matches[i].theirs_us, i * (uint64_t)3000000);
-		assert_int_equal(by_id->hits[0].matches[i].theirs_us, i * (uint64_t)KX_KIT_MOMENT_US);
+		assert_int_equal(by_id->similar.hits[1].matches[i].ours_us, i * (uint64_t)KX_KIT_MOMENT_US);
+		assert_int_equal(by_id->similar.hits[1].matches[i].theirs_us, i * (uint64_t)3000000);
+		assert_int_equal(by_id->similar.hits[0].matches[i].theirs_us, i * (uint64_t)KX_KIT_MOMENT_US);
 	}
-	request.video_id = (char *)"fine";
+	request.similar.video_id = (char *)"fine";
 	back = ask(fixture, &request);
-	assert_int_equal(back->hits[0].matches[4].ours_us, 12000000);
-	assert_int_equal(back->hits[0].matches[4].theirs_us, 4 * (uint64_t)KX_KIT_MOMENT_US);
-	request.video_id = NULL;
-	request.vectors = &vector;
-	request.vector_count = 1;
-	request.moments = &moment;
-	request.moment_count = 1;
-	request.moment_us = 2000000;
+	assert_int_equal(back->similar.hits[0].matches[4].ours_us, 12000000);
+	assert_int_equal(back->similar.hits[0].matches[4].theirs_us, 4 * (uint64_t)KX_KIT_MOMENT_US);
+	request.similar.video_id = NULL;
+	request.similar.vectors = &vector;
+	request.similar.vector_count = 1;
+	request.similar.moments = &moment;
+	request.similar.moment_count = 1;
+	request.similar.moment_us = 2000000;
 	by_vectors = ask(fixture, &request);
 	assert_int_equal(by_vectors->status, KX_OK);
-	assert_int_equal(by_vectors->hits[0].matches[0].ours_us, 18000000);
+	assert_int_equal(by_vectors->similar.hits[0].matches[0].ours_us, 18000000);
 }
 
 static void refused(struct fixture *fixture, const struct kx_query_request *request, kx_status status,
@@ -212,7 +212,7 @@ static void test_unknown_ids(void **state)
 	struct kx_query_request request = similar_to("04.mp4");
 
 	refused(*state, &request, KX_ENOTFOUND, "did you mean \"clips/04.mp4\"?");
-	request.video_id = (char *)"clips/0l.mp4";
+	request.similar.video_id = (char *)"clips/0l.mp4";
 	refused(*state, &request, KX_ENOTFOUND, "\"clips/0l.mp4\" is indexed; did you mean \"clips/0");
 	request.kind = KX_QUERY_VIDEO;
 	request.video_id = (char *)"something else entirely";
@@ -223,19 +223,19 @@ static void test_bad_numbers(void **state)
 {
 	struct kx_query_request request = similar_to("clips/04.mp4");
 
-	request.k = 0;
+	request.similar.k = 0;
 	refused(*state, &request, KX_EINVAL, "k is 0");
-	request.k = KX_QUERY_K_MAX + 1;
+	request.similar.k = KX_QUERY_K_MAX + 1;
 	refused(*state, &request, KX_EINVAL, "10000");
-	request.k = 3;
-	request.weight_audio = -0.1;
+	request.similar.k = 3;
+	request.similar.weight_audio = -0.1;
 	refused(*state, &request, KX_EINVAL, "weights");
-	request.weight_audio = request.weight_visual = 0.0;
+	request.similar.weight_audio = request.similar.weight_visual = 0.0;
 	refused(*state, &request, KX_EINVAL, "weights");
-	request.video_id = (char *)"clips/07.mp4";
-	request.weight_audio = 1.0;
+	request.similar.video_id = (char *)"clips/07.mp4";
+	request.similar.weight_audio = 1.0;
 	refused(*state, &request, KX_EINVAL, "only the visual part");
-	request.video_id = (char *)"";
+	request.similar.video_id = (char *)"";
 	refused(*state, &request, KX_EINVAL, "names a video or brings vectors");
 }
 
@@ -245,8 +245,8 @@ static void test_bad_vectors(void **state)
 	struct kx_query_vector vector = {KX_VISUAL, (char *)KX_KIT_VISUAL_SPACE, 0, KX_KIT_VISUAL_DIM, values};
 	struct kx_query_request request = similar_to("");
 
-	request.vectors = &vector;
-	request.vector_count = 1;
+	request.similar.vectors = &vector;
+	request.similar.vector_count = 1;
 	refused(*state, &request, KX_EINVAL, "points nowhere");
 	values[3] = NAN;
 	refused(*state, &request, KX_EINVAL, "no number");
@@ -260,11 +260,11 @@ static void test_bad_vectors(void **state)
 	refused(*state, &request, KX_EINVAL, "visual/other");
 	refused(*state, &request, KX_EINVAL, KX_KIT_VISUAL_SPACE);
 	vector.space = (char *)KX_KIT_VISUAL_SPACE;
-	request.moments = &vector;
-	request.moment_count = 1;
-	request.with_moments = true;
+	request.similar.moments = &vector;
+	request.similar.moment_count = 1;
+	request.similar.with_moments = true;
 	refused(*state, &request, KX_EINVAL, "moment_us");
-	request.moment_us = KX_MEDIA_US_MAX;
+	request.similar.moment_us = KX_MEDIA_US_MAX;
 	vector.moment = 2;
 	refused(*state, &request, KX_EINVAL, "later than any video");
 }
@@ -315,7 +315,11 @@ static void *read_on(void *arg)
 		struct kx_query_request request = similar_to("clips/02.mp4");
 		KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
 
-		request.with_moments = i % 8 == 0;
+		request.similar.with_moments = i % 8 == 0;
+		request.similar.filter = i % 3 ? (char *)(i % 2 ? "duration>=0 and not id:x" : "class:#3 or has:visual") : NULL;
+		request.similar.group = i % 5 ? KX_GROUP_NONE : KX_GROUP_SOURCE;
+		request.similar.diversity = i % 7 ? 0.0 : 0.5;
+		request.similar.explain = true;
 		if (kx_query_answer(&fixture->context, &request, &reply, NULL) || reply->status)
 			return fixture;
 	}

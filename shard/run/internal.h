@@ -14,6 +14,7 @@
 struct kx_shard {
 	struct kx_store *store;
 	struct kx_mirror *mirror;
+	struct kx_duplicates_file *duplicates;
 	struct kx_stop stop;
 	bool stop_ready;
 	struct kx_bus *bus;

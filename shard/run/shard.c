@@ -51,6 +51,7 @@ void kx_shard_stop(struct kx_shard *shard)
 		kx_wire_socket_close(shard->socket, 0);
 	kx_outbox_free(shard->outbox);
 	kx_mirror_free(shard->mirror);
+	kx_duplicates_file_free(shard->duplicates);
 	kx_store_close(shard->store);
 	if (shard->stop_ready)
 		kx_stop_done(&shard->stop);
@@ -70,8 +71,11 @@ static kx_status open_store(struct kx_shard *shard, const struct kx_shard_option
 
 	if (status)
 		return status;
-	if (kx_mirror_new(&shard->mirror))
+	if (kx_mirror_new(&shard->mirror) || kx_duplicates_file_new(options->data_dir, &shard->duplicates))
 		return kx_error_nomem(error);
+	for (size_t i = 0; i < options->class_count; i++)
+		if (kx_mirror_set_classes(shard->mirror, &options->classes[i]))
+			return kx_error_nomem(error);
 	return kx_mirror_load(shard->mirror, shard->store, error);
 }
 
@@ -133,7 +137,8 @@ kx_status kx_shard_start(const struct kx_shard_options *options, struct kx_shard
 kx_status kx_shard_answer(struct kx_shard *shard, const struct kx_query_request *request, struct kx_query_reply **ret,
 			  struct kx_error *error)
 {
-	struct kx_query_context context = {.store = shard->store, .mirror = shard->mirror, .stop = &shard->stop};
+	struct kx_query_context context = {.store = shard->store, .mirror = shard->mirror, .duplicates = shard->duplicates,
+					   .stop = &shard->stop};
 
 	return kx_query_answer(&context, request, ret, error);
 }

@@ -10,6 +10,7 @@
 #include "common/bus/bus.h"
 #include "common/record/query.h"
 #include "common/wire/wire.h"
+#include "shard/query/attributes.h"
 
 struct kx_shard;
 
@@ -20,6 +21,8 @@ struct kx_shard_options {
 	const char *ns;
 	struct kx_wire *wire;  /* NULL: no query thread, use kx_shard_answer() */
 	const char *endpoint;  /* where it answers, e.g. ipc://<data_dir>/shard.sock */
+	const struct kx_class_names *classes; /* [class_count], copied: what filters may call classes */
+	size_t class_count;
 };
 
 /* The topics of the namespace must be there. Fails as the store does: KX_EVERSION, KX_EBUSY, KX_EFULL; read-only

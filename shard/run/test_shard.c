@@ -163,11 +163,11 @@ static struct kx_query_reply *ask(struct fixture *fixture, const struct kx_query
 static struct kx_query_reply *ask_similar(struct fixture *fixture, const char *id, uint32_t k)
 {
 	struct kx_query_request request = {.kind = KX_QUERY_SIMILAR,
-					   .video_id = (char *)(uintptr_t)id,
-					   .k = k,
-					   .weight_visual = 0.6,
-					   .weight_audio = 0.4,
-					   .with_moments = true};
+					   .similar = {.video_id = (char *)(uintptr_t)id,
+						       .k = k,
+						       .weight_visual = 0.6,
+						       .weight_audio = 0.4,
+						       .with_moments = true}};
 
 	return ask(fixture, &request);
 }
@@ -213,9 +213,9 @@ static void test_from_bus_to_answer(void **state)
 	/* The event comes after the mirror: who heard it finds the video. */
 	reply = ask_similar(fixture, "a", 5);
 	assert_int_equal(reply->status, KX_OK);
-	assert_int_equal(reply->hit_count, 2);
-	assert_string_equal(reply->hits[0].video_id, "c");
-	assert_int_equal(reply->hits[0].match_count, 5);
+	assert_int_equal(reply->similar.hit_count, 2);
+	assert_string_equal(reply->similar.hits[0].video_id, "c");
+	assert_int_equal(reply->similar.hits[0].match_count, 5);
 	verify(fixture, &first); /* beside the writer */
 	assert_int_equal(first.videos, 3);
 	assert_int_equal(kx_shard_each(fixture->folder, &visitor, NULL), KX_OK);
@@ -224,8 +224,8 @@ static void test_from_bus_to_answer(void **state)
 	stop(fixture);
 	start(fixture);
 	again = ask_similar(fixture, "a", 5);
-	assert_int_equal(again->hit_count, 2);
-	assert_string_equal(again->hits[0].video_id, "c");
+	assert_int_equal(again->similar.hit_count, 2);
+	assert_string_equal(again->similar.hits[0].video_id, "c");
 	await_silence(fixture); /* nothing is consumed or told twice after an orderly stop */
 	verify(fixture, &second);
 	assert_memory_equal(first.digest, second.digest, sizeof(first.digest));
@@ -250,7 +250,7 @@ static void test_deleted_videos_are_not_found(void **state)
 	publish_stream(fixture, "b", &stream);
 	await_deleted(fixture, "b", 1);
 	reply = ask_similar(fixture, "a", 5);
-	assert_int_equal(reply->hit_count, 0);
+	assert_int_equal(reply->similar.hit_count, 0);
 	/* Asked again, or late, or of what never was: said again, and nothing else is lost. */
 	kx_kit_stream_delete(&stream, "b", 1);
 	publish_stream(fixture, "b", &stream);
@@ -261,7 +261,7 @@ static void test_deleted_videos_are_not_found(void **state)
 	publish_stream(fixture, "b", &stream);
 	await_deleted(fixture, "b", 1);
 	again = ask_similar(fixture, "a", 5);
-	assert_int_equal(again->hit_count, 1);
+	assert_int_equal(again->similar.hit_count, 1);
 	kx_kit_stream_delete(&stream, "never seen", 7);
 	publish_stream(fixture, "never seen", &stream);
 	await_deleted(fixture, "never seen", 7);

@@ -15,14 +15,15 @@
 #include "tests/fuzz/fuzz.h"
 
 static const char jsonl[] =
-	"\0{\"id\": \"a\", \"path\": \"films/a.mp4\", \"title\": \"A \\u00e9 \\\"b\\\"\", \"labels\": [\"x\", \"y\"]}\n"
+	"\0{\"id\": \"a\", \"path\": \"films/a.mp4\", \"title\": \"A \\u00e9 \\\"b\\\"\", \"labels\": [\"x\", \"y\"], "
+	"\"language\": \"en\", \"attributes\": {\"season\": 3, \"live\": true, \"team\": \"b\"}}\n"
 	"{\"id\": \"b\", \"url\": \"file:///films/b%20c.mp4\", \"duration_ms\": 61500.5, \"views\": {\"n\": [1]}}\n"
 	"\n{\"id\": \"c\", \"path\": \"/c.mp4\", \"title\": null}\r\n";
 static const char csv[] =
-	"\1id,path,url,title,labels,duration_ms,views\n"
-	"a,films/a.mp4,,\"A \"\"b\"\", c\",x;y,61500,1\r\n"
-	"\xc3\xa9,,file:///films/b%20c.mp4,\"two\nlines\",,,\n"
-	"\nc,/c.mp4,,,; ;z,12.5,\n";
+	"\1id,path,url,title,labels,duration_ms,views,attr.season,language\n"
+	"a,films/a.mp4,,\"A \"\"b\"\", c\",x;y,61500,1,3,en\r\n"
+	"\xc3\xa9,,file:///films/b%20c.mp4,\"two\nlines\",,,,four,\n"
+	"\nc,/c.mp4,,,; ;z,12.5,,,\n";
 
 static void put(const char *corpus, const char *target, const char *name, const void *bytes, size_t len)
 {
@@ -38,6 +39,12 @@ static void put(const char *corpus, const char *target, const char *name, const 
 	free(path);
 	free(folder);
 }
+
+static const char *const filters[] = {
+	"class:\"ice hockey\">0.5 and duration<10m or not (label:cat and added>now-7d)",
+	"source:/films/*.mp4 and title ~ \"a t\" and lang in (en, \"de\") and has:audio",
+	"season >= 3 and live = true and team != dog and class:#2 < 0.5 and added = 2026-11-20 and id = v1",
+};
 
 static void put_records(const char *corpus)
 {
@@ -104,5 +111,7 @@ int main(int argc, char **argv)
 	put_index_records(argv[1]);
 	put(argv[1], "manifest", "jsonl", jsonl, sizeof(jsonl) - 1);
 	put(argv[1], "manifest", "csv", csv, sizeof(csv) - 1);
+	for (size_t i = 0; i < KX_ARRAY_LEN(filters); i++)
+		put(argv[1], "filter", (char[]){'f', (char)('0' + i), '\0'}, filters[i], strlen(filters[i]));
 	return 0;
 }

@@ -1,0 +1,45 @@
+/* Near-duplicates in a store: which videos show the same, and from when on. Layer: shard/query.
+ *
+ * Moments of different videos that are alike vote for the difference of their times; the difference that most votes
+ * agree on is looked at frame by frame, which also tells it to a second. So a clip inside a longer video is found where it
+ * stands. Pairs that hold are joined to clusters. Picture decides; sound where neither has a picture.
+ */
+#ifndef KX_SHARD_QUERY_DUPLICATES_H
+#define KX_SHARD_QUERY_DUPLICATES_H
+
+#include "common/base/thread.h"
+#include "shard/store/store.h"
+
+#define KX_DUPLICATES_MOMENTS_MAX 2000000u /* compared with one another: work grows with the square */
+#define KX_DUPLICATES_MATCHES_MAX 20000000u
+
+struct kx_duplicates_options {
+	double threshold; /* least mean cosine of the frames that are shown in both, 0 < threshold <= 1 */
+	const struct kx_stop *stop; /* may be NULL */
+};
+
+/* One video of a cluster. */
+struct kx_duplicate {
+	const char *id;
+	int64_t offset_us;    /* where it begins on the time line of the first; negative: before it */
+	double score;         /* mean cosine of the frames shown in both, with the one that it was joined to */
+	uint64_t overlap_us;  /* how long both show the same */
+	uint64_t duration_us;
+	const char *joined_to; /* id; "" for the first */
+};
+
+struct kx_duplicates_stats {
+	uint64_t videos, moments; /* compared */
+	uint64_t matches;         /* moments that are alike */
+	uint64_t pairs;           /* of videos that were looked at frame by frame */
+	uint64_t clusters, members;
+};
+
+/* Visits the clusters of two or more: the longest video first, then by time; clusters by the id of their first. Values are
+ * valid during the call. KX_ETOOBIG over the maxima above; what visit returns ends the walk. Blocks on disk and computes. */
+kx_status kx_duplicates_find(struct kx_store *store, const struct kx_duplicates_options *options,
+			     kx_status (*visit)(void *ctx, const struct kx_duplicate *members, size_t count,
+						struct kx_error *error),
+			     void *ctx, struct kx_duplicates_stats *ret_stats, struct kx_error *error) KX_MUST_CHECK;
+
+#endif

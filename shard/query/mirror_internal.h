@@ -1,0 +1,37 @@
+/* The mirror's own structure, for the files that make it up. Internal to shard/query. */
+#ifndef KX_SHARD_QUERY_MIRROR_INTERNAL_H
+#define KX_SHARD_QUERY_MIRROR_INTERNAL_H
+
+#include <pthread.h>
+
+#include "shard/query/filter_cache.h"
+#include "shard/query/mirror.h"
+
+struct mirror_row {
+	char *id; /* NULL: the row is free */
+	uint64_t duration_us;
+	uint64_t media_us;
+	uint64_t moments;
+	uint64_t mark; /* its share of the epoch */
+	uint32_t number;
+};
+
+struct kx_mirror {
+	pthread_rwlock_t lock;
+	struct kx_ann *ann;
+	struct kx_columns *columns;
+	struct kx_filter_cache *cache;
+	void *by_id;              /* tree of struct mirror_row, see tsearch(3) */
+	struct mirror_row **rows; /* by number; each stays where it is */
+	uint32_t count;           /* rows that were ever made */
+	uint32_t cap;
+	uint32_t *free_rows;      /* [cap] numbers to use again */
+	uint32_t free_count;
+	uint64_t epoch;           /* sum of the marks: the same for the same videos in the same generations */
+	struct kx_shard_stats stats;
+};
+
+/* With the lock held. */
+struct mirror_row *kx_mirror_row(const struct kx_mirror *mirror, const char *id); /* NULL: no such video */
+
+#endif
