@@ -109,7 +109,8 @@ static kx_status run_shard(const struct kx_config *config, struct kx_error *erro
 						   .bus = bus,
 						   .ns = kx_config_text(config, "namespace"),
 						   .wire = wire,
-						   .endpoint = listen != NULL ? listen : data->endpoint};
+						   .endpoint = listen != NULL ? listen : data->endpoint,
+						   .recall = kx_config_real(config, "recall")};
 		status = kx_shard_start(&options, &shard, error);
 		kx_cli_classes_done(&classes);
 	}

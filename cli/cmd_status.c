@@ -48,6 +48,17 @@ static kx_status count_input(void *ctx, const struct kx_input *input, struct kx_
 	return KX_OK;
 }
 
+static void print_index(const struct kx_shard_stats *stats)
+{
+	if (stats->index_vectors == 0)
+		return;
+	printf("  index        %" PRIu64 " vectors in %" PRIu64 " cells", stats->index_vectors, stats->index_cells);
+	if (stats->index_recall_samples > 0)
+		printf(", recall %.3f of %.3f wanted, by %" PRIu64 " queries", stats->index_recall, stats->index_recall_wanted,
+		       stats->index_recall_samples);
+	printf("\n");
+}
+
 static int print_summary(const struct kx_config *config, struct kx_lookup *lookup)
 {
 	struct kx_error error = {0};
@@ -72,6 +83,10 @@ static int print_summary(const struct kx_config *config, struct kx_lookup *looku
 		json_object_set_new(out, "moments", json_integer((json_int_t)stats->moments));
 		json_object_set_new(out, "media_s", json_real((double)stats->media_us / 1e6));
 		json_object_set_new(out, "store_bytes", json_integer((json_int_t)stats->disk_bytes));
+		json_object_set_new(out, "index", json_pack("{s:I, s:I, s:f, s:f, s:I}", "vectors", (json_int_t)stats->index_vectors,
+							    "cells", (json_int_t)stats->index_cells, "recall",
+							    stats->index_recall, "recall_wanted", stats->index_recall_wanted,
+							    "recall_samples", (json_int_t)stats->index_recall_samples));
 		return kx_json_print(out, &error) == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 	}
 	printf("%s\n  store        %" PRIu64 " videos, %s, %" PRIu64 " moments, %s\n", kx_lookup_data(lookup)->dir,
@@ -79,6 +94,7 @@ static int print_summary(const struct kx_config *config, struct kx_lookup *looku
 	for (int i = KX_INPUT_PLANNED; i <= KX_INPUT_DELETED; i++)
 		if (counts[i] > 0)
 			printf("  %-12s %" PRIu64 "\n", kx_input_state_name((enum kx_input_state)i), counts[i]);
+	print_index(stats);
 	return KX_EXIT_DONE;
 }
 

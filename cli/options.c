@@ -125,7 +125,9 @@ static const struct kx_option table[] = {
 	{.key = "level", .type = KX_OPTION_CHOICE, .choices = "videos|moments", .value = "videos",
 	 .help = "what -k counts; moments: single ones, found by reading all of them", .commands = KX_CMD_SIMILAR},
 	{.key = "recall", .type = KX_OPTION_REAL, .unit = "share", .min = 0, .max = 1, .value = "0",
-	 .help = "of the true nearest that must be found; 1: all, 0: what the index is set to", .commands = KX_CMD_SIMILAR},
+	 .help = "of the true nearest that must be found; 1: all, 0: what the shard is set to, and all while fewer than 20,000 "
+		 "videos are indexed, else 0.95",
+	 .commands = KX_CMD_SIMILAR | KX_CMD_INDEX | KX_CMD_DEAD | KX_CMD_SHARD},
 	{.key = "cursor", .type = KX_OPTION_TEXT, .unit = "TOKEN",
 	 .help = "go on behind a page: what --json or --explain say under next", .commands = KX_CMD_SIMILAR},
 	{.key = "explain", .type = KX_OPTION_FLAG, .help = "how each clause of the filter went, and what was looked at",

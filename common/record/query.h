@@ -47,6 +47,9 @@ struct kx_shard_stats {
 	uint64_t moments;
 	uint64_t media_us;
 	uint64_t disk_bytes;
+	uint64_t index_vectors, index_cells;      /* 0: each video is compared */
+	double index_recall, index_recall_wanted; /* of live queries that were checked against exact answers */
+	uint64_t index_recall_samples;
 };
 
 struct kx_found_video {

@@ -125,6 +125,11 @@ static Kinodex__V1__Stats *stats_write(struct kx_writer *w, const struct kx_shar
 	m->moments = stats->moments;
 	m->media_us = stats->media_us;
 	m->disk_bytes = stats->disk_bytes;
+	m->index_vectors = stats->index_vectors;
+	m->index_cells = stats->index_cells;
+	m->index_recall = stats->index_recall;
+	m->index_recall_wanted = stats->index_recall_wanted;
+	m->index_recall_samples = stats->index_recall_samples;
 	return m;
 }
 
@@ -135,6 +140,11 @@ static void stats_read(const Kinodex__V1__Stats *m, struct kx_shard_stats *stats
 	stats->moments = m->moments;
 	stats->media_us = m->media_us;
 	stats->disk_bytes = m->disk_bytes;
+	stats->index_vectors = m->index_vectors;
+	stats->index_cells = m->index_cells;
+	stats->index_recall = m->index_recall;
+	stats->index_recall_wanted = m->index_recall_wanted;
+	stats->index_recall_samples = m->index_recall_samples;
 }
 
 static Kinodex__V1__MomentClasses **moments_write(struct kx_writer *w, const struct kx_query_reply *reply)

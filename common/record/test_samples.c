@@ -215,7 +215,9 @@ struct kx_query_reply sample_reply = {
 	.similar = {.hit_count = 2, .hits = hits, .next = "0a1b2c", .exact = true, .recall = 0.95, .work = WORK,
 		    .partial = true, .shards_asked = 4, .shards_answered = 3, .changed = true},
 	.video = &video, .moment_count = 2, .moments = classes,
-	.stats = {.videos = 10, .pending = 1, .moments = 1000, .media_us = 36000000000, .disk_bytes = 12345678},
+	.stats = {.videos = 10, .pending = 1, .moments = 1000, .media_us = 36000000000, .disk_bytes = 12345678,
+		  .index_vectors = 19, .index_cells = 2, .index_recall = 0.97, .index_recall_wanted = 0.95,
+		  .index_recall_samples = 7},
 	.answer_count = 2, .answers = answers, .found_count = 2, .found = found, .attribute_count = 1,
 	.attributes = attributes};
 

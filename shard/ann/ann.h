@@ -34,6 +34,7 @@ struct kx_ann_query {
 	double weight[KX_ANN_MODALITIES];    /* visual, audio; not negative */
 	uint32_t exclude;                    /* a row that is not to be found, or KX_ANN_NO_ROW */
 	size_t k;
+	double recall;                       /* wanted; 0 and 1: exact. Exact search gives all that it has */
 	const uint64_t *rows;                /* only rows in it are found: bit r % 64 of word r / 64; NULL: all */
 	uint32_t row_count;                  /* bits in it, a multiple of 64; rows beyond are not found */
 	bool has_ceiling;

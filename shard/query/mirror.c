@@ -2,7 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/log.h"
 #include "common/base/str.h"
+#include "shard/query/indexed.h"
 #include "shard/query/mirror_internal.h"
 
 #define SUGGEST_SCAN_MAX 200000u /* ids looked at for a misspelt one */
@@ -197,8 +199,10 @@ static kx_status fill_row(struct kx_mirror *mirror, struct mirror_row *row, cons
 	const struct kx_video_result *result = &video->result;
 	struct kx_ann_vector vectors[KX_ANN_MODALITIES];
 	size_t count = record_vectors(result, vectors);
-	kx_status status = kx_ann_put(mirror->ann, row->number, vectors, count, error);
+	kx_status status;
 
+	row->generation = video->generation;
+	status = kx_ann_put(mirror->ann, row->number, vectors, count, error);
 	if (!status && kx_columns_put(mirror->columns, row->number, video))
 		status = kx_error_nomem(error);
 	kx_filter_cache_changed(mirror->cache, mirror->columns, row->number);
@@ -250,9 +254,57 @@ static kx_status load_one(void *ctx, const struct kx_video_record *video, struct
 	return kx_mirror_put(ctx, video, error);
 }
 
+static kx_status settle(struct kx_mirror *mirror, struct kx_error *error)
+{
+	struct kx_indexed_settled settled;
+	kx_status status;
+
+	pthread_rwlock_wrlock(&mirror->lock);
+	status = kx_indexed_settle(mirror->ann, mirror->read_only, &settled, error);
+	pthread_rwlock_unlock(&mirror->lock);
+	if (status)
+		return kx_error_prefix(error, status, "index: ");
+	if (settled.added || settled.removed)
+		kx_log(KX_LOG_INFO, "index: %llu vectors of stored videos were added, %llu of others removed",
+		       (unsigned long long)settled.added, (unsigned long long)settled.removed);
+	return KX_OK;
+}
+
 kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struct kx_error *error)
 {
-	return kx_store_each_video(store, load_one, mirror, error);
+	kx_status status = kx_store_each_video(store, load_one, mirror, error);
+
+	return status || !mirror->indexed ? status : settle(mirror, error);
+}
+
+kx_status kx_mirror_use_index(struct kx_mirror *mirror, struct kx_index *index, struct kx_store *store, bool read_only)
+{
+	struct kx_ann *ann;
+	kx_status status = kx_indexed_new(mirror, index, store, &ann);
+
+	if (status)
+		return status;
+	kx_ann_free(mirror->ann);
+	mirror->ann = ann;
+	mirror->indexed = true;
+	mirror->read_only = read_only;
+	return KX_OK;
+}
+
+void kx_mirror_set_recall(struct kx_mirror *mirror, double recall)
+{
+	mirror->recall = recall;
+}
+
+void kx_mirror_expect(struct kx_mirror *mirror, const char *id)
+{
+	const struct mirror_row *row;
+
+	pthread_rwlock_wrlock(&mirror->lock);
+	row = mirror->indexed ? kx_mirror_row(mirror, id) : NULL;
+	if (row)
+		kx_indexed_expect(mirror->ann, row->number);
+	pthread_rwlock_unlock(&mirror->lock);
 }
 
 kx_status kx_mirror_set_classes(struct kx_mirror *mirror, const struct kx_class_names *names)

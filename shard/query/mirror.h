@@ -11,6 +11,7 @@
 #include "shard/query/attributes.h"
 #include "shard/store/store.h"
 
+struct kx_index;
 struct kx_mirror;
 
 kx_status kx_mirror_new(struct kx_mirror **ret) KX_MUST_CHECK;
@@ -20,6 +21,18 @@ kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struc
 kx_status kx_mirror_put(struct kx_mirror *mirror, const struct kx_video_record *video, struct kx_error *error)
 	KX_MUST_CHECK;
 void kx_mirror_remove(struct kx_mirror *mirror, const char *id);
+
+/* Before anything is put: nearest videos are found through the index, and videos are read from the store where they are
+ * compared; both borrowed, and closed after the mirror. Loading makes the index agree with the store, unless read_only.
+ * Without it the mirror holds all vectors and compares with each. KX_ENOMEM. */
+kx_status kx_mirror_use_index(struct kx_mirror *mirror, struct kx_index *index, struct kx_store *store,
+			      bool read_only) KX_MUST_CHECK;
+/* With an index, before it is changed: until the video is put or removed it is found by its record alone. */
+void kx_mirror_expect(struct kx_mirror *mirror, const char *id);
+/* The recall of queries that want none; 0: 1 below KX_MIRROR_EXACT_VIDEOS, else KX_MIRROR_RECALL. Before any search. */
+void kx_mirror_set_recall(struct kx_mirror *mirror, double recall);
+#define KX_MIRROR_EXACT_VIDEOS 20000u
+#define KX_MIRROR_RECALL 0.95
 
 /* Names of classes for filters, which are copied. Without them classes are named by number. KX_ENOMEM. */
 kx_status kx_mirror_set_classes(struct kx_mirror *mirror, const struct kx_class_names *names) KX_MUST_CHECK;

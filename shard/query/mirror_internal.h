@@ -13,12 +13,16 @@ struct mirror_row {
 	uint64_t media_us;
 	uint64_t moments;
 	uint64_t mark; /* its share of the epoch */
+	uint64_t generation;
 	uint32_t number;
 };
 
 struct kx_mirror {
 	pthread_rwlock_t lock;
 	struct kx_ann *ann;
+	bool indexed;             /* ann is of shard/query/indexed.h */
+	bool read_only;
+	double recall;            /* where a query wants none; 0: by how many videos there are */
 	struct kx_columns *columns;
 	struct kx_filter_cache *cache;
 	void *by_id;              /* tree of struct mirror_row, see tsearch(3) */

@@ -69,6 +69,16 @@ static kx_status leave_out_ids(struct search *search, struct kx_error *error)
 	return KX_OK;
 }
 
+/* What the query wants, or the shard, or what so many videos afford. */
+static double recall_of(const struct kx_mirror *mirror, const struct kx_similar_query *query)
+{
+	if (query->recall > 0.0)
+		return query->recall;
+	if (mirror->recall > 0.0)
+		return mirror->recall;
+	return mirror->stats.videos < KX_MIRROR_EXACT_VIDEOS ? 1.0 : KX_MIRROR_RECALL;
+}
+
 /* With the lock held, as all below. */
 static kx_status search_init(struct search *search, const struct kx_mirror *mirror, const struct kx_mirror_query *query,
 			     struct kx_error *error)
@@ -80,6 +90,7 @@ static kx_status search_init(struct search *search, const struct kx_mirror *mirr
 	search->ann = (struct kx_ann_query){.vectors = query->vectors,
 					    .count = query->count,
 					    .weight = {query->query->weight_visual, query->query->weight_audio},
+					    .recall = recall_of(mirror, query->query),
 					    .exclude = self ? self->number : KX_ANN_NO_ROW};
 	status = use_filter(search, error);
 	if (!status)
@@ -338,7 +349,7 @@ static kx_status set_next(const struct search *search, struct kx_similar_answer 
 static void tell_work(const struct search *search, struct kx_similar_answer *answer)
 {
 	answer->exact = search->work.exact;
-	answer->recall = search->work.exact ? 1.0 : search->query->query->recall;
+	answer->recall = search->work.exact ? 1.0 : search->ann.recall;
 	answer->work.rows = search->work.rows;
 	answer->work.matching = matching(search);
 	answer->work.cells = search->work.cells;

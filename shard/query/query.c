@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/str.h"
+#include "shard/index/index.h"
 #include "shard/query/similar.h"
 
 struct kx_query_reply *kx_query_failure(uint64_t request_id, const struct kx_error *why)
@@ -170,11 +171,35 @@ static kx_status answer_batch(const struct kx_query_context *context, const stru
 	return KX_OK;
 }
 
+/* Recall is the mean over the samples of all spaces. */
+static void index_stats(struct kx_index *index, struct kx_shard_stats *ret)
+{
+	double found = 0.0, wanted = 0.0;
+
+	for (uint32_t i = 0; i < kx_index_space_count(index); i++) {
+		struct kx_index_stats stats;
+
+		if (kx_index_stats(index, i, &stats, NULL))
+			continue;
+		ret->index_vectors += stats.rows;
+		ret->index_cells += stats.cells;
+		ret->index_recall_samples += stats.recall_samples;
+		found += stats.recall * (double)stats.recall_samples;
+		wanted += stats.recall_wanted * (double)stats.recall_samples;
+	}
+	if (!ret->index_recall_samples)
+		return;
+	ret->index_recall = found / (double)ret->index_recall_samples;
+	ret->index_recall_wanted = wanted / (double)ret->index_recall_samples;
+}
+
 static kx_status answer_stats(const struct kx_query_context *context, struct kx_query_reply *reply,
 			      struct kx_error *error)
 {
 	kx_mirror_stats(context->mirror, &reply->stats);
 	reply->stats.disk_bytes = kx_store_disk_bytes(context->store);
+	if (context->index)
+		index_stats(context->index, &reply->stats);
 	return kx_store_pending_count(context->store, &reply->stats.pending, error);
 }
 

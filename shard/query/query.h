@@ -15,6 +15,7 @@
 struct kx_query_context {
 	struct kx_store *store;
 	struct kx_mirror *mirror;
+	struct kx_index *index;                /* for what stats tell of it; NULL: there is none */
 	struct kx_duplicates_file *duplicates; /* for groups and duplicate_of; NULL: none are known */
 	const struct kx_stop *stop; /* asked: a long answer ends early, KX_ECANCELED. May be NULL */
 };

@@ -134,7 +134,7 @@ static kx_status finish_round(struct round *round, struct kx_error *error)
 	struct kx_shard *shard = round->shard;
 	const struct kx_store_change *changes;
 	size_t count;
-	kx_status status = kx_store_commit(round->batch, error);
+	kx_status status = kx_shard_commit(round->batch, shard->index, shard->mirror, error);
 
 	if (status)
 		return status;

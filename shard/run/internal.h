@@ -8,12 +8,14 @@
 #include "common/base/thread.h"
 #include "common/bus/topics.h"
 #include "shard/query/query.h"
+#include "shard/run/index.h"
 #include "shard/run/outbox.h"
 #include "shard/run/shard.h"
 
 struct kx_shard {
 	struct kx_store *store;
 	struct kx_mirror *mirror;
+	struct kx_index *index; /* NULL: read-only, without one */
 	struct kx_duplicates_file *duplicates;
 	struct kx_stop stop;
 	bool stop_ready;

@@ -51,6 +51,7 @@ void kx_shard_stop(struct kx_shard *shard)
 		kx_wire_socket_close(shard->socket, 0);
 	kx_outbox_free(shard->outbox);
 	kx_mirror_free(shard->mirror);
+	kx_index_close(shard->index);
 	kx_duplicates_file_free(shard->duplicates);
 	kx_store_close(shard->store);
 	if (shard->stop_ready)
@@ -64,14 +65,26 @@ static void shard_cleanup(struct kx_shard **shard)
 	kx_shard_stop(*shard);
 }
 
+/* Whoever opens a store to read it for one answer reads every record anyway: few vectors are then compared as they are. */
+static kx_status use_index(struct kx_shard *shard, const struct kx_shard_options *options)
+{
+	kx_mirror_set_recall(shard->mirror, options->recall);
+	if (!shard->index || (options->read_only && kx_shard_index_rows(shard->index) < KX_MIRROR_EXACT_VIDEOS))
+		return KX_OK;
+	return kx_mirror_use_index(shard->mirror, shard->index, shard->store, options->read_only);
+}
+
 static kx_status open_store(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
 {
-	struct kx_store_options store = {.data_dir = options->data_dir, .read_only = options->read_only};
-	kx_status status = kx_store_open(&store, &shard->store, error);
+	kx_status status = kx_shard_store_open(options->data_dir, options->read_only, &shard->store, error);
 
+	if (!status)
+		status = kx_shard_index_open(shard->store, options->data_dir, options->read_only, false, &shard->index, error);
 	if (status)
 		return status;
 	if (kx_mirror_new(&shard->mirror) || kx_duplicates_file_new(options->data_dir, &shard->duplicates))
+		return kx_error_nomem(error);
+	if (use_index(shard, options))
 		return kx_error_nomem(error);
 	for (size_t i = 0; i < options->class_count; i++)
 		if (kx_mirror_set_classes(shard->mirror, &options->classes[i]))
@@ -137,7 +150,7 @@ kx_status kx_shard_start(const struct kx_shard_options *options, struct kx_shard
 kx_status kx_shard_answer(struct kx_shard *shard, const struct kx_query_request *request, struct kx_query_reply **ret,
 			  struct kx_error *error)
 {
-	struct kx_query_context context = {.store = shard->store, .mirror = shard->mirror, .duplicates = shard->duplicates,
+	struct kx_query_context context = {.store = shard->store, .mirror = shard->mirror, .index = shard->index, .duplicates = shard->duplicates,
 					   .stop = &shard->stop};
 
 	return kx_query_answer(&context, request, ret, error);

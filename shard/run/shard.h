@@ -21,6 +21,7 @@ struct kx_shard_options {
 	const char *ns;
 	struct kx_wire *wire;  /* NULL: no query thread, use kx_shard_answer() */
 	const char *endpoint;  /* where it answers, e.g. ipc://<data_dir>/shard.sock */
+	double recall;         /* of queries that want none in particular; 0: exact while videos are few, else a little less */
 	const struct kx_class_names *classes; /* [class_count], copied: what filters may call classes */
 	size_t class_count;
 };
@@ -43,9 +44,12 @@ kx_status kx_shard_ask(struct kx_wire *wire, const char *endpoint, const struct 
 /* Reads the whole store back: block checksums, every record unpacks, every moment's
  * embedding comes out of its features again bit by bit, every video has the moments it says, and its embedding and
  * classes come out of them likewise. digest: SHA-256 over all VideoResult and Moment records in
- * order, the same for the same catalogue and recipe however it was indexed. */
+ * order, the same for the same catalogue and recipe however it was indexed. The vector index is proved too: it is right in
+ * itself, and what it holds of a record's generation is that record's vector. */
 struct kx_shard_verify {
 	uint64_t videos, moments, rows, pending;
+	uint64_t index_rows, index_cells;      /* of the vector index; 0: there is none yet */
+	uint64_t index_missing, index_extra;   /* vectors that it lacks, or has too many: the next shard that writes mends it */
 	uint8_t digest[KX_SHA_LEN];
 };
 kx_status kx_shard_verify(const char *data_dir, struct kx_shard_verify *ret, struct kx_error *error) KX_MUST_CHECK;

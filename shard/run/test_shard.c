@@ -13,6 +13,7 @@
 #include "common/bus/topics.h"
 #include "common/learn/learn.h"
 #include "common/record/event.h"
+#include "shard/index/index.h"
 #include "shard/run/shard.h"
 #include "shard/store/testkit.h"
 
@@ -180,6 +181,13 @@ static void verify(struct fixture *fixture, struct kx_shard_verify *ret)
 		fail_msg("%s", error.message);
 }
 
+static void verify_index(const struct kx_shard_verify *report, uint64_t rows)
+{
+	assert_int_equal(report->index_rows, rows);
+	assert_int_equal(report->index_missing, 0);
+	assert_int_equal(report->index_extra, 0);
+}
+
 static kx_status count_video(void *ctx, const struct kx_video_record *video, struct kx_error *error)
 {
 	(void)video, (void)error;
@@ -218,6 +226,7 @@ static void test_from_bus_to_answer(void **state)
 	assert_int_equal(reply->similar.hits[0].match_count, 5);
 	verify(fixture, &first); /* beside the writer */
 	assert_int_equal(first.videos, 3);
+	verify_index(&first, 6);
 	assert_int_equal(kx_shard_each(fixture->folder, &visitor, NULL), KX_OK);
 	assert_int_equal(counts[0], 3);
 	assert_int_equal(counts[1], 3 * 9 * KX_KIT_ROWS);
@@ -237,6 +246,7 @@ static void test_from_bus_to_answer(void **state)
 static void test_deleted_videos_are_not_found(void **state)
 {
 	struct fixture *fixture = *state;
+	struct kx_shard_verify report;
 	struct kx_kit_stream stream = {0};
 	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL, *again = NULL;
 
@@ -262,6 +272,8 @@ static void test_deleted_videos_are_not_found(void **state)
 	await_deleted(fixture, "b", 1);
 	again = ask_similar(fixture, "a", 5);
 	assert_int_equal(again->similar.hit_count, 1);
+	verify(fixture, &report);
+	verify_index(&report, 4);
 	kx_kit_stream_delete(&stream, "never seen", 7);
 	publish_stream(fixture, "never seen", &stream);
 	await_deleted(fixture, "never seen", 7);
@@ -365,6 +377,114 @@ static void test_an_event_that_was_committed_is_told(void **state)
 	await_silence(fixture);
 }
 
+/* As an older version does, which knows of no index. */
+static void apply_without_index(struct fixture *fixture, struct kx_kit_stream *stream)
+{
+	KX_CLEANUP(kx_store_cleanup) struct kx_store *store = kx_kit_open(fixture->folder);
+
+	assert_int_equal(kx_kit_apply(store, stream, NULL), KX_OK);
+	kx_kit_stream_done(stream);
+}
+
+static void add_video(struct kx_kit_stream *stream, const char *id, uint64_t generation, uint64_t content)
+{
+	kx_kit_stream_add(stream, &(struct kx_kit_video){.id = id, .generation = generation, .parts = 1, .visual_moments = 4,
+							 .audio_moments = content % 3 ? 2 : 0, .content = content});
+}
+
+static void expect_nearest(struct kx_shard *shard, const char *id, const char *nearest, uint32_t count)
+{
+	struct kx_query_request request = {
+		.kind = KX_QUERY_SIMILAR,
+		.similar = {.video_id = (char *)(uintptr_t)id, .k = 10, .weight_visual = 0.6, .weight_audio = 0.4}};
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
+
+	assert_int_equal(kx_shard_answer(shard, &request, &reply, NULL), KX_OK);
+	assert_int_equal(reply->status, KX_OK);
+	assert_int_equal(reply->similar.hit_count, count);
+	assert_string_equal(reply->similar.hits[0].video_id, nearest);
+	assert_true(reply->similar.hits[0].score > 0.999);
+	assert_true(reply->similar.exact);
+}
+
+static void test_a_store_without_an_index(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_shard_options options = {.data_dir = fixture->folder, .read_only = true};
+	struct kx_kit_stream stream = {0};
+	struct kx_shard_verify report;
+	struct kx_shard *other = NULL;
+
+	add_video(&stream, "a", 1, 1);
+	add_video(&stream, "b", 1, 2);
+	add_video(&stream, "c", 1, 3);
+	add_video(&stream, "d", 1, 1);
+	apply_without_index(fixture, &stream);
+	verify(fixture, &report);
+	verify_index(&report, 0);
+	assert_int_equal(kx_shard_start(&options, &other, NULL), KX_OK);
+	expect_nearest(other, "a", "d", 3);
+	kx_shard_stop(other);
+	start(fixture);
+	expect_nearest(fixture->shard, "a", "d", 3);
+	verify(fixture, &report);
+	verify_index(&report, 7);
+	stop(fixture);
+	/* The older version goes on for a while. */
+	kx_kit_stream_delete(&stream, "d", 1);
+	add_video(&stream, "b", 2, 1);
+	add_video(&stream, "e", 1, 5);
+	apply_without_index(fixture, &stream);
+	verify(fixture, &report);
+	assert_int_equal(report.index_missing, 4);
+	assert_int_equal(report.index_extra, 4);
+	start(fixture);
+	expect_nearest(fixture->shard, "a", "b", 3);
+	verify(fixture, &report);
+	verify_index(&report, 7);
+}
+
+/* Every value of the index's first family. */
+static void damage_index(struct fixture *fixture)
+{
+	struct kx_store_options options = {.data_dir = fixture->folder, .more = kx_index_families,
+					   .more_count = KX_INDEX_FAMILIES};
+	KX_CLEANUP(kx_store_cleanup) struct kx_store *store = NULL;
+	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
+	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
+
+	assert_int_equal(kx_store_open(&options, &store, NULL), KX_OK);
+	assert_int_equal(kx_kv_batch_new(kx_store_kv(store), &batch), KX_OK);
+	assert_int_equal(kx_kv_iter_new(kx_store_kv(store), KX_STORE_FAMILIES, NULL, 0, &iter), KX_OK);
+	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter)) {
+		size_t len;
+		const void *key = kx_kv_iter_key(iter, &len);
+
+		kx_kv_batch_put(batch, KX_STORE_FAMILIES, key, len, "damage", 6);
+	}
+	assert_true(kx_kv_batch_count(batch) > 0);
+	assert_int_equal(kx_kv_write(kx_store_kv(store), batch, true, NULL), KX_OK);
+}
+
+/* What can be made again is. */
+static void test_an_index_that_is_damaged(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_kit_stream stream = {0};
+	struct kx_shard_verify report;
+
+	add_video(&stream, "a", 1, 1);
+	add_video(&stream, "b", 1, 1);
+	apply_without_index(fixture, &stream);
+	start(fixture);
+	stop(fixture);
+	damage_index(fixture);
+	start(fixture);
+	expect_nearest(fixture->shard, "a", "b", 1);
+	verify(fixture, &report);
+	verify_index(&report, 4);
+}
+
 static void test_readers_and_a_second_writer(void **state)
 {
 	struct fixture *fixture = *state;
@@ -414,6 +534,8 @@ int main(void)
 		TEST(test_bad_messages_are_skipped),
 		TEST(test_a_full_disk_stops_it_and_loses_nothing),
 		TEST(test_an_event_that_was_committed_is_told),
+		TEST(test_a_store_without_an_index),
+		TEST(test_an_index_that_is_damaged),
 		TEST(test_readers_and_a_second_writer),
 		TEST(test_queries_that_nobody_can_answer),
 	};

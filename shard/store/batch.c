@@ -89,6 +89,11 @@ kx_status kx_store_commit(struct kx_store_batch *batch, struct kx_error *error)
 	return kx_kv_write(batch->store->kv, batch->write, true, error);
 }
 
+struct kx_kv_batch *kx_store_batch_write(struct kx_store_batch *batch)
+{
+	return batch->write;
+}
+
 const struct kx_store_change *kx_store_changes(const struct kx_store_batch *batch, size_t *ret_count)
 {
 	*ret_count = batch->change_count;

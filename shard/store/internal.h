@@ -7,6 +7,7 @@
 struct kx_store {
 	struct kx_kv *kv;
 	bool read_only;
+	bool has_more;
 };
 
 char *kx_store_offset_key(const char *bus, const char *topic, int partition); /* the caller frees; NULL: no memory */

@@ -9,6 +9,7 @@
 #include "shard/store/internal.h"
 
 #define LOCAL_BUS_HEX 32u
+#define FAMILIES_MAX 32u
 
 static const struct kx_kv_family families[KX_STORE_FAMILIES] = {
 	[KX_STORE_META] = {.name = "meta"},
@@ -56,22 +57,43 @@ static kx_status check_format(struct kx_store *store, const char *path, struct k
 	return KX_OK;
 }
 
-kx_status kx_store_open(const struct kx_store_options *options, struct kx_store **ret, struct kx_error *error)
+static kx_status open_kv(struct kx_store *store, const char *path, const struct kx_store_options *options,
+			 struct kx_error *error)
 {
-	KX_CLEANUP(kx_store_cleanup) struct kx_store *store = calloc(1, sizeof(*store));
-	KX_CLEANUP(kx_cleanup_free) char *path = kx_fs_join(options->data_dir, "shard-0");
+	struct kx_kv_family all[FAMILIES_MAX];
 	struct kx_kv_options kv = {
-		.families = families,
-		.family_count = KX_STORE_FAMILIES,
+		.families = all,
+		.family_count = KX_STORE_FAMILIES + options->more_count,
 		.read_only = options->read_only,
 		.create = !options->read_only,
 	};
 	kx_status status;
 
+	if (kv.family_count > FAMILIES_MAX)
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "store %s: %zu families", path, kv.family_count);
+	memcpy(all, families, sizeof(families));
+	for (size_t i = 0; i < options->more_count; i++)
+		all[KX_STORE_FAMILIES + i] = options->more[i];
+	status = kx_kv_open(path, &kv, &store->kv, error);
+	store->has_more = !status && options->more_count;
+	if (status != KX_EVERSION || !options->read_only || !options->more_count)
+		return status;
+	if (error)
+		*error = (struct kx_error){0};
+	kv.family_count = KX_STORE_FAMILIES;
+	return kx_kv_open(path, &kv, &store->kv, error);
+}
+
+kx_status kx_store_open(const struct kx_store_options *options, struct kx_store **ret, struct kx_error *error)
+{
+	KX_CLEANUP(kx_store_cleanup) struct kx_store *store = calloc(1, sizeof(*store));
+	KX_CLEANUP(kx_cleanup_free) char *path = kx_fs_join(options->data_dir, "shard-0");
+	kx_status status;
+
 	if (!store || !path)
 		return kx_error_nomem(error);
 	store->read_only = options->read_only;
-	status = kx_kv_open(path, &kv, &store->kv, error);
+	status = open_kv(store, path, options, error);
 	if (!status)
 		status = check_format(store, path, error);
 	if (status)
@@ -92,6 +114,11 @@ void kx_store_cleanup(struct kx_store **store)
 {
 	kx_store_close(*store);
 	*store = NULL;
+}
+
+bool kx_store_has_more(const struct kx_store *store)
+{
+	return store->has_more;
 }
 
 struct kx_kv *kx_store_kv(struct kx_store *store)

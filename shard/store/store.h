@@ -34,6 +34,10 @@ struct kx_store;
 struct kx_store_options {
 	const char *data_dir; /* the store is data_dir/shard-0 */
 	bool read_only;
+	/* Families of the caller's that follow the store's own, KX_STORE_FAMILIES the first. A store of before that lacks
+	 * them gets them; read-only it is opened without. */
+	const struct kx_kv_family *more;
+	size_t more_count;
 };
 
 /* Makes the store when it is missing, unless read-only: KX_ENOTFOUND. KX_EVERSION for another format, KX_EBUSY when
@@ -42,7 +46,8 @@ kx_status kx_store_open(const struct kx_store_options *options, struct kx_store 
 	KX_MUST_CHECK;
 void kx_store_close(struct kx_store *store); /* NULL is nothing */
 void kx_store_cleanup(struct kx_store **store);
-struct kx_kv *kx_store_kv(struct kx_store *store); /* borrowed; for tests that look inside and do damage */
+struct kx_kv *kx_store_kv(struct kx_store *store); /* borrowed; for what keeps families of its own, and tests that do damage */
+bool kx_store_has_more(const struct kx_store *store); /* the caller's families are there */
 
 /* Reads. KX_ENOTFOUND comes without a message. Thread-safe; block on disk. */
 kx_status kx_store_video(struct kx_store *store, const char *id, struct kx_video_record **ret, struct kx_error *error)
@@ -122,6 +127,9 @@ void kx_store_batch_offset(struct kx_store_batch *batch, const char *bus, const 
 /* This event of this generation arrived where it should. */
 void kx_store_batch_delivered(struct kx_store_batch *batch, const char *id, uint64_t generation,
 			      enum kx_store_change_kind kind);
+
+/* What the commit will write, for whoever keeps families beside the store's: after the last message was applied. */
+struct kx_kv_batch *kx_store_batch_write(struct kx_store_batch *batch);
 
 /* One synced write. Afterwards the changes are true; they are the batch's and valid until it is freed. */
 kx_status kx_store_commit(struct kx_store_batch *batch, struct kx_error *error) KX_MUST_CHECK;

@@ -1,0 +1,60 @@
+/* The seam of shard/ann/ann.h over the durable index: what stands in the mirror's rows is found through shard/index, and
+ * scored again by the embeddings of the video records, so that scores are those of comparing with every row.
+ * Layer: shard/query.
+ *
+ * A row whose vector the index does not hold in the generation that the mirror knows is loose: every search scores it.
+ * So a change may be in one of the two and not yet in the other, and nothing is missed.
+ */
+#ifndef KX_SHARD_QUERY_INDEXED_H
+#define KX_SHARD_QUERY_INDEXED_H
+
+#include "common/record/video.h"
+#include "shard/ann/ann.h"
+#include "shard/index/index.h"
+#include "shard/store/store.h"
+
+struct kx_mirror;
+
+/* All borrowed, and closed after it. Calls need the mirror's lock, as the seam says. KX_ENOMEM. */
+kx_status kx_indexed_new(struct kx_mirror *mirror, struct kx_index *index, struct kx_store *store, struct kx_ann **ret)
+	KX_MUST_CHECK;
+
+/* The row's vectors may change in the index at any time from now on, until it is put or removed. */
+void kx_indexed_expect(struct kx_ann *ann, uint32_t row);
+
+/* After all rows were put: finds them in the index. What the index lacks, holds of another generation or of a video that
+ * is gone is mended there (read-only: left, and loose). Until then every row is loose. */
+struct kx_indexed_settled {
+	uint64_t added, removed; /* vectors */
+};
+kx_status kx_indexed_settle(struct kx_ann *ann, bool read_only, struct kx_indexed_settled *ret, struct kx_error *error)
+	KX_MUST_CHECK;
+
+/* --- Changes of the index that follow from changes of the store ------------------------------------------------ */
+
+/* Zeroed memory is valid. Ids and vectors are borrowed until kx_indexed_changes_done(). */
+struct kx_indexed_changes {
+	struct kx_index_change *list;
+	uint8_t *generations; /* [cap][8], what attributes point at */
+	size_t count, cap;
+};
+void kx_indexed_changes_done(struct kx_indexed_changes *changes);
+/* The video is as its record says: each embedding that points somewhere into its space, and out of all others. Spaces
+ * are made. What the index holds in this generation is left. */
+kx_status kx_indexed_change_put(struct kx_index *index, const struct kx_video_record *record,
+				struct kx_indexed_changes *changes, struct kx_error *error) KX_MUST_CHECK;
+kx_status kx_indexed_change_remove(struct kx_index *index, const char *id, struct kx_indexed_changes *changes,
+				   struct kx_error *error) KX_MUST_CHECK;
+
+/* How an embedding of a record stands in the index. */
+enum kx_indexed_state {
+	KX_INDEXED_NONE = 1, /* it points nowhere, or the index does not take its dimensions */
+	KX_INDEXED_MISSING,  /* or of another generation */
+	KX_INDEXED_HELD,
+};
+/* ret_cosine: of what is held and what is stored. */
+kx_status kx_indexed_compare(struct kx_index *index, const struct kx_video_record *record,
+			     const struct kx_modality_result *of, enum kx_indexed_state *ret_state, double *ret_cosine,
+			     struct kx_error *error) KX_MUST_CHECK;
+
+#endif

@@ -1,0 +1,582 @@
+/* The best rows over both modalities, from the lists that the index gives of each.
+ *
+ * A row's score is a weighted mean over the modalities that it shares with the query. Each modality's list is asked for
+ * down to some depth; what stands in neither list scores at most what the ends of the lists allow (threshold algorithm:
+ * Fagin, Lotem and Naor, PODS 2001). Rows in the lists are scored by their records, those that may be best first, until
+ * none that is left can be among the best k. While something unseen still could be, the lists are asked for deeper.
+ *
+ * The index compares halves of floats, the records hold floats: an exact search allows for the difference.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shard/query/indexed_internal.h"
+
+#define SLACK 7e-4        /* more than rounding a unit vector to fp16 can change a cosine */
+#define FEW_MATCHES 256u  /* as many rows are read and compared without asking the index */
+#define FEW_MISSING 1024u /* as many that a filter leaves out are passed over in the lists */
+#define DEPTH_FIRST_EXACT 256u /* an exact search compares everything anyway: its lists may as well be long */
+#define DEPTH_MORE 64u
+#define DEPTH_GROWS 4u
+
+struct candidate {
+	uint32_t row;
+	bool seen[KX_ANN_MODALITIES]; /* by list */
+	float near[KX_ANN_MODALITIES];
+	bool scored;
+	double most, least; /* that its score can be */
+};
+
+struct list {
+	const struct kx_ann_vector *vector;
+	uint8_t space;
+	int m;
+	double weight;
+	double end;    /* nothing behind it is nearer */
+	bool complete; /* there is nothing behind it */
+	const struct kx_index_filter *filter;
+	struct kx_index_hits hits;
+};
+
+struct seek {
+	struct indexed *indexed;
+	const struct kx_ann_query *query;
+	struct kx_error *error;
+	struct list lists[KX_ANN_MODALITIES];
+	uint32_t list_count;
+	struct indexed_filter *filter;
+	double slack;
+	struct candidate *candidates;
+	uint32_t candidate_count, candidate_cap;
+	uint32_t *slots; /* [mask + 1]: 1 + a candidate; 0: free */
+	uint32_t mask;
+	struct kx_ann_hit *best; /* heap, the worst first */
+	size_t best_count;
+	struct kx_ann_work work;
+	struct indexed_vectors vectors;
+};
+
+static void seek_free(struct seek *seek)
+{
+	kx_indexed_filter_release(seek->indexed, seek->filter);
+	for (uint32_t i = 0; i < KX_ANN_MODALITIES; i++)
+		kx_index_hits_done(&seek->lists[i].hits);
+	free(seek->candidates);
+	free(seek->slots);
+	free(seek->best);
+	free(seek);
+}
+
+/* --- The best so far ------------------------------------------------------------------------------------------ */
+
+static int compare_hits(const struct seek *seek, const struct kx_ann_hit *one, const struct kx_ann_hit *two)
+{
+	struct mirror_row *const *rows = seek->indexed->mirror->rows;
+
+	if (one->score != two->score)
+		return one->score > two->score ? -1 : 1;
+	return strcmp(rows[one->row]->id, rows[two->row]->id);
+}
+
+static int order_hits(const void *a, const void *b, void *seek)
+{
+	return compare_hits(seek, a, b);
+}
+
+static void swap_hits(struct kx_ann_hit *a, struct kx_ann_hit *b)
+{
+	struct kx_ann_hit was = *a;
+
+	*a = *b;
+	*b = was;
+}
+
+static void sift_down(struct seek *seek)
+{
+	struct kx_ann_hit *heap = seek->best;
+
+	for (size_t at = 0, worst;; at = worst) {
+		worst = at;
+		for (size_t child = 2 * at + 1; child <= 2 * at + 2 && child < seek->best_count; child++)
+			if (compare_hits(seek, &heap[child], &heap[worst]) > 0)
+				worst = child;
+		if (worst == at)
+			return;
+		swap_hits(&heap[at], &heap[worst]);
+	}
+}
+
+static void take_hit(struct seek *seek, const struct kx_ann_hit *hit)
+{
+	struct kx_ann_hit *heap = seek->best;
+
+	if (seek->query->has_ceiling && hit->score > seek->query->ceiling)
+		return;
+	if (seek->best_count == seek->query->k) {
+		if (compare_hits(seek, hit, &heap[0]) < 0) {
+			heap[0] = *hit;
+			sift_down(seek);
+		}
+		return;
+	}
+	heap[seek->best_count] = *hit;
+	for (size_t at = seek->best_count++; at && compare_hits(seek, &heap[at], &heap[(at - 1) / 2]) > 0; at = (at - 1) / 2)
+		swap_hits(&heap[at], &heap[(at - 1) / 2]);
+}
+
+/* What a row has to score to be among the best. */
+static double least_score(const struct seek *seek)
+{
+	return seek->best_count == seek->query->k ? seek->best[0].score : -INFINITY;
+}
+
+/* --- Scores --------------------------------------------------------------------------------------------------- */
+
+static double plain_dot(const float *a, const float *b, uint32_t dim)
+{
+	double sum = 0.0;
+
+	for (uint32_t i = 0; i < dim; i++)
+		sum += (double)a[i] * (double)b[i];
+	return sum > 1.0 ? 1.0 : sum < -1.0 ? -1.0 : sum;
+}
+
+static bool may_be_found(const struct seek *seek, uint32_t row)
+{
+	const struct kx_ann_query *query = seek->query;
+
+	if (row == query->exclude || row >= seek->indexed->row_count || !seek->indexed->rows[row].present)
+		return false;
+	return !query->rows || (row < query->row_count && (query->rows[row / 64u] >> (row % 64u) & 1u));
+}
+
+/* The row's own vectors, as its record says: it may have been replaced since the mirror saw it. */
+static kx_status score_row(struct seek *seek, uint32_t row, bool keep)
+{
+	struct kx_ann_hit hit = {.row = row};
+	const struct kx_ann_query *query = seek->query;
+	double weights = 0.0;
+	kx_status status = kx_indexed_vectors(seek->indexed, row, keep, &seek->vectors, seek->error);
+
+	if (status)
+		return status == KX_ENOTFOUND ? KX_OK : status;
+	seek->work.refined++;
+	for (size_t i = 0; i < query->count; i++) {
+		const struct kx_ann_vector *vector = &query->vectors[i];
+		int m = (int)vector->modality - KX_VISUAL;
+		uint8_t space = seek->vectors.space[m];
+
+		if (space == KX_INDEXED_NO_SPACE || seek->indexed->spaces[space].dim != vector->dim ||
+		    strcmp(seek->indexed->spaces[space].name, vector->space) != 0)
+			continue;
+		hit.has[m] = true;
+		hit.share[m] = query->weight[m] * plain_dot(vector->values, seek->vectors.values[m], vector->dim);
+		weights += query->weight[m];
+	}
+	if (weights <= 0.0)
+		return KX_OK;
+	for (int m = 0; m < KX_ANN_MODALITIES; m++) {
+		hit.share[m] /= weights;
+		hit.score += hit.share[m];
+	}
+	take_hit(seek, &hit);
+	return KX_OK;
+}
+
+/* Every row that may be found and shares a space with the query. */
+static kx_status score_all(struct seek *seek)
+{
+	kx_status status = KX_OK;
+
+	seek->best_count = 0;
+	seek->work.exact = true;
+	for (uint32_t row = 0; !status && row < seek->indexed->row_count; row++) {
+		bool shares = kx_bitmap_has(&seek->indexed->loose, row);
+
+		for (uint32_t i = 0; i < seek->list_count; i++)
+			shares = shares || seek->indexed->rows[row].space[seek->lists[i].m] == seek->lists[i].space;
+		if (shares && may_be_found(seek, row))
+			status = score_row(seek, row, false);
+	}
+	return status;
+}
+
+static kx_status score_few(struct seek *seek)
+{
+	kx_status status = KX_OK;
+
+	seek->work.exact = true;
+	for (uint32_t i = 0; i < seek->query->row_count / 64u; i++)
+		for (uint64_t word = seek->query->rows[i]; !status && word; word &= word - 1) {
+			uint32_t row = i * 64 + (uint32_t)__builtin_ctzll(word);
+
+			if (may_be_found(seek, row))
+				status = score_row(seek, row, true);
+		}
+	return status;
+}
+
+static kx_status score_loose(struct seek *seek)
+{
+	const struct kx_bitmap *loose = &seek->indexed->loose;
+	kx_status status = KX_OK;
+
+	for (uint32_t i = 0; i < kx_bitmap_words(loose); i++)
+		for (uint64_t word = loose->words[i]; !status && word; word &= word - 1) {
+			uint32_t row = i * 64 + (uint32_t)__builtin_ctzll(word);
+
+			if (may_be_found(seek, row))
+				status = score_row(seek, row, true);
+		}
+	return status;
+}
+
+/* --- Candidates ----------------------------------------------------------------------------------------------- */
+
+static kx_status candidates_reserve(struct seek *seek)
+{
+	uint32_t cap = seek->candidate_cap ? seek->candidate_cap * 2 : 512;
+	struct candidate *candidates;
+	uint32_t *slots;
+
+	if (seek->candidate_count < seek->candidate_cap)
+		return KX_OK;
+	candidates = realloc(seek->candidates, cap * sizeof(*candidates));
+	if (!candidates)
+		return KX_ENOMEM;
+	seek->candidates = candidates;
+	slots = calloc((size_t)cap * 2, sizeof(*slots));
+	if (!slots)
+		return KX_ENOMEM;
+	free(seek->slots);
+	seek->slots = slots;
+	seek->mask = 2 * cap - 1;
+	seek->candidate_cap = cap;
+	for (uint32_t i = 0; i < seek->candidate_count; i++) {
+		uint32_t at = candidates[i].row * 0x9e3779b9u;
+
+		for (at ^= at >> 15; slots[at & seek->mask]; at++)
+			continue;
+		slots[at & seek->mask] = i + 1;
+	}
+	return KX_OK;
+}
+
+/* NULL: no memory. */
+static struct candidate *candidate_for(struct seek *seek, uint32_t row)
+{
+	uint32_t at = row * 0x9e3779b9u;
+
+	if (candidates_reserve(seek))
+		return NULL;
+	for (at ^= at >> 15; seek->slots[at & seek->mask]; at++)
+		if (seek->candidates[seek->slots[at & seek->mask] - 1].row == row)
+			return &seek->candidates[seek->slots[at & seek->mask] - 1];
+	seek->candidates[seek->candidate_count] = (struct candidate){.row = row};
+	seek->slots[at & seek->mask] = ++seek->candidate_count;
+	return &seek->candidates[seek->candidate_count - 1];
+}
+
+static kx_status gather_list(struct seek *seek, uint32_t number)
+{
+	const struct list *list = &seek->lists[number];
+	const struct indexed *indexed = seek->indexed;
+	const struct indexed_space *space = &indexed->spaces[list->space];
+
+	for (uint32_t i = 0; i < list->hits.count; i++) {
+		uint32_t index_row = list->hits.list[i].row;
+		uint32_t row = index_row < space->row_at_cap ? space->row_at[index_row] : KX_ANN_NO_ROW;
+		struct candidate *candidate;
+
+		/* A row that is changing is loose, and scored anyway; one that the mirror does not have yet is not found. */
+		if (row == KX_ANN_NO_ROW || kx_bitmap_has(&indexed->loose, row) || !may_be_found(seek, row))
+			continue;
+		candidate = candidate_for(seek, row);
+		if (!candidate)
+			return kx_error_nomem(seek->error);
+		candidate->seen[number] = true;
+		candidate->near[number] = list->hits.list[i].score;
+	}
+	return KX_OK;
+}
+
+static void bound_candidate(const struct seek *seek, struct candidate *candidate)
+{
+	const struct indexed_row *row = &seek->indexed->rows[candidate->row];
+	double most = 0.0, least = 0.0, weights = 0.0;
+
+	for (uint32_t i = 0; i < seek->list_count; i++) {
+		const struct list *list = &seek->lists[i];
+
+		if (row->space[list->m] != list->space)
+			continue;
+		most += list->weight * (candidate->seen[i] ? (double)candidate->near[i] + seek->slack : list->end);
+		least += list->weight * (candidate->seen[i] ? (double)candidate->near[i] - seek->slack : -1.0);
+		weights += list->weight;
+	}
+	candidate->most = weights > 0.0 ? most / weights : -INFINITY;
+	candidate->least = weights > 0.0 ? least / weights : -INFINITY;
+}
+
+static int order_candidates(const void *a, const void *b)
+{
+	double one = (*(struct candidate *const *)a)->most, two = (*(struct candidate *const *)b)->most;
+
+	return (one < two) - (one > two);
+}
+
+/* Scores those that may be among the best, in the order of what they can reach. */
+static kx_status score_candidates(struct seek *seek)
+{
+	KX_CLEANUP(kx_cleanup_free) struct candidate **order = malloc((seek->candidate_count + 1u) * sizeof(*order));
+	uint32_t count = 0;
+	kx_status status = KX_OK;
+
+	if (!order)
+		return kx_error_nomem(seek->error);
+	for (uint32_t i = 0; i < seek->candidate_count; i++) {
+		struct candidate *candidate = &seek->candidates[i];
+
+		if (candidate->scored)
+			continue;
+		bound_candidate(seek, candidate);
+		if (!seek->query->has_ceiling || candidate->least <= seek->query->ceiling)
+			order[count++] = candidate;
+	}
+	qsort(order, count, sizeof(struct candidate *), order_candidates);
+	for (uint32_t i = 0; !status && i < count && order[i]->most >= least_score(seek); i++) {
+		order[i]->scored = true;
+		status = score_row(seek, order[i]->row, true);
+	}
+	return status;
+}
+
+/* --- Lists ---------------------------------------------------------------------------------------------------- */
+
+static void add_work(struct seek *seek, const struct kx_index_hits *hits)
+{
+	seek->work.cells += hits->work.cells;
+	seek->work.codes += hits->work.codes;
+	seek->work.refined += hits->work.refined;
+	seek->work.exact = seek->work.exact && hits->work.exact;
+}
+
+static kx_status ask_list(struct seek *seek, struct list *list, uint32_t depth)
+{
+	const struct indexed_space *space = &seek->indexed->spaces[list->space];
+	struct kx_index_query query = {.vector = list->vector->values,
+				       .dim = list->vector->dim,
+				       .k = depth,
+				       .recall = seek->query->recall > 0.0 ? seek->query->recall : 1.0,
+				       .filter = list->filter};
+	kx_status status;
+
+	list->end = 1.0;
+	list->complete = !space->is_indexed;
+	list->hits.count = 0;
+	if (list->complete) /* its rows are all loose */
+		return KX_OK;
+	status = kx_index_search(seek->indexed->index, space->number, &query, &list->hits, seek->error);
+	if (!status && list->hits.count < depth && !list->hits.work.exact) {
+		add_work(seek, &list->hits);
+		query.recall = 1.0; /* fewer than asked for: all there are, then, and surely */
+		status = kx_index_search(seek->indexed->index, space->number, &query, &list->hits, seek->error);
+	}
+	if (status)
+		return status;
+	add_work(seek, &list->hits);
+	list->complete = list->hits.count < depth;
+	if (list->hits.count)
+		list->end = (double)list->hits.list[list->hits.count - 1].score + seek->slack;
+	return KX_OK;
+}
+
+/* The most that a row in none of the lists can score. */
+static double unseen_score(const struct seek *seek)
+{
+	const struct list *one = &seek->lists[0], *two = &seek->lists[1];
+	const struct indexed *indexed = seek->indexed;
+	uint32_t both;
+	double most = -INFINITY;
+
+	if (seek->list_count == 1)
+		return one->complete ? most : one->end;
+	both = one->m == 0 ? indexed->both[one->space][two->space] : indexed->both[two->space][one->space];
+	if (both && !one->complete && !two->complete)
+		most = (one->weight * one->end + two->weight * two->end) / (one->weight + two->weight);
+	if (indexed->spaces[one->space].rows > both && !one->complete)
+		most = fmax(most, one->end);
+	if (indexed->spaces[two->space].rows > both && !two->complete)
+		most = fmax(most, two->end);
+	return most;
+}
+
+static kx_status run_round(struct seek *seek, uint32_t depth, bool *ret_done)
+{
+	double unseen;
+	kx_status status = KX_OK;
+
+	for (uint32_t i = 0; !status && i < seek->list_count; i++) {
+		status = ask_list(seek, &seek->lists[i], depth);
+		if (!status)
+			status = gather_list(seek, i);
+	}
+	if (!status)
+		status = score_candidates(seek);
+	unseen = status ? 0.0 : unseen_score(seek);
+	*ret_done = unseen < least_score(seek) || isinf(unseen);
+	return status;
+}
+
+/* As deep as the index goes it may still not be enough: then an exact search, or one without k hits, compares all. */
+static kx_status run_rounds(struct seek *seek)
+{
+	const bool exact = !(seek->query->recall > 0.0 && seek->query->recall < 1.0);
+	uint64_t depth = 2 * (uint64_t)seek->query->k + DEPTH_MORE;
+	bool done = false;
+	kx_status status = score_loose(seek);
+
+	if (exact && depth < DEPTH_FIRST_EXACT)
+		depth = DEPTH_FIRST_EXACT;
+	if (seek->query->k > KX_INDEX_K_MAX)
+		return status ? status : score_all(seek);
+	seek->work.exact = true;
+	while (!status && !done) {
+		depth = depth < KX_INDEX_K_MAX ? depth : KX_INDEX_K_MAX;
+		status = run_round(seek, (uint32_t)depth, &done);
+		if (depth == KX_INDEX_K_MAX)
+			break;
+		depth *= DEPTH_GROWS;
+	}
+	if (!status && !done && (exact || seek->best_count < seek->query->k))
+		status = score_all(seek);
+	return status;
+}
+
+/* --- The query ------------------------------------------------------------------------------------------------ */
+
+/* No row is in the query's space. That is an error when rows are in another of the same modality. */
+static kx_status check_unreached(const struct indexed *indexed, const struct kx_ann_vector *vector,
+				 struct kx_error *error)
+{
+	for (uint32_t i = 0; i < indexed->space_count; i++) {
+		const struct indexed_space *other = &indexed->spaces[i];
+
+		if (other->modality == vector->modality && other->rows)
+			return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
+					    "the query's %s vector is in space %s, what is indexed is in %s: they can't be "
+					    "compared; embed the query with the bundle that the index was made with",
+					    kx_modality_name(vector->modality), vector->space, other->name);
+	}
+	return KX_OK;
+}
+
+static kx_status make_lists(struct seek *seek)
+{
+	const struct indexed *indexed = seek->indexed;
+
+	for (size_t i = 0; i < seek->query->count; i++) {
+		const struct kx_ann_vector *vector = &seek->query->vectors[i];
+		const int m = (int)vector->modality - KX_VISUAL;
+		uint8_t space = kx_indexed_find_space(indexed, vector->modality, vector->space);
+		kx_status status = KX_OK;
+
+		if (space == KX_INDEXED_NO_SPACE || !indexed->spaces[space].rows)
+			status = check_unreached(indexed, vector, seek->error);
+		else if (indexed->spaces[space].dim != vector->dim)
+			status = kx_error_set(seek->error, KX_EINVAL, KX_ERROR_POISON,
+					      "space %s has %u dimensions, the query's vector has %u",
+					      indexed->spaces[space].name, indexed->spaces[space].dim, vector->dim);
+		else if (seek->query->weight[m] > 0.0)
+			seek->lists[seek->list_count++] = (struct list){
+				.vector = vector, .space = space, .m = m, .weight = seek->query->weight[m]};
+		if (status)
+			return status;
+	}
+	return KX_OK;
+}
+
+static void count_rows(struct seek *seek)
+{
+	const struct indexed *indexed = seek->indexed;
+	uint32_t of[KX_ANN_MODALITIES] = {KX_INDEXED_NO_SPACE, KX_INDEXED_NO_SPACE};
+
+	for (uint32_t i = 0; i < seek->list_count; i++) {
+		of[seek->lists[i].m] = seek->lists[i].space;
+		seek->work.rows += indexed->spaces[seek->lists[i].space].rows;
+	}
+	if (seek->list_count == KX_ANN_MODALITIES)
+		seek->work.rows -= indexed->both[of[0]][of[1]];
+}
+
+static uint64_t count_matches(const struct kx_ann_query *query)
+{
+	uint64_t count = 0;
+
+	for (uint32_t i = 0; i < query->row_count / 64u; i++)
+		count += (uint64_t)__builtin_popcountll(query->rows[i]);
+	return count;
+}
+
+/* *ret_few: the matches are few enough to be read. */
+static kx_status use_filter(struct seek *seek, bool *ret_few)
+{
+	uint64_t matches = seek->query->rows ? count_matches(seek->query) : seek->indexed->present;
+	kx_status status;
+
+	*ret_few = seek->query->rows && matches <= FEW_MATCHES;
+	if (*ret_few || matches + FEW_MISSING >= seek->indexed->present)
+		return KX_OK;
+	status = kx_indexed_filter_get(seek->indexed, seek->query->rows, seek->query->row_count, &seek->filter, seek->error);
+	for (uint32_t i = 0; !status && i < seek->list_count; i++)
+		seek->lists[i].filter = seek->filter->of_space[seek->lists[i].space];
+	return status;
+}
+
+static kx_status run(struct seek *seek)
+{
+	bool few = false;
+	kx_status status = make_lists(seek);
+
+	if (!status)
+		count_rows(seek);
+	if (status || !seek->list_count)
+		return status;
+	status = use_filter(seek, &few);
+	if (status)
+		return status;
+	return few ? score_few(seek) : run_rounds(seek);
+}
+
+kx_status kx_indexed_search(const struct kx_ann *ann, const struct kx_ann_query *query, struct kx_ann_hit *ret,
+			    size_t *ret_count, struct kx_ann_work *work, struct kx_error *error)
+{
+	struct seek *seek;
+	kx_status status;
+
+	*ret_count = 0;
+	if (work)
+		*work = (struct kx_ann_work){.exact = true};
+	if (!query->k || !kx_indexed_of(ann)->present)
+		return KX_OK;
+	seek = calloc(1, sizeof(*seek));
+	if (!seek)
+		return kx_error_nomem(error);
+	seek->indexed = kx_indexed_of(ann);
+	seek->query = query;
+	seek->error = error;
+	seek->slack = query->recall > 0.0 && query->recall < 1.0 ? 0.0 : SLACK;
+	seek->work.exact = true;
+	seek->best = malloc(query->k * sizeof(*seek->best));
+	status = seek->best ? run(seek) : kx_error_nomem(error);
+	if (!status) {
+		qsort_r(seek->best, seek->best_count, sizeof(*seek->best), order_hits, seek);
+		memcpy(ret, seek->best, seek->best_count * sizeof(*ret));
+		*ret_count = seek->best_count;
+	}
+	if (!status && work)
+		*work = seek->work;
+	seek_free(seek);
+	return status;
+}
