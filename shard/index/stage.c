@@ -173,7 +173,8 @@ static kx_status take_row(struct kx_ispace *space, uint32_t *ret, struct kx_erro
 	uint32_t bound = atomic_load(&space->rows_bound);
 	kx_status status;
 
-	if (space->free_rows.count) {
+	/* While a generation is made, vectors are read where they lie: none comes in the place of one that was freed. */
+	if (space->free_rows.count && (!space->logging || bound == KX_INDEX_ROWS_MAX)) {
 		*ret = space->free_rows.list[--space->free_rows.count];
 		return KX_OK;
 	}

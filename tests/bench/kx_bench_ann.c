@@ -590,10 +590,8 @@ static const struct bench_ops *engine_named(const char *name)
 {
 	if (!strcmp(name, "ivf"))
 		return &bench_ivf_ops;
-#ifdef KX_BENCH_INDEX
 	if (!strcmp(name, "index"))
 		return &bench_index_ops;
-#endif
 	return NULL;
 }
 

@@ -2,97 +2,77 @@
 
 #include <string.h>
 
+#include "worker/media/bits.h"
+
 #define CONFIG_BYTES 4u /* of av1C before its OBUs */
 
 enum obu { OBU_SEQUENCE = 1, OBU_FRAME_HEADER = 3, OBU_TILES = 4, OBU_FRAME = 6, OBU_HEADER_AGAIN = 7 };
 enum frame_type { FRAME_KEY, FRAME_INTER, FRAME_INTRA_ONLY, FRAME_SWITCH };
 
-/* Reads zeros past the end and remembers that it did. */
-struct bits {
-	const uint8_t *bytes;
-	size_t len; /* bytes */
-	size_t at;  /* bits */
-	bool over;
-};
-
-static unsigned take(struct bits *bits, unsigned count)
-{
-	unsigned value = 0;
-	for (; count > 0; count--, bits->at++) {
-		unsigned bit = 0;
-		if (bits->at / 8 < bits->len)
-			bit = (bits->bytes[bits->at / 8] >> (7 - bits->at % 8)) & 1u;
-		else
-			bits->over = true;
-		value = value << 1 | bit;
-	}
-	return value;
-}
-
 /* Timing: streams with a decoder model are left to full decoding. False: it has one. */
-static bool skip_timing(struct bits *bits)
+static bool skip_timing(struct kx_bits *bits)
 {
-	if (!take(bits, 1))
+	if (!kx_bits_take(bits, 1))
 		return true;
-	take(bits, 32);
-	take(bits, 32);
-	if (take(bits, 1)) { /* equal_picture_interval: uvlc */
+	kx_bits_take(bits, 32);
+	kx_bits_take(bits, 32);
+	if (kx_bits_take(bits, 1)) { /* equal_picture_interval: uvlc */
 		unsigned zeros = 0;
-		while (zeros < 32 && !bits->over && !take(bits, 1))
+		while (zeros < 32 && !bits->over && !kx_bits_take(bits, 1))
 			zeros++;
-		take(bits, zeros < 32 ? zeros : 0);
+		kx_bits_take(bits, zeros < 32 ? zeros : 0);
 	}
-	return !take(bits, 1);
+	return !kx_bits_take(bits, 1);
 }
 
 /* False: more than one operating point, that is layers. */
-static bool skip_operating_point(struct bits *bits)
+static bool skip_operating_point(struct kx_bits *bits)
 {
-	bool delay = take(bits, 1);
-	if (take(bits, 5))
+	bool delay = kx_bits_take(bits, 1);
+	if (kx_bits_take(bits, 5))
 		return false;
-	take(bits, 12);
-	if (take(bits, 5) > 7)
-		take(bits, 1);
-	if (delay && take(bits, 1))
-		take(bits, 4);
+	kx_bits_take(bits, 12);
+	if (kx_bits_take(bits, 5) > 7)
+		kx_bits_take(bits, 1);
+	if (delay && kx_bits_take(bits, 1))
+		kx_bits_take(bits, 4);
 	return true;
 }
 
-static void read_size(struct bits *bits, struct kx_av1_sequence *sequence)
+static void read_size(struct kx_bits *bits, struct kx_av1_sequence *sequence)
 {
-	unsigned width_bits = take(bits, 4) + 1;
-	unsigned height_bits = take(bits, 4) + 1;
-	take(bits, width_bits);
-	take(bits, height_bits);
-	if (take(bits, 1)) {
-		sequence->frame_id_delta_bits = take(bits, 4) + 2;
-		sequence->frame_id_bits = sequence->frame_id_delta_bits + take(bits, 3) + 1;
+	unsigned width_bits = kx_bits_take(bits, 4) + 1;
+	unsigned height_bits = kx_bits_take(bits, 4) + 1;
+	kx_bits_take(bits, width_bits);
+	kx_bits_take(bits, height_bits);
+	if (kx_bits_take(bits, 1)) {
+		sequence->frame_id_delta_bits = kx_bits_take(bits, 4) + 2;
+		sequence->frame_id_bits = sequence->frame_id_delta_bits + kx_bits_take(bits, 3) + 1;
 	}
 }
 
-static void read_tools(struct bits *bits, struct kx_av1_sequence *sequence)
+static void read_tools(struct kx_bits *bits, struct kx_av1_sequence *sequence)
 {
-	take(bits, 3); /* superblock, filter intra, intra edge */
-	take(bits, 4); /* interintra, masked, warped, dual filter */
-	bool order_hint = take(bits, 1);
+	kx_bits_take(bits, 3); /* superblock, filter intra, intra edge */
+	kx_bits_take(bits, 4); /* interintra, masked, warped, dual filter */
+	bool order_hint = kx_bits_take(bits, 1);
 	if (order_hint)
-		take(bits, 2);
-	sequence->screen_content = take(bits, 1) ? 2 : take(bits, 1);
+		kx_bits_take(bits, 2);
+	sequence->screen_content = kx_bits_take(bits, 1) ? 2 : kx_bits_take(bits, 1);
 	sequence->integer_mv = 2;
-	if (sequence->screen_content > 0 && !take(bits, 1))
-		sequence->integer_mv = take(bits, 1);
+	if (sequence->screen_content > 0 && !kx_bits_take(bits, 1))
+		sequence->integer_mv = kx_bits_take(bits, 1);
 	if (order_hint)
-		sequence->order_hint_bits = take(bits, 3) + 1;
+		sequence->order_hint_bits = kx_bits_take(bits, 3) + 1;
 }
 
 static void read_sequence(struct kx_av1_sequence *sequence, const uint8_t *bytes, size_t len)
 {
-	struct bits bits = {.bytes = bytes, .len = len};
+	struct kx_bits bits = {.bytes = bytes, .len = len};
 	*sequence = (struct kx_av1_sequence){0};
-	take(&bits, 3);
+	kx_bits_take(&bits, 3);
 	/* Neither still pictures nor their reduced header. */
-	if (take(&bits, 2) || !skip_timing(&bits) || !skip_operating_point(&bits))
+	if (kx_bits_take(&bits, 2) || !skip_timing(&bits) || !skip_operating_point(&bits))
 		return;
 	read_size(&bits, sequence);
 	read_tools(&bits, sequence);
@@ -100,50 +80,50 @@ static void read_sequence(struct kx_av1_sequence *sequence, const uint8_t *bytes
 }
 
 /* The seven slots that an inter frame names. */
-static void read_refs(const struct kx_av1_sequence *sequence, struct bits *bits, struct kx_av1_frame *frame)
+static void read_refs(const struct kx_av1_sequence *sequence, struct kx_bits *bits, struct kx_av1_frame *frame)
 {
-	bool derived = sequence->order_hint_bits && take(bits, 1); /* by rules over all slots: frame_refs_short_signaling */
+	bool derived = sequence->order_hint_bits && kx_bits_take(bits, 1); /* by rules over all slots: frame_refs_short_signaling */
 	frame->odd |= derived;
 	if (derived)
 		return;
 	for (unsigned i = 0; i < KX_AV1_REFS; i++) {
-		frame->refs[frame->ref_count++] = (uint8_t)take(bits, 3);
+		frame->refs[frame->ref_count++] = (uint8_t)kx_bits_take(bits, 3);
 		if (sequence->frame_id_bits)
-			take(bits, sequence->frame_id_delta_bits);
+			kx_bits_take(bits, sequence->frame_id_delta_bits);
 	}
 }
 
 /* From error_resilient_mode on. */
-static void read_coded(const struct kx_av1_sequence *sequence, struct bits *bits, enum frame_type type,
+static void read_coded(const struct kx_av1_sequence *sequence, struct kx_bits *bits, enum frame_type type,
 		       struct kx_av1_frame *frame)
 {
 	bool intra = type == FRAME_KEY || type == FRAME_INTRA_ONLY;
-	bool resilient = take(bits, 1);
-	take(bits, 1); /* disable_cdf_update */
-	unsigned screen_content = sequence->screen_content == 2 ? take(bits, 1) : sequence->screen_content;
+	bool resilient = kx_bits_take(bits, 1);
+	kx_bits_take(bits, 1); /* disable_cdf_update */
+	unsigned screen_content = sequence->screen_content == 2 ? kx_bits_take(bits, 1) : sequence->screen_content;
 	if (screen_content && sequence->integer_mv == 2)
-		take(bits, 1);
-	take(bits, sequence->frame_id_bits);
-	take(bits, 1); /* frame_size_override_flag */
-	take(bits, sequence->order_hint_bits);
+		kx_bits_take(bits, 1);
+	kx_bits_take(bits, sequence->frame_id_bits);
+	kx_bits_take(bits, 1); /* frame_size_override_flag */
+	kx_bits_take(bits, sequence->order_hint_bits);
 	if (!intra && !resilient)
-		take(bits, 3); /* primary_ref_frame: one of those below */
-	frame->fills = (uint8_t)take(bits, 8);
+		kx_bits_take(bits, 3); /* primary_ref_frame: one of those below */
+	frame->fills = (uint8_t)kx_bits_take(bits, 8);
 	/* It tells the order of what is in all slots, which a decoder may compare with what it has. */
 	frame->odd = resilient && sequence->order_hint_bits && (!intra || frame->fills != UINT8_MAX);
 	if (!intra && !frame->odd)
 		read_refs(sequence, bits, frame);
 }
 
-static struct kx_av1_frame read_frame(const struct kx_av1_sequence *sequence, struct bits *bits)
+static struct kx_av1_frame read_frame(const struct kx_av1_sequence *sequence, struct kx_bits *bits)
 {
-	if (take(bits, 1))
+	if (kx_bits_take(bits, 1))
 		return (struct kx_av1_frame){
-			.shown = true, .again = true, .ref_count = 1, .refs = {(uint8_t)take(bits, 3)}};
-	enum frame_type type = (enum frame_type)take(bits, 2);
-	struct kx_av1_frame frame = {.key = type == FRAME_KEY, .shown = take(bits, 1)};
+			.shown = true, .again = true, .ref_count = 1, .refs = {(uint8_t)kx_bits_take(bits, 3)}};
+	enum frame_type type = (enum frame_type)kx_bits_take(bits, 2);
+	struct kx_av1_frame frame = {.key = type == FRAME_KEY, .shown = kx_bits_take(bits, 1)};
 	if (!frame.shown)
-		take(bits, 1);
+		kx_bits_take(bits, 1);
 	if (type == FRAME_SWITCH || (frame.key && frame.shown)) {
 		frame.fills = UINT8_MAX;
 		frame.odd = type == FRAME_SWITCH;
@@ -155,7 +135,7 @@ static struct kx_av1_frame read_frame(const struct kx_av1_sequence *sequence, st
 
 static void add_frame(const struct kx_av1_sequence *sequence, const uint8_t *bytes, size_t len, struct kx_av1_unit *unit)
 {
-	struct bits bits = {.bytes = bytes, .len = len};
+	struct kx_bits bits = {.bytes = bytes, .len = len};
 	struct kx_av1_frame frame = read_frame(sequence, &bits);
 	if (unit->frames == 0 && frame.key && frame.shown)
 		unit->key = true;

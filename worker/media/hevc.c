@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "worker/media/bits.h"
+
 #define RECORD_BYTES 23u /* of hvcC before its arrays */
 #define UNIT_BYTES_MAX 512u
 #define PROFILE_MAX 4u /* later ones have headers of their own */
@@ -10,62 +12,40 @@ enum { UNIT_RASL_R = 9, UNIT_SUB_LAYER_MAX = 15, UNIT_BLA = 16, UNIT_IDR = 19, U
 enum { UNIT_SLICE_MAX = 31, UNIT_SPS = 33, UNIT_PPS = 34 };
 enum { SLICE_B, SLICE_P, SLICE_I };
 
-/* The first bytes of a NAL unit without the bytes that keep start codes out. Past the end come zeros, and `over`. */
-struct bits {
-	uint8_t bytes[UNIT_BYTES_MAX];
-	size_t len;
-	size_t at; /* bits */
-	bool over;
-};
-
-static void open_unit(struct bits *bits, const uint8_t *unit, size_t len)
+/* The first bytes of a NAL unit, without those that keep start codes out: what stands behind its own header. */
+static struct kx_bits open_unit(const uint8_t *unit, size_t len, uint8_t bytes[UNIT_BYTES_MAX])
 {
+	struct kx_bits bits = {.bytes = bytes, .at = 16};
 	unsigned zeros = 0;
-	bits->len = 0;
-	bits->at = 16; /* after the unit's header */
-	bits->over = false;
-	for (size_t i = 0; i < len && bits->len < UNIT_BYTES_MAX; i++) {
+	for (size_t i = 0; i < len && bits.len < UNIT_BYTES_MAX; i++) {
 		if (zeros >= 2 && unit[i] == 3) {
 			zeros = 0;
 			continue;
 		}
 		zeros = unit[i] ? 0 : zeros + 1;
-		bits->bytes[bits->len++] = unit[i];
+		bytes[bits.len++] = unit[i];
 	}
-}
-
-static unsigned take(struct bits *bits, unsigned count)
-{
-	unsigned value = 0;
-	for (; count > 0; count--, bits->at++) {
-		unsigned bit = 0;
-		if (bits->at / 8 < bits->len)
-			bit = (bits->bytes[bits->at / 8] >> (7 - bits->at % 8)) & 1u;
-		else
-			bits->over = true;
-		value = value << 1 | bit;
-	}
-	return value;
+	return bits;
 }
 
 /* Exp-Golomb; of signed ones only that they are passed over matters here. */
-static unsigned golomb(struct bits *bits)
+static unsigned golomb(struct kx_bits *bits)
 {
 	unsigned zeros = 0;
-	while (!bits->over && zeros < 31 && !take(bits, 1))
+	while (!bits->over && zeros < 31 && !kx_bits_take(bits, 1))
 		zeros++;
 	if (zeros == 31)
 		bits->over = true;
-	return bits->over ? 0 : (1u << zeros) - 1 + take(bits, zeros);
+	return bits->over ? 0 : (1u << zeros) - 1 + kx_bits_take(bits, zeros);
 }
 
-static void skip_golombs(struct bits *bits, unsigned count)
+static void skip_golombs(struct kx_bits *bits, unsigned count)
 {
 	for (; count > 0; count--)
 		(void)golomb(bits);
 }
 
-static void add_to_set(struct bits *bits, struct kx_hevc_set *set, int32_t delta, bool used)
+static void add_to_set(struct kx_bits *bits, struct kx_hevc_set *set, int32_t delta, bool used)
 {
 	if (set->count == KX_HEVC_REFS_MAX) {
 		bits->over = true;
@@ -82,7 +62,7 @@ struct takeover {
 	bool taken[KX_HEVC_REFS_MAX + 1];
 };
 
-static void take_over(struct bits *bits, struct kx_hevc_set *set, const struct kx_hevc_set *other,
+static void take_over(struct kx_bits *bits, struct kx_hevc_set *set, const struct kx_hevc_set *other,
 		      const struct takeover *how, unsigned i, bool negative)
 {
 	int32_t delta = (i < other->count ? other->delta[i] : 0) + how->shift;
@@ -91,7 +71,7 @@ static void take_over(struct bits *bits, struct kx_hevc_set *set, const struct k
 }
 
 /* Equations 7-61 and 7-62: the other set's far side from its end, its own picture, then its near side. */
-static void derive_set(struct bits *bits, struct kx_hevc_set *set, const struct kx_hevc_set *other,
+static void derive_set(struct kx_bits *bits, struct kx_hevc_set *set, const struct kx_hevc_set *other,
 		       const struct takeover *how)
 {
 	for (unsigned i = other->count; i-- > other->before;)
@@ -107,12 +87,12 @@ static void derive_set(struct bits *bits, struct kx_hevc_set *set, const struct 
 		take_over(bits, set, other, how, i, false);
 }
 
-static void read_derived_set(struct bits *bits, const struct kx_hevc_params *params, unsigned index,
+static void read_derived_set(struct kx_bits *bits, const struct kx_hevc_params *params, unsigned index,
 			     struct kx_hevc_set *set)
 {
 	struct takeover how = {0};
 	unsigned back = index == params->set_count ? golomb(bits) + 1 : 1;
-	bool negative = take(bits, 1);
+	bool negative = kx_bits_take(bits, 1);
 	int32_t shift = (int32_t)(golomb(bits) & 0x7fff) + 1;
 	how.shift = negative ? -shift : shift;
 	if (back > index) {
@@ -121,13 +101,13 @@ static void read_derived_set(struct bits *bits, const struct kx_hevc_params *par
 	}
 	const struct kx_hevc_set *other = &params->sets[index - back];
 	for (unsigned i = 0; i <= other->count; i++) {
-		how.used[i] = take(bits, 1);
-		how.taken[i] = how.used[i] || take(bits, 1);
+		how.used[i] = kx_bits_take(bits, 1);
+		how.taken[i] = how.used[i] || kx_bits_take(bits, 1);
 	}
 	derive_set(bits, set, other, &how);
 }
 
-static void read_plain_set(struct bits *bits, struct kx_hevc_set *set)
+static void read_plain_set(struct kx_bits *bits, struct kx_hevc_set *set)
 {
 	unsigned before = golomb(bits);
 	unsigned after = golomb(bits);
@@ -139,15 +119,15 @@ static void read_plain_set(struct bits *bits, struct kx_hevc_set *set)
 			delta = 0;
 		int32_t step = (int32_t)(golomb(bits) & 0x7fff) + 1;
 		delta += i < before ? -step : step;
-		add_to_set(bits, set, delta, take(bits, 1));
+		add_to_set(bits, set, delta, kx_bits_take(bits, 1));
 	}
 	set->before = (uint8_t)before;
 }
 
-static void read_set(struct bits *bits, const struct kx_hevc_params *params, unsigned index, struct kx_hevc_set *set)
+static void read_set(struct kx_bits *bits, const struct kx_hevc_params *params, unsigned index, struct kx_hevc_set *set)
 {
 	*set = (struct kx_hevc_set){0};
-	if (index > 0 && take(bits, 1))
+	if (index > 0 && kx_bits_take(bits, 1))
 		read_derived_set(bits, params, index, set);
 	else
 		read_plain_set(bits, set);
@@ -156,51 +136,51 @@ static void read_set(struct bits *bits, const struct kx_hevc_params *params, uns
 }
 
 /* False: a profile whose headers go on otherwise. */
-static bool skip_profile(struct bits *bits, unsigned sub_layers)
+static bool skip_profile(struct kx_bits *bits, unsigned sub_layers)
 {
 	bool profile[8];
 	bool level[8];
-	take(bits, 3);
-	bool usual = take(bits, 5) <= PROFILE_MAX;
-	take(bits, 80);
-	take(bits, 8);
+	kx_bits_take(bits, 3);
+	bool usual = kx_bits_take(bits, 5) <= PROFILE_MAX;
+	kx_bits_take(bits, 80);
+	kx_bits_take(bits, 8);
 	for (unsigned i = 0; i < sub_layers; i++) {
-		profile[i] = take(bits, 1);
-		level[i] = take(bits, 1);
+		profile[i] = kx_bits_take(bits, 1);
+		level[i] = kx_bits_take(bits, 1);
 	}
 	if (sub_layers > 0)
-		take(bits, 2 * (8 - sub_layers));
+		kx_bits_take(bits, 2 * (8 - sub_layers));
 	for (unsigned i = 0; i < sub_layers; i++)
-		take(bits, (profile[i] ? 88 : 0) + (level[i] ? 8 : 0));
+		kx_bits_take(bits, (profile[i] ? 88 : 0) + (level[i] ? 8 : 0));
 	return usual;
 }
 
-static void read_sps(struct kx_hevc_params *params, struct bits *bits)
+static void read_sps(struct kx_hevc_params *params, struct kx_bits *bits)
 {
-	take(bits, 4);
-	unsigned sub_layers = take(bits, 3);
-	take(bits, 1);
+	kx_bits_take(bits, 4);
+	unsigned sub_layers = kx_bits_take(bits, 3);
+	kx_bits_take(bits, 1);
 	bool usual = skip_profile(bits, sub_layers);
 	skip_golombs(bits, 1);
 	unsigned chroma = golomb(bits);
-	params->separate_planes = chroma == 3 && take(bits, 1);
+	params->separate_planes = chroma == 3 && kx_bits_take(bits, 1);
 	params->gray = chroma == 0 || params->separate_planes;
 	skip_golombs(bits, 2);
-	if (take(bits, 1)) /* conformance window */
+	if (kx_bits_take(bits, 1)) /* conformance window */
 		skip_golombs(bits, 4);
 	skip_golombs(bits, 2); /* bit depths */
 	params->poc_bits = golomb(bits) + 4;
-	skip_golombs(bits, 3 * (take(bits, 1) ? sub_layers + 1 : 1));
+	skip_golombs(bits, 3 * (kx_bits_take(bits, 1) ? sub_layers + 1 : 1));
 	skip_golombs(bits, 6); /* block sizes */
-	bool scaling_lists = take(bits, 1);
+	bool scaling_lists = kx_bits_take(bits, 1);
 	if (scaling_lists)
-		scaling_lists = take(bits, 1);
-	take(bits, 1);
-	params->sao = take(bits, 1);
-	if (take(bits, 1)) { /* PCM */
-		take(bits, 8);
+		scaling_lists = kx_bits_take(bits, 1);
+	kx_bits_take(bits, 1);
+	params->sao = kx_bits_take(bits, 1);
+	if (kx_bits_take(bits, 1)) { /* PCM */
+		kx_bits_take(bits, 8);
 		skip_golombs(bits, 2);
-		take(bits, 1);
+		kx_bits_take(bits, 1);
 	}
 	params->set_count = golomb(bits);
 	params->known = usual && !scaling_lists && params->poc_bits <= 16 && params->set_count <= KX_HEVC_SETS_MAX;
@@ -210,48 +190,48 @@ static void read_sps(struct kx_hevc_params *params, struct bits *bits)
 	for (unsigned i = 0; params->known && i < count; i++)
 		read_set(bits, params, i, &params->sets[i]);
 	params->set_count = count;
-	bool long_term = take(bits, 1);
-	params->temporal_mvp = take(bits, 1);
+	bool long_term = kx_bits_take(bits, 1);
+	params->temporal_mvp = kx_bits_take(bits, 1);
 	params->known &= !long_term && !bits->over;
 }
 
-static void skip_tiles(struct bits *bits)
+static void skip_tiles(struct kx_bits *bits)
 {
 	unsigned columns = golomb(bits);
 	unsigned rows = golomb(bits);
-	if (!take(bits, 1) && columns + rows < 64)
+	if (!kx_bits_take(bits, 1) && columns + rows < 64)
 		skip_golombs(bits, columns + rows);
-	take(bits, 1);
+	kx_bits_take(bits, 1);
 }
 
-static void read_pps(struct kx_hevc_params *params, struct bits *bits)
+static void read_pps(struct kx_hevc_params *params, struct kx_bits *bits)
 {
 	params->pps_id = golomb(bits);
 	skip_golombs(bits, 1);
-	take(bits, 1); /* dependent slices */
-	params->output_flag = take(bits, 1);
-	params->extra_bits = take(bits, 3);
-	take(bits, 2);
+	kx_bits_take(bits, 1); /* dependent slices */
+	params->output_flag = kx_bits_take(bits, 1);
+	params->extra_bits = kx_bits_take(bits, 3);
+	kx_bits_take(bits, 2);
 	params->default_refs[0] = golomb(bits) + 1;
 	params->default_refs[1] = golomb(bits) + 1;
 	skip_golombs(bits, 1);
-	take(bits, 2);
-	if (take(bits, 1)) /* quantizers of blocks */
+	kx_bits_take(bits, 2);
+	if (kx_bits_take(bits, 1)) /* quantizers of blocks */
 		skip_golombs(bits, 1);
 	skip_golombs(bits, 2);
-	take(bits, 4);
-	bool tiles = take(bits, 1);
-	take(bits, 1);
+	kx_bits_take(bits, 4);
+	bool tiles = kx_bits_take(bits, 1);
+	kx_bits_take(bits, 1);
 	if (tiles)
 		skip_tiles(bits);
-	take(bits, 1);
-	if (take(bits, 1)) { /* deblocking */
-		take(bits, 1);
-		if (!take(bits, 1))
+	kx_bits_take(bits, 1);
+	if (kx_bits_take(bits, 1)) { /* deblocking */
+		kx_bits_take(bits, 1);
+		if (!kx_bits_take(bits, 1))
 			skip_golombs(bits, 2);
 	}
-	bool scaling_lists = take(bits, 1);
-	params->modifies_lists = take(bits, 1);
+	bool scaling_lists = kx_bits_take(bits, 1);
+	params->modifies_lists = kx_bits_take(bits, 1);
 	params->known &= !scaling_lists && !bits->over;
 }
 
@@ -264,14 +244,14 @@ static bool read_array(struct kx_hevc_params *params, const uint8_t *bytes, size
 	unsigned count = (unsigned)bytes[*at + 1] << 8 | bytes[*at + 2];
 	*at += 3;
 	for (; count > 0; count--) {
-		struct bits bits;
+		uint8_t payload[UNIT_BYTES_MAX];
 		if (len - *at < 2)
 			return false;
 		size_t size = (size_t)bytes[*at] << 8 | bytes[*at + 1];
 		*at += 2;
 		if (size > len - *at)
 			return false;
-		open_unit(&bits, bytes + *at, size);
+		struct kx_bits bits = open_unit(bytes + *at, size, payload);
 		*at += size;
 		if (type == UNIT_SPS)
 			read_sps(params, &bits);
@@ -323,43 +303,43 @@ static unsigned bits_for(unsigned values)
 	return bits;
 }
 
-static void read_order(const struct kx_hevc_params *params, struct bits *bits, struct kx_hevc_set *set,
+static void read_order(const struct kx_hevc_params *params, struct kx_bits *bits, struct kx_hevc_set *set,
 		       struct kx_hevc_picture *picture)
 {
-	picture->lsb = take(bits, params->poc_bits);
-	if (!take(bits, 1)) {
+	picture->lsb = kx_bits_take(bits, params->poc_bits);
+	if (!kx_bits_take(bits, 1)) {
 		read_set(bits, params, params->set_count, set);
 	} else {
-		unsigned index = params->set_count > 1 ? take(bits, bits_for(params->set_count)) : 0;
+		unsigned index = params->set_count > 1 ? kx_bits_take(bits, bits_for(params->set_count)) : 0;
 		if (index < params->set_count)
 			*set = params->sets[index];
 		else
 			bits->over = true;
 	}
 	if (params->temporal_mvp)
-		take(bits, 1);
+		kx_bits_take(bits, 1);
 }
 
 /* A picture's first slice. */
-static void read_slice(const struct kx_hevc_params *params, struct bits *bits, unsigned type, bool alone,
+static void read_slice(const struct kx_hevc_params *params, struct kx_bits *bits, unsigned type, bool alone,
 		       struct kx_hevc_picture *picture)
 {
 	struct kx_hevc_set set = {0};
 	bool wanted[KX_HEVC_REFS_MAX] = {0};
-	bool first = take(bits, 1);
+	bool first = kx_bits_take(bits, 1);
 	if (type >= UNIT_BLA && type <= UNIT_IRAP_MAX)
-		take(bits, 1);
+		kx_bits_take(bits, 1);
 	picture->known = first && golomb(bits) == params->pps_id;
-	take(bits, params->extra_bits);
+	kx_bits_take(bits, params->extra_bits);
 	unsigned slice = golomb(bits);
-	take(bits, (params->output_flag ? 1 : 0) + (params->separate_planes ? 2 : 0));
+	kx_bits_take(bits, (params->output_flag ? 1 : 0) + (params->separate_planes ? 2 : 0));
 	picture->idr = type == UNIT_IDR || type == UNIT_IDR_N_LP;
 	if (!picture->idr)
 		read_order(params, bits, &set, picture);
 	if (params->sao)
-		take(bits, params->gray ? 1 : 2);
+		kx_bits_take(bits, params->gray ? 1 : 2);
 	unsigned counts[2] = {params->default_refs[0], params->default_refs[1]};
-	if (slice < SLICE_I && take(bits, 1)) {
+	if (slice < SLICE_I && kx_bits_take(bits, 1)) {
 		counts[0] = golomb(bits) + 1;
 		counts[1] = slice == SLICE_B ? golomb(bits) + 1 : 0;
 	}
@@ -398,9 +378,9 @@ struct kx_hevc_picture kx_hevc_picture_read(const struct kx_hevc_params *params,
 	}
 	if (!slice)
 		return picture;
-	struct bits bits;
+	uint8_t payload[UNIT_BYTES_MAX];
 	unsigned type = (slice[0] >> 1) & 63u;
-	open_unit(&bits, slice, slice_len);
+	struct kx_bits bits = open_unit(slice, slice_len, payload);
 	read_slice(params, &bits, type, slices == 1, &picture);
 	bool reference = type > UNIT_SUB_LAYER_MAX || (type & 1u);
 	bool leading = type >= 6 && type <= UNIT_RASL_R;

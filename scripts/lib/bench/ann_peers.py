@@ -50,8 +50,7 @@ class Scann(Peer):
 
         leaves = max(50, int(2 * self.rows ** 0.5))
         searcher = (scann_ops_pybind.builder(base, K, "dot_product").set_n_training_threads(1)
-                    .tree(num_leaves=leaves, num_leaves_to_search=leaves // 20, training_sample_size=min(self.rows, 250_000),
-                          soar_lambda=1.5, overretrieve_factor=2.0)
+                    .tree(num_leaves=leaves, num_leaves_to_search=leaves // 20, training_sample_size=min(self.rows, 250_000))
                     .score_ah(2, anisotropic_quantization_threshold=0.2).reorder(100).build())
         searcher.serialize(str(self.folder))
 
