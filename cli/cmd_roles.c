@@ -110,7 +110,9 @@ static kx_status run_shard(const struct kx_config *config, struct kx_error *erro
 						   .ns = kx_config_text(config, "namespace"),
 						   .wire = wire,
 						   .endpoint = listen != NULL ? listen : data->endpoint,
-						   .recall = kx_config_real(config, "recall")};
+						   .recall = kx_config_real(config, "recall"),
+						   .index_memory_bytes = (uint64_t)kx_config_int(config, "memory")
+									 << 20};
 		status = kx_shard_start(&options, &shard, error);
 		kx_cli_classes_done(&classes);
 	}

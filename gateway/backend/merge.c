@@ -260,9 +260,25 @@ static kx_status merge_videos(const struct kx_query_request *request, struct kx_
 	return KX_OK;
 }
 
+/* Live recall: the mean over all samples. */
+static void merge_index_stats(const struct kx_shard_stats *from, struct kx_shard_stats *into)
+{
+	double before = (double)into->index_recall_samples, more = (double)from->index_recall_samples;
+
+	into->index_vectors += from->index_vectors;
+	into->index_cells += from->index_cells;
+	if (!from->index_recall_samples)
+		return;
+	into->index_recall = (into->index_recall * before + from->index_recall * more) / (before + more);
+	into->index_recall_wanted =
+		(into->index_recall_wanted * before + from->index_recall_wanted * more) / (before + more);
+	into->index_recall_samples += from->index_recall_samples;
+}
+
 static void merge_stats(struct kx_query_reply **replies, unsigned count, struct kx_query_reply *into)
 {
 	for (unsigned i = 0; i < count; i++) {
+		merge_index_stats(&replies[i]->stats, &into->stats);
 		into->stats.videos += replies[i]->stats.videos;
 		into->stats.pending += replies[i]->stats.pending;
 		into->stats.moments += replies[i]->stats.moments;

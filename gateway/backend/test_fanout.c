@@ -148,6 +148,9 @@ static void answer(struct fake *fake, const struct kx_query_request *request, st
 		reply.status = KX_ENOTFOUND;
 	}
 	reply.stats.videos = fake->count;
+	reply.stats.index_vectors = 2 * fake->count;
+	reply.stats.index_recall = has(fake, "c") ? 1.0 : 0.5;
+	reply.stats.index_recall_samples = has(fake, "c") ? 6 : 2;
 	pack(&reply, out);
 	for (size_t i = 0; i < 4; i++)
 		free(answers[i].hits);
@@ -303,6 +306,9 @@ static void test_puts_answers_together(void **state)
 	request = (struct kx_query_request){.kind = KX_QUERY_STATS};
 	answer = ask(fanout, &request, LONG_MS);
 	assert_int_equal(answer.reply->stats.videos, 6);
+	assert_int_equal(answer.reply->stats.index_vectors, 12);
+	assert_int_equal(answer.reply->stats.index_recall_samples, 10);
+	assert_float_equal(answer.reply->stats.index_recall, 0.8, 1e-9); /* the shards' by their samples */
 	kx_answer_done(&answer);
 	end(fanout, fakes, 3);
 }

@@ -262,6 +262,15 @@ void kx_encode_stats(struct kx_json *json, const struct kx_shard_stats *stats)
 	kx_json_integer(json, "moments", stats->moments);
 	kx_json_seconds(json, "media_s", stats->media_us);
 	kx_json_integer(json, "disk_bytes", stats->disk_bytes);
+	kx_json_open(json, "index", '{');
+	kx_json_integer(json, "vectors", stats->index_vectors);
+	kx_json_integer(json, "cells", stats->index_cells);
+	kx_json_integer(json, "recall_samples", stats->index_recall_samples);
+	if (stats->index_recall_samples) {
+		kx_json_real(json, "recall", stats->index_recall);
+		kx_json_real(json, "recall_wanted", stats->index_recall_wanted);
+	}
+	kx_json_close(json, '}');
 }
 
 static void encode_values(struct kx_json *json, const struct kx_attribute_info *info)

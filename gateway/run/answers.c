@@ -206,7 +206,8 @@ kx_status kx_serve_classify(struct kx_turn *turn)
 }
 
 static kx_status respond_plain(struct kx_turn *turn, enum kx_query_kind kind,
-			       void (*encode)(struct kx_json *json, const struct kx_query_reply *reply))
+			       void (*encode)(struct kx_json *json, const struct kx_query_reply *reply),
+			       void (*note)(struct kx_turn *turn, const struct kx_query_reply *reply))
 {
 	static const char *const none[] = {NULL};
 	struct kx_query_request request = {.kind = kind};
@@ -219,6 +220,8 @@ static kx_status respond_plain(struct kx_turn *turn, enum kx_query_kind kind,
 		return status;
 	struct kx_json json = begin(turn);
 	encode(&json, answer.reply);
+	if (note != NULL)
+		note(turn, answer.reply);
 	encode_shards(&json, &answer);
 	kx_answer_done(&answer);
 	return end(turn, &json);
@@ -229,12 +232,22 @@ static void encode_stats(struct kx_json *json, const struct kx_query_reply *repl
 	kx_encode_stats(json, &reply->stats);
 }
 
+static void note_stats(struct kx_turn *turn, const struct kx_query_reply *reply)
+{
+	struct kx_metrics *metrics = &turn->gateway->metrics;
+
+	atomic_store(&metrics->index_vectors, reply->stats.index_vectors);
+	atomic_store(&metrics->live_recall, reply->stats.index_recall);
+	atomic_store(&metrics->live_recall_wanted, reply->stats.index_recall_wanted);
+	atomic_store(&metrics->live_recall_samples, reply->stats.index_recall_samples);
+}
+
 kx_status kx_serve_status(struct kx_turn *turn)
 {
-	return respond_plain(turn, KX_QUERY_STATS, encode_stats);
+	return respond_plain(turn, KX_QUERY_STATS, encode_stats, note_stats);
 }
 
 kx_status kx_serve_schema(struct kx_turn *turn)
 {
-	return respond_plain(turn, KX_QUERY_SCHEMA, kx_encode_schema);
+	return respond_plain(turn, KX_QUERY_SCHEMA, kx_encode_schema, NULL);
 }

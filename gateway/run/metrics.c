@@ -76,6 +76,25 @@ static bool was_asked(struct kx_metrics *metrics, int route)
 	return false;
 }
 
+static kx_status write_index(struct kx_metrics *metrics, struct kx_buf *out)
+{
+	unsigned long long samples = atomic_load(&metrics->live_recall_samples);
+	kx_status status = kx_metric_write(out, "kinodex_index_vectors", "gauge", "Vectors indexed, as of the last /v1/status.",
+					   (double)atomic_load(&metrics->index_vectors));
+
+	if (status == KX_OK)
+		status = kx_metric_write(out, "kinodex_index_recall_samples", "gauge",
+					 "Live queries that were checked against exact answers, as of the last /v1/status.",
+					 (double)samples);
+	if (status == KX_OK && samples)
+		status = kx_metric_write(out, "kinodex_index_recall", "gauge", "What those queries found of the true nearest.",
+					 atomic_load(&metrics->live_recall));
+	if (status == KX_OK && samples)
+		status = kx_metric_write(out, "kinodex_index_recall_wanted", "gauge", "What those queries asked for.",
+					 atomic_load(&metrics->live_recall_wanted));
+	return status;
+}
+
 kx_status kx_metrics_write(struct kx_metrics *metrics, struct kx_buf *out)
 {
 	double recall = atomic_load(&metrics->recall);
@@ -99,5 +118,5 @@ kx_status kx_metrics_write(struct kx_metrics *metrics, struct kx_buf *out)
 	if (status == KX_OK && recall >= 0)
 		status = kx_metric_write(out, "kinodex_search_recall", "gauge",
 					 "Recall that the last similarity answer promised.", recall);
-	return status;
+	return status == KX_OK ? write_index(metrics, out) : status;
 }

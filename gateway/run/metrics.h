@@ -18,6 +18,10 @@ struct kx_metrics {
 	atomic_ullong partials;
 	atomic_ullong thumbnails_kept, thumbnails_made;
 	_Atomic double recall; /* that the last similarity answer promised; below 0: none yet */
+	/* As the last answer about the store's state told. */
+	_Atomic double live_recall, live_recall_wanted;
+	atomic_ullong live_recall_samples;
+	atomic_ullong index_vectors;
 };
 
 /* code 0: the client left before there was an answer. */

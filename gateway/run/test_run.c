@@ -195,6 +195,11 @@ static kx_status ask(void *ctx, const struct kx_query_request *request, uint64_t
 		reply->video = video_of(world, request->video_id);
 	} else if (request->kind == KX_QUERY_VIDEO) {
 		reply->status = KX_ENOTFOUND;
+	} else if (request->kind == KX_QUERY_STATS) {
+		reply->stats.index_vectors = 40;
+		reply->stats.index_recall = 0.875;
+		reply->stats.index_recall_wanted = 0.75;
+		reply->stats.index_recall_samples = 8;
 	}
 	return KX_OK;
 }
@@ -283,7 +288,11 @@ static void test_answers(void **state)
 	expect(&world, "GET", "/v1/similar?id=a&filter=bad", "", 400, "\"offset\":3}");
 	expect(&world, "GET", "/v1/videos/x%2Fy", "", 200, "\"id\":\"x/y\",\"generation\":3");
 	expect(&world, "GET", "/v1/videos/none", "", 404, "application/problem+json");
+	expect(&world, "GET", "/metrics", "", 200, "kinodex_index_recall_samples 0\n");
 	expect(&world, "GET", "/v1/status", "", 200, "\"videos\":0");
+	expect(&world, "GET", "/v1/status", "", 200,
+	       "\"index\":{\"vectors\":40,\"cells\":0,\"recall_samples\":8,\"recall\":0.875,\"recall_wanted\":0.75}");
+	expect(&world, "GET", "/metrics", "", 200, "kinodex_index_recall 0.875\n");
 	expect(&world, "POST", "/v1/similar", "Content-Type: application/json\r\nContent-Length: 0\r\n", 400, "JSON");
 	expect(&world, "PUT", "/v1/status", "Content-Length: 0\r\n", 405, "Allow: GET, HEAD, OPTIONS");
 	expect(&world, "POST", "/v1/similar", "Content-Length: 0\r\n", 415, "application/json");

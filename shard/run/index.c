@@ -30,14 +30,15 @@ static kx_status wipe(struct kx_kv *kv, struct kx_error *error)
 }
 
 kx_status kx_shard_index_open(struct kx_store *store, const char *data_dir, bool read_only, bool manual,
-			      struct kx_index **ret, struct kx_error *error)
+			      uint64_t memory_bytes, struct kx_index **ret, struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_free) char *dir = kx_fs_join(data_dir, "index-0");
 	struct kx_index_options options = {.kv = kx_store_kv(store),
 					   .family = KX_STORE_FAMILIES,
 					   .dir = dir,
 					   .read_only = read_only,
-					   .manual = manual};
+					   .manual = manual,
+					   .memory_bytes = memory_bytes};
 	struct kx_error why = {0};
 	kx_status status;
 

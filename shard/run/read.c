@@ -52,7 +52,7 @@ static kx_status verify_index(struct kx_store *store, const char *data_dir, stru
 	KX_CLEANUP(kx_index_cleanup) struct kx_index *index = NULL;
 	struct kx_index_report report = {0};
 	struct matching matching = {0};
-	kx_status status = kx_shard_index_open(store, data_dir, true, true, &index, error);
+	kx_status status = kx_shard_index_open(store, data_dir, true, true, 0, &index, error);
 
 	if (status || !index)
 		return status;

@@ -79,7 +79,8 @@ static kx_status open_store(struct kx_shard *shard, const struct kx_shard_option
 	kx_status status = kx_shard_store_open(options->data_dir, options->read_only, &shard->store, error);
 
 	if (!status)
-		status = kx_shard_index_open(shard->store, options->data_dir, options->read_only, false, &shard->index, error);
+		status = kx_shard_index_open(shard->store, options->data_dir, options->read_only, false,
+					     options->index_memory_bytes, &shard->index, error);
 	if (status)
 		return status;
 	if (kx_mirror_new(&shard->mirror) || kx_duplicates_file_new(options->data_dir, &shard->duplicates))

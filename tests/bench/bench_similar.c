@@ -231,7 +231,7 @@ int main(int argc, char **argv)
 		audio_matrix[i] = normal(&random);
 	make_store(argv[1], videos, &random);
 	need(!kx_shard_store_open(argv[1], false, &store, &error), error.message);
-	need(!kx_shard_index_open(store, argv[1], false, true, &index, &error), error.message);
+	need(!kx_shard_index_open(store, argv[1], false, true, 0, &index, &error), error.message);
 	kx_mirror_free(load(store, index, "load, and fill the index"));
 	from = wall_s();
 	while (done)

@@ -131,6 +131,7 @@ class Serve(Case):
             status = server.get("/v1/status").json()
             self.assertEqual(status["videos"], len(NAMES) + 1)
             self.assertGreater(status["disk_bytes"], 0)
+            self.assertIn("vectors", status["index"])
             self.assertEqual(server.get("/healthz").body, b"ok\n")
             self.assertEqual(server.ask("HEAD", "/healthz").body, b"")
             self.assertEqual(server.get("/openapi.yaml").body, (kit.SOURCE / "gateway/openapi.yaml").read_bytes())
