@@ -122,10 +122,10 @@ class Refusals(Case):
 
     def test_damage_is_found_and_named(self):
         self.index(self.films)
-        log = next((self.data / "shard-0").glob("*.log"))
-        data = bytearray(log.read_bytes())
+        largest = max((self.data / "shard-0").glob("*.*"), key=lambda path: path.stat().st_size)
+        data = bytearray(largest.read_bytes())
         data[len(data) // 2] ^= 0x40
-        log.write_bytes(data)
+        largest.write_bytes(data)
         result = self.run_kinodex("verify", "--data", self.data, status=kit.FAILED)
         self.assertIn("shard-0", result.err)
 
@@ -180,19 +180,25 @@ class Refusals(Case):
 
     @unittest.skipUnless(os.getuid() == 0 and shutil.which("mount"), "needs root, for a small file system")
     def test_full_disk(self):
-        disk = self.dir / "disk"
+        """Room for neither the vectors' files nor much else, and room for these and then not for all of the store."""
+        films = catalogue(self.dir / "many", kit.short_clips(12))
+        self.index(films)
+        for size in ("512k", "5000k"):
+            with self.subTest(size):
+                self.index_on_a_full_disk(films, size)
+
+    def index_on_a_full_disk(self, films, size):
+        disk = self.dir / f"disk-{size}"
         disk.mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True).returncode:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True).returncode:
             self.skipTest("mounting is not allowed here")
         try:
             data = disk / "data"
-            films = catalogue(self.dir / "many", kit.short_clips(12))
             result = self.run_kinodex("index", films, "--data", data, "--quiet", status=kit.FAILED)
             self.says_one_line(result, str(data), "No space left")
             self.verify(data)
-            subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
+            subprocess.run(["mount", "-o", "remount,size=32m", disk], check=True)
             self.index(films, data=data)
-            self.index(films)
             self.assertEqual(self.digest(data), self.digest())
         finally:
             subprocess.run(["umount", disk], check=True)
