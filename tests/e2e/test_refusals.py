@@ -183,7 +183,7 @@ class Refusals(Case):
         """Room for neither the vectors' files nor much else, and room for these and then not for all of the store."""
         films = catalogue(self.dir / "many", kit.short_clips(12))
         self.index(films)
-        for size in ("512k", "5000k"):
+        for size in ("512k", "5250k"):
             with self.subTest(size):
                 self.index_on_a_full_disk(films, size)
 
