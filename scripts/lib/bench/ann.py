@@ -53,7 +53,7 @@ def main(args):
         contenders = [one for one in contenders if _try(one.build, one)]
         if args.prepare:
             return 0
-        for part in args.part.split(","):
+        for part in (part for part in PARTS if part in args.part.split(",")):  # changes come last: filters are of the set
             print(f"\n  {part}")
             figures[part] = PARTS[part](args, contenders, vectors)
     out.write(set=args.set, about=about, queries=len(vectors.queries), rounds=args.rounds, fresh=args.fresh, figures=figures)
