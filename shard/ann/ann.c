@@ -27,3 +27,36 @@ double kx_ann_likeness(const struct kx_ann *ann, uint32_t a, uint32_t b, const d
 {
 	return ann->ops->likeness(ann, a, b, weight);
 }
+
+static double plain_dot(const float *a, const float *b, uint32_t dim)
+{
+	double sum = 0.0;
+
+	for (uint32_t i = 0; i < dim; i++)
+		sum += (double)a[i] * (double)b[i];
+	return sum > 1.0 ? 1.0 : sum < -1.0 ? -1.0 : sum;
+}
+
+void kx_ann_hit_share(struct kx_ann_hit *hit, const struct kx_ann_query *query, const struct kx_ann_vector *vector,
+		      const float *values)
+{
+	int m = (int)vector->modality - KX_VISUAL;
+
+	hit->has[m] = true;
+	hit->share[m] = query->weight[m] * plain_dot(vector->values, values, vector->dim);
+}
+
+bool kx_ann_hit_score(struct kx_ann_hit *hit, const struct kx_ann_query *query)
+{
+	double weights = 0.0;
+
+	for (int m = 0; m < KX_ANN_MODALITIES; m++)
+		weights += hit->has[m] ? query->weight[m] : 0.0;
+	if (weights <= 0.0)
+		return false;
+	for (int m = 0; m < KX_ANN_MODALITIES; m++) {
+		hit->share[m] /= weights;
+		hit->score += hit->share[m];
+	}
+	return true;
+}

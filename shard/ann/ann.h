@@ -91,6 +91,12 @@ void kx_ann_remove(struct kx_ann *ann, uint32_t row); /* one that is not there i
 kx_status kx_ann_search(const struct kx_ann *ann, const struct kx_ann_query *query, struct kx_ann_hit *ret,
 			size_t *ret_count, struct kx_ann_work *work, struct kx_error *error) KX_MUST_CHECK;
 
+/* For implementations: what a vector of the row (of the query vector's space, [dim]) gives of its score, by one plain sum, so
+ * that all of them agree to the last bit; then the score. false: the shared modalities weigh nothing. */
+void kx_ann_hit_share(struct kx_ann_hit *hit, const struct kx_ann_query *query, const struct kx_ann_vector *vector,
+		      const float *values);
+bool kx_ann_hit_score(struct kx_ann_hit *hit, const struct kx_ann_query *query);
+
 /* The score that one row has for the other; 0 when they share no space. */
 double kx_ann_likeness(const struct kx_ann *ann, uint32_t a, uint32_t b, const double weight[KX_ANN_MODALITIES]);
 

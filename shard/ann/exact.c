@@ -212,19 +212,9 @@ static kx_status add_query(const struct exact *exact, const struct kx_ann_query 
 	return KX_OK;
 }
 
-static double plain_dot(const float *a, const float *b, uint32_t dim)
-{
-	double sum = 0.0;
-
-	for (uint32_t i = 0; i < dim; i++)
-		sum += (double)a[i] * (double)b[i];
-	return sum > 1.0 ? 1.0 : sum < -1.0 ? -1.0 : sum;
-}
-
 static struct kx_ann_hit score_row(const struct exact *exact, const struct kx_ann_query *query, uint32_t row)
 {
 	struct kx_ann_hit hit = {.row = row};
-	double weights = 0.0;
 
 	for (size_t i = 0; i < query->count; i++) {
 		const struct kx_ann_vector *vector = &query->vectors[i];
@@ -233,16 +223,9 @@ static struct kx_ann_hit score_row(const struct exact *exact, const struct kx_an
 
 		if (place.arena == NO_ARENA || !kx_ann_arena_fits(&exact->arenas[place.arena], vector))
 			continue;
-		hit.has[m] = true;
-		hit.share[m] = query->weight[m] * plain_dot(vector->values,
-							    kx_ann_arena_values(&exact->arenas[place.arena], place.slot),
-							    vector->dim);
-		weights += query->weight[m];
+		kx_ann_hit_share(&hit, query, vector, kx_ann_arena_values(&exact->arenas[place.arena], place.slot));
 	}
-	for (int m = 0; m < KX_ANN_MODALITIES; m++) {
-		hit.share[m] /= weights;
-		hit.score += hit.share[m];
-	}
+	(void)kx_ann_hit_score(&hit, query); /* it shares something, or it would not be scored again */
 	return hit;
 }
 

@@ -133,15 +133,6 @@ static double least_score(const struct seek *seek)
 
 /* --- Scores --------------------------------------------------------------------------------------------------- */
 
-static double plain_dot(const float *a, const float *b, uint32_t dim)
-{
-	double sum = 0.0;
-
-	for (uint32_t i = 0; i < dim; i++)
-		sum += (double)a[i] * (double)b[i];
-	return sum > 1.0 ? 1.0 : sum < -1.0 ? -1.0 : sum;
-}
-
 static bool may_be_found(const struct seek *seek, uint32_t row)
 {
 	const struct kx_ann_query *query = seek->query;
@@ -156,7 +147,6 @@ static kx_status score_row(struct seek *seek, uint32_t row, bool keep)
 {
 	struct kx_ann_hit hit = {.row = row};
 	const struct kx_ann_query *query = seek->query;
-	double weights = 0.0;
 	kx_status status = kx_indexed_vectors(seek->indexed, row, keep, &seek->vectors, seek->error);
 
 	if (status)
@@ -170,17 +160,10 @@ static kx_status score_row(struct seek *seek, uint32_t row, bool keep)
 		if (space == KX_INDEXED_NO_SPACE || seek->indexed->spaces[space].dim != vector->dim ||
 		    strcmp(seek->indexed->spaces[space].name, vector->space) != 0)
 			continue;
-		hit.has[m] = true;
-		hit.share[m] = query->weight[m] * plain_dot(vector->values, seek->vectors.values[m], vector->dim);
-		weights += query->weight[m];
+		kx_ann_hit_share(&hit, query, vector, seek->vectors.values[m]);
 	}
-	if (weights <= 0.0)
-		return KX_OK;
-	for (int m = 0; m < KX_ANN_MODALITIES; m++) {
-		hit.share[m] /= weights;
-		hit.score += hit.share[m];
-	}
-	take_hit(seek, &hit);
+	if (kx_ann_hit_score(&hit, query))
+		take_hit(seek, &hit);
 	return KX_OK;
 }
 
