@@ -1,4 +1,4 @@
-/* Chance for tests: one seed a run that is printed and can be given again, and bytes spoilt with it. Layer: base. */
+/* Chance for tests: one seed a run that is printed and can be given, and bytes spoilt with it. Layer: base. */
 #ifndef KX_BASE_TESTKIT_H
 #define KX_BASE_TESTKIT_H
 
@@ -7,7 +7,8 @@
 
 #include "common/base/buf.h"
 
-/* The environment's KINODEX_TEST_SEED, else a new one; printed. What is no number there ends the program. */
+/* The environment's KINODEX_TEST_SEED: a number, or "new" for one that was never used; without it always the same, so that
+ * a run fails for what was changed and not for its luck. Printed. Anything else there ends the program. */
 uint64_t kx_test_seed(void);
 
 uint64_t kx_test_random(uint64_t *random); /* the state is any number; never stuck */
