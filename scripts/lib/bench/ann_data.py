@@ -27,11 +27,13 @@ NEAREST = 100
 FILTERS = {"10": 1000, "1": 100, "0.1": 10, "0.01": 1, "class": None}
 DRIFT = 200_000
 DRIFT_QUERIES = 2_000
-# of which set: rows, recipe
+ROWS_AT_ONCE = 1_000_000
+# of which set: rows, queries, recipe
 GENERATED = {
-    "generated": (1_000_000, ann_generate.Recipe()),
-    "quick": (100_000, ann_generate.Recipe()),
-    "wide": (200_000, ann_generate.Recipe(dim=1280)),
+    "generated": (1_000_000, QUERIES, ann_generate.Recipe()),
+    "quick": (100_000, QUERIES, ann_generate.Recipe()),
+    "wide": (200_000, QUERIES, ann_generate.Recipe(dim=1280)),
+    "large": (10_000_000, 1000, ann_generate.Recipe()),  # 10 GB, all of it in memory while it is made
 }
 SETS = (*GENERATED, "real")
 
@@ -41,7 +43,8 @@ def write(path, rows):
     temporary = path.with_name(path.name + ".part")
     with open(temporary, "wb") as out:
         np.array(rows.shape, np.int32).tofile(out)
-        np.ascontiguousarray(rows).tofile(out)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            np.ascontiguousarray(rows[start:start + ROWS_AT_ONCE]).tofile(out)
     os.replace(temporary, path)
 
 
@@ -131,17 +134,17 @@ def _describe(ids, scores, attributes, query_class):
     }
 
 
-def _finish(name, rows, classes, attributes, about):
+def _finish(name, rows, classes, attributes, about, count=QUERIES):
     """Splits the queries off (rows come in random order), finds the truth, writes all."""
-    base, queries = rows[:-QUERIES], rows[-QUERIES:]
-    query_class = np.ascontiguousarray(classes[-QUERIES:])
-    attributes = np.column_stack([classes[:-QUERIES], attributes[:-QUERIES]]).astype(np.int32)
+    base, queries = rows[:-count], rows[-count:]
+    query_class = np.ascontiguousarray(classes[-count:])
+    attributes = np.column_stack([classes[:-count], attributes[:-count]]).astype(np.int32)
     write(FOLDER / f"{name}-base.fbin", base)
     write(FOLDER / f"{name}-query.fbin", queries)
     write(FOLDER / f"{name}-attributes.ibin", attributes)
     write(FOLDER / f"{name}-query-class.ibin", query_class[:, None])
     ids, scores = _truths(name, base, queries, attributes, query_class)
-    about = {"rows": len(base), "dim": base.shape[1], "queries": QUERIES, **about,
+    about = {"rows": len(base), "dim": base.shape[1], "queries": count, **about,
              **_describe(ids, scores, attributes, query_class)}
     (FOLDER / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
     return about
@@ -164,12 +167,12 @@ def _drift(name, recipe):
 
 
 def _generate(name):
-    count, recipe = GENERATED[name]
+    count, queries, recipe = GENERATED[name]
     mixture = ann_generate.Mixture(recipe)
-    rows, classes = mixture.draw(count + QUERIES)
-    if recipe.dim == 256:
+    rows, classes = mixture.draw(count + queries)
+    if recipe.dim == 256 and queries == QUERIES:
         _drift(name, recipe)
-    return _finish(name, rows, classes, mixture.attributes(count + QUERIES), {"recipe": dataclasses.asdict(recipe)})
+    return _finish(name, rows, classes, mixture.attributes(count + queries), {"recipe": dataclasses.asdict(recipe)}, queries)
 
 
 def make(name):
