@@ -102,6 +102,7 @@ kx_status kx_engine_start(struct kx_engine *engine, const struct kx_config *conf
 		.batch = (size_t)kx_config_int(config, "batch"),
 		.queue_max = QUEUE_PER_DECODER * decoders,
 		.fetch = engine->fetch,
+		.beside = engine->beside,
 	};
 	return kx_pipeline_new(&options, &engine->pipeline, error);
 }

@@ -150,6 +150,10 @@ uint64_t kx_lane_tick(struct kx_pipeline *pipeline, struct kx_lane *lane, uint64
 /* A slot was read. Any thread, lock held. */
 void kx_lane_release(struct kx_lane *lane, uint32_t slot, uint64_t now_us);
 
+/* prober.c: kx_channel_open() beside the prober's host. Waits for a probe that is under way. */
+kx_status kx_prober_open_beside(struct kx_prober *prober, struct kx_channel *channel, const char *program,
+				const char *run_dir, struct kx_error *error) KX_MUST_CHECK;
+
 /* stream.c, feed.c: bodies of the threads. */
 void *kx_stream_main(void *stream);
 void *kx_feed_main(void *pipeline);

@@ -201,6 +201,15 @@ static kx_status start_threads(struct kx_pipeline *pipeline, struct kx_error *er
 
 /* ---- life ---- */
 
+static kx_status open_channel(struct kx_pipeline *pipeline, const struct kx_pipeline_options *options,
+			      struct kx_error *error)
+{
+	struct kx_channel *channel = &pipeline->channel;
+
+	return options->beside ? kx_prober_open_beside(options->beside, channel, options->program, options->run_dir, error)
+			       : kx_channel_open(channel, options->program, options->run_dir, NULL, error);
+}
+
 static kx_status open_all(struct kx_pipeline *pipeline, const struct kx_pipeline_options *options,
 			  struct kx_error *error)
 {
@@ -208,7 +217,7 @@ static kx_status open_all(struct kx_pipeline *pipeline, const struct kx_pipeline
 
 	/* The host first: it is loaded by another process while we compile. */
 	if (status == KX_OK)
-		status = kx_channel_open(&pipeline->channel, options->program, options->run_dir, error);
+		status = open_channel(pipeline, options, error);
 	if (status == KX_OK)
 		status = open_wakes(pipeline, error);
 	if (status == KX_OK)

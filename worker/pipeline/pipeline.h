@@ -17,6 +17,7 @@
 #include "worker/model/model.h"
 
 struct kx_pipeline;
+struct kx_prober;
 
 struct kx_pipeline_options {
 	const char *program;         /* this executable; the decoder host is `program decoder-host` */
@@ -29,6 +30,8 @@ struct kx_pipeline_options {
 	size_t batch;                /* 0: the model's best */
 	size_t queue_max;            /* jobs accepted and not begun */
 	struct kx_fetch *fetch;      /* must outlive the pipeline; NULL: sources that are addresses are refused */
+	struct kx_prober *beside;    /* whose decoder host also serves here, which saves a process; to be freed after the
+				      * pipeline. NULL: one of its own */
 };
 
 /* What a child failed at, for those who keep evidence (capsules). */
@@ -107,7 +110,6 @@ struct kx_sampling kx_job_sampling(const struct kx_job *job);
 
 /* A prober without models: its own decoder host. Thread-safe, blocking, one file at a time; fd is borrowed: a file, or
  * the reader's end of a kx_fetch_stream. */
-struct kx_prober;
 kx_status kx_prober_new(const char *program, const char *run_dir, struct kx_prober **ret, struct kx_error *error)
 	KX_MUST_CHECK;
 void kx_prober_free(struct kx_prober *prober);
