@@ -46,7 +46,8 @@ static kx_status load_model(struct kx_pipeline *pipeline, size_t track, const st
 	const struct kx_bundle *bundle = pipeline->bundle[track];
 	enum kx_precision precision = kx_runtime_precision(pipeline->runtime, options->precision);
 	const struct kx_model_options model_options = {
-		.precision = precision, .streams = pipeline->stream_count, .batch = options->batch};
+		.precision = precision, .streams = pipeline->stream_count, .batch = options->batch,
+		.cache_dir = options->model_cache};
 	double cosine;
 	kx_status status;
 

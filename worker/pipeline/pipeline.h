@@ -28,6 +28,7 @@ struct kx_pipeline_options {
 	size_t decoders;             /* children at a time */
 	size_t streams;              /* inference streams */
 	size_t batch;                /* 0: the model's best */
+	const char *model_cache;     /* folder, as in kx_model_options; NULL: none */
 	size_t queue_max;            /* jobs accepted and not begun */
 	struct kx_fetch *fetch;      /* must outlive the pipeline; NULL: sources that are addresses are refused */
 	struct kx_prober *beside;    /* whose decoder host also serves here, which saves a process; to be freed after the
