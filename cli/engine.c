@@ -111,6 +111,7 @@ kx_status kx_engine_start(struct kx_engine *engine, const struct kx_config *conf
 		.streams = count_or_cores(kx_config_int(config, "streams")),
 		.batch = (size_t)kx_config_int(config, "batch"),
 		.model_cache = cache,
+		.lazy = engine->lazy,
 		.queue_max = QUEUE_PER_DECODER * decoders,
 		.fetch = engine->fetch,
 		.beside = engine->beside,

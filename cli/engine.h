@@ -11,6 +11,7 @@ struct kx_engine {
 	struct kx_bundle *audio;
 	struct kx_fetch *fetch;    /* for sources that are addresses */
 	struct kx_prober *beside;  /* NULL, or set before the start: the pipeline's, of kx_pipeline_options */
+	bool lazy;                 /* set before the start: the pipeline's, of kx_pipeline_options */
 	struct kx_pipeline *pipeline; /* NULL until started */
 };
 

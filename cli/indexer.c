@@ -166,6 +166,7 @@ static kx_status start_roles(struct index_run *run, const struct kx_config *conf
 	if (status != KX_OK)
 		return status;
 	run->engine->beside = run->prober;
+	run->engine->lazy = true; /* often nothing has changed, and there is nothing to do */
 	status = kx_engine_start(run->engine, config, run->data->work_dir, error);
 	if (status != KX_OK)
 		return status;

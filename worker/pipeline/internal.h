@@ -96,6 +96,14 @@ struct kx_pipeline {
 	const struct kx_bundle *bundle[KX_TRACKS];
 	char space[KX_TRACKS][KX_SPACE_MAX];
 	char spaces[2 * KX_SPACE_MAX + 4];
+	enum kx_precision precision;
+	size_t batch;
+	char *model_cache;
+
+	pthread_mutex_t load_lock;  /* guards the next two; where loaded is seen, all that loading set is */
+	bool loaded;                /* models, streams, lanes and threads are there */
+	struct kx_error load_error; /* why not, for good */
+
 	struct kx_runtime *runtime;
 	struct kx_model *model[KX_TRACKS];
 	struct kx_stream *streams;

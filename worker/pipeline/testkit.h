@@ -10,6 +10,7 @@
 #include "worker/pipeline/pipeline.h"
 
 #define KX_TEST_PROGRAM "/proc/self/exe"
+#define KX_TEST_BATCH_TOO_LARGE 257
 #define KX_TEST_WAIT_MS 60000 /* after which a test fails; nothing waits that long */
 
 /* Call first in main: a test program is its own decoder host. True: return *ret_status. */
