@@ -43,6 +43,15 @@ static char *find_bundles(const struct kx_config *config)
 	return kx_strdup("/usr/share/kinodex/bundles");
 }
 
+char *kx_engine_cache(void)
+{
+	const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+
+	if (cache != NULL && cache[0] == '/') /* the standard has others ignored */
+		return kx_fs_join(cache, "kinodex");
+	return home != NULL && home[0] == '/' ? kx_fs_join(home, ".cache/kinodex") : NULL;
+}
+
 kx_status kx_engine_bundle(const struct kx_config *config, const char *name, struct kx_bundle **ret,
 			   struct kx_error *error)
 {
@@ -91,6 +100,7 @@ kx_status kx_engine_start(struct kx_engine *engine, const struct kx_config *conf
 			  struct kx_error *error)
 {
 	size_t decoders = count_or_cores(kx_config_int(config, "workers"));
+	KX_CLEANUP(kx_cleanup_free) char *cache = kx_engine_cache();
 	struct kx_pipeline_options options = {
 		.program = engine->program,
 		.run_dir = run_dir,
@@ -100,8 +110,11 @@ kx_status kx_engine_start(struct kx_engine *engine, const struct kx_config *conf
 		.decoders = decoders,
 		.streams = count_or_cores(kx_config_int(config, "streams")),
 		.batch = (size_t)kx_config_int(config, "batch"),
+		.model_cache = cache,
+		.lazy = engine->lazy,
 		.queue_max = QUEUE_PER_DECODER * decoders,
 		.fetch = engine->fetch,
+		.beside = engine->beside,
 	};
 	return kx_pipeline_new(&options, &engine->pipeline, error);
 }

@@ -10,6 +10,8 @@ struct kx_engine {
 	struct kx_bundle *visual;
 	struct kx_bundle *audio;
 	struct kx_fetch *fetch;    /* for sources that are addresses */
+	struct kx_prober *beside;  /* NULL, or set before the start: the pipeline's, of kx_pipeline_options */
+	bool lazy;                 /* set before the start: the pipeline's, of kx_pipeline_options */
 	struct kx_pipeline *pipeline; /* NULL until started */
 };
 
@@ -26,6 +28,9 @@ kx_status kx_engine_recipe(const struct kx_engine *engine, const struct kx_confi
 			   struct kx_error *error) KX_MUST_CHECK;
 void kx_engine_free(struct kx_engine *engine);
 void kx_engine_cleanup(struct kx_engine **engine);
+
+/* Where compiled models are kept: $XDG_CACHE_HOME/kinodex or ~/.cache/kinodex. The caller frees; NULL without either. */
+char *kx_engine_cache(void);
 
 /* Opens bundle `name` where --bundles or the usual places have it. */
 kx_status kx_engine_bundle(const struct kx_config *config, const char *name, struct kx_bundle **ret,

@@ -162,9 +162,12 @@ static kx_status start_roles(struct index_run *run, const struct kx_config *conf
 		.index_memory_bytes = (uint64_t)kx_config_int(config, "memory") << 20};
 	status = kx_shard_start(&shard, &run->shard, error);
 	if (status == KX_OK)
-		status = kx_engine_start(run->engine, config, run->data->work_dir, error);
-	if (status == KX_OK)
 		status = kx_prober_new(run->engine->program, run->data->work_dir, &run->prober, error);
+	if (status != KX_OK)
+		return status;
+	run->engine->beside = run->prober;
+	run->engine->lazy = true; /* often nothing has changed, and there is nothing to do */
+	status = kx_engine_start(run->engine, config, run->data->work_dir, error);
 	if (status != KX_OK)
 		return status;
 	kx_prober_watch(run->prober, kx_capsules_failed, run->capsules);
@@ -176,8 +179,8 @@ static kx_status start_roles(struct index_run *run, const struct kx_config *conf
 static void stop_roles(struct index_run *run)
 {
 	kx_worker_stop(KX_STEAL(run->worker));
+	kx_engine_free(KX_STEAL(run->engine)); /* before the prober, whose decoder host it uses */
 	kx_prober_free(KX_STEAL(run->prober));
-	kx_engine_free(KX_STEAL(run->engine));
 	kx_shard_stop(KX_STEAL(run->shard));
 	kx_wire_free(KX_STEAL(run->wire));
 	kx_bus_free(KX_STEAL(run->bus));

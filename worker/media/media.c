@@ -13,6 +13,7 @@
 #include <libswresample/swresample.h>
 #include <libswscale/swscale.h>
 
+#include "common/base/macros.h"
 #include "worker/media/probe.h"
 #include "worker/media/sample.h"
 
@@ -75,6 +76,34 @@ void kx_media_init(void)
 	 * from the system, a page fault for every 4 KiB: 4 % of decoding 1080p. This process ends with its file. */
 	mallopt(M_MMAP_THRESHOLD, KEPT_BYTES);
 	mallopt(M_TRIM_THRESHOLD, 8 * KEPT_BYTES);
+}
+
+/* Nothing depends on it: what can't be opened is opened, or refused, where it is wanted. */
+static void warm(enum AVCodecID id)
+{
+	const AVCodec *codec = avcodec_find_decoder(id);
+	AVCodecContext *decoder = codec ? avcodec_alloc_context3(codec) : NULL;
+	if (!decoder)
+		return;
+	decoder->thread_count = 1;
+	if (codec->type == AVMEDIA_TYPE_AUDIO) {
+		decoder->sample_rate = 44100;
+		av_channel_layout_default(&decoder->ch_layout, 2);
+	}
+	(void)avcodec_open2(decoder, codec, NULL);
+	avcodec_free_context(&decoder);
+}
+
+void kx_media_warm(void)
+{
+	static const enum AVCodecID common[] = {
+		AV_CODEC_ID_H264, AV_CODEC_ID_HEVC, AV_CODEC_ID_VP9, AV_CODEC_ID_AV1, AV_CODEC_ID_MPEG4,
+		AV_CODEC_ID_MPEG2VIDEO, AV_CODEC_ID_AAC, AV_CODEC_ID_MP3, AV_CODEC_ID_AC3, AV_CODEC_ID_OPUS,
+	};
+	for (size_t i = 0; i < KX_ARRAY_LEN(common); i++)
+		warm(common[i]);
+	/* What was used in between: a page that a child shares costs it twice what a new one does. */
+	malloc_trim(0);
 }
 
 const char *kx_media_software(void)

@@ -8,6 +8,7 @@
 #include "common/base/macros.h"
 #include "common/base/str.h"
 #include "common/learn/learn.h"
+#include "worker/model/cache.h"
 #include "worker/model/runtime.h"
 
 #define BATCH_MAX 256
@@ -18,6 +19,7 @@ struct kx_model {
 	enum kx_precision precision;
 	size_t batch;
 	ov_compiled_model_t *compiled;
+	struct kx_cached cached; /* what `compiled` was read from, and still looks at */
 };
 
 struct kx_model_stream {
@@ -90,11 +92,13 @@ static kx_status set_shape(ov_model_t *graph, const struct kx_bundle *bundle, si
 	return status;
 }
 
-static kx_status compile_graph(struct kx_runtime *runtime, const ov_model_t *graph, struct kx_model *model,
-			       size_t streams, struct kx_error *error)
+#define PROPERTIES 5
+
+/* count: memory for a number. */
+static void fill_properties(const struct kx_model *model, size_t streams, char count[24],
+			    ov_property_t ret[PROPERTIES])
 {
-	char count[24];
-	const ov_property_t properties[] = {
+	const ov_property_t properties[PROPERTIES] = {
 		{ov_property_key_num_streams, count},
 		{ov_property_key_inference_num_threads, count},
 		{ov_property_key_hint_inference_precision, kx_precision_name(model->precision)},
@@ -103,9 +107,19 @@ static kx_status compile_graph(struct kx_runtime *runtime, const ov_model_t *gra
 		{ov_property_key_hint_enable_cpu_pinning, "NO"},
 	};
 
-	snprintf(count, sizeof(count), "%zu", streams);
-	return kx_runtime_status(ov_core_compile_model_props(kx_runtime_core(runtime), graph, "CPU",
-							     KX_ARRAY_LEN(properties), properties, &model->compiled),
+	snprintf(count, 24, "%zu", streams);
+	memcpy(ret, properties, sizeof(properties));
+}
+
+static kx_status compile_graph(struct kx_runtime *runtime, const ov_model_t *graph, struct kx_model *model,
+			       size_t streams, struct kx_error *error)
+{
+	char count[24];
+	ov_property_t properties[PROPERTIES];
+
+	fill_properties(model, streams, count, properties);
+	return kx_runtime_status(ov_core_compile_model_props(kx_runtime_core(runtime), graph, "CPU", PROPERTIES,
+							     properties, &model->compiled),
 				 error, "compiling");
 }
 
@@ -128,7 +142,30 @@ static kx_status check_precision(const struct kx_model *model, struct kx_error *
 				   kx_precision_name(model->precision));
 }
 
-static kx_status build(struct kx_runtime *runtime, struct kx_model *model, size_t streams, struct kx_error *error)
+/* From the cache; the import takes its properties from the core. False: compile it. */
+static bool import(struct kx_runtime *runtime, struct kx_model *model, size_t streams, const char *path)
+{
+	ov_core_t *core = kx_runtime_core(runtime);
+	char count[24];
+	ov_property_t properties[PROPERTIES];
+	bool good = kx_cache_open(path, &model->cached);
+
+	if (!good)
+		return false;
+	fill_properties(model, streams, count, properties);
+	good = ov_core_set_properties(core, "CPU", PROPERTIES, properties) == OK &&
+	       ov_core_import_model(core, model->cached.bytes, model->cached.len, "CPU", &model->compiled) == OK &&
+	       check_precision(model, NULL) == KX_OK;
+	if (good)
+		return true;
+	ov_compiled_model_free(model->compiled);
+	model->compiled = NULL;
+	kx_cache_close(&model->cached);
+	kx_cache_drop(path);
+	return false;
+}
+
+static kx_status compile(struct kx_runtime *runtime, struct kx_model *model, size_t streams, struct kx_error *error)
 {
 	ov_model_t *graph = NULL;
 	kx_status status = kx_runtime_status(
@@ -144,6 +181,20 @@ static kx_status build(struct kx_runtime *runtime, struct kx_model *model, size_
 	return status;
 }
 
+static kx_status build(struct kx_runtime *runtime, struct kx_model *model, const struct kx_model_options *options,
+		       struct kx_error *error)
+{
+	KX_CLEANUP(kx_cleanup_free) char *path = options->cache_dir ?
+		kx_cache_path(options->cache_dir, runtime, model->bundle, model->batch, model->precision) : NULL;
+
+	if (path && import(runtime, model, options->streams, path))
+		return KX_OK;
+	kx_status status = compile(runtime, model, options->streams, error);
+	if (status == KX_OK && path)
+		kx_cache_save(path, model->compiled);
+	return status;
+}
+
 kx_status kx_model_new(struct kx_runtime *runtime, const struct kx_bundle *bundle,
 		       const struct kx_model_options *options, struct kx_model **ret, struct kx_error *error)
 {
@@ -156,7 +207,7 @@ kx_status kx_model_new(struct kx_runtime *runtime, const struct kx_bundle *bundl
 	model->bundle = bundle;
 	model->precision = kx_runtime_precision(runtime, options->precision);
 	model->batch = options->batch ? options->batch : default_batch(bundle->kind);
-	kx_status status = build(runtime, model, options->streams, error);
+	kx_status status = build(runtime, model, options, error);
 	if (status) {
 		kx_model_free(model);
 		return kx_error_prefix(error, status, "%s", bundle->model_path);
@@ -170,6 +221,7 @@ void kx_model_free(struct kx_model *model)
 	if (!model)
 		return;
 	ov_compiled_model_free(model->compiled);
+	kx_cache_close(&model->cached);
 	free(model);
 }
 

@@ -25,9 +25,10 @@ struct kx_model_options {
 	enum kx_precision precision;
 	size_t streams; /* that may infer at the same time */
 	size_t batch;   /* 0: the bundle kind's best */
+	const char *cache_dir; /* where compiled models are kept, made if need be; NULL: nowhere */
 };
 
-/* Compiles. The bundle must outlive the model. Takes from 100 ms to seconds. */
+/* Compiles, or takes what was compiled before on such a CPU by the same OpenVINO, which computes the same bits. The bundle must outlive the model. Takes from 100 ms to seconds. */
 kx_status kx_model_new(struct kx_runtime *runtime, const struct kx_bundle *bundle,
 		       const struct kx_model_options *options, struct kx_model **ret,
 		       struct kx_error *error) KX_MUST_CHECK;

@@ -1,5 +1,6 @@
 #include "worker/model/runtime.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -38,6 +39,20 @@ static bool cpu_has_bf16_tiles(void)
 	return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & LEAF7_EDX_AMX_BF16);
 #else
 	return false;
+#endif
+}
+
+void kx_runtime_cpu(char ret_text[KX_RUNTIME_CPU_MAX])
+{
+	ret_text[0] = '\0';
+#if defined(__x86_64__)
+	unsigned int a[4] = {0}, b[4] = {0}, c[4] = {0};
+
+	/* In leaf 1 ebx is the core that we run on, and in eax and what follows whom it was made by. */
+	__get_cpuid(1, &a[0], &a[1], &a[2], &a[3]);
+	__get_cpuid_count(7, 0, &b[0], &b[1], &b[2], &b[3]);
+	__get_cpuid_count(7, 1, &c[0], &c[1], &c[2], &c[3]);
+	snprintf(ret_text, KX_RUNTIME_CPU_MAX, "%x %x %x %x %x %x %x %x", a[0], a[2], a[3], b[1], b[2], b[3], c[0], c[3]);
 #endif
 }
 

@@ -6,6 +6,11 @@
 
 #include "worker/model/model.h"
 
+#define KX_RUNTIME_CPU_MAX 128
+
+/* What this CPU says it can do, as text; "" where nobody knows how to ask. */
+void kx_runtime_cpu(char ret_text[KX_RUNTIME_CPU_MAX]);
+
 ov_core_t *kx_runtime_core(const struct kx_runtime *runtime);
 
 /* KX_OK, or an error with OpenVINO's own words about the last failure on this thread. */

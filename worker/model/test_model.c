@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "common/base/fault.h"
@@ -327,6 +330,202 @@ static void refuses_a_wrong_golden_pair(void **state)
 	tear_down(&f);
 }
 
+/* ---- the cache ---- */
+
+static char *cache_folder(void)
+{
+	char *folder = kx_strf("%s/kx-cache-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+
+	assert_non_null(folder);
+	assert_non_null(mkdtemp(folder));
+	return folder;
+}
+
+static void compile_cached(struct fixture *f, const char *cache)
+{
+	struct kx_model_options options = {
+		.precision = KX_PRECISION_AUTO, .streams = STREAMS, .batch = BATCH, .cache_dir = cache};
+	struct kx_error error = {0};
+
+	kx_model_free(f->model);
+	f->model = NULL;
+	if (kx_model_new(f->runtime, f->bundle, &options, &f->model, &error))
+		fail_msg("%s", error.message);
+}
+
+/* The only entry in a folder, "" when there is none; the caller frees. */
+static char *only_entry(const char *cache)
+{
+	DIR *folder = opendir(cache);
+	char *path = kx_strdup("");
+
+	assert_non_null(folder);
+	for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+		if (entry->d_name[0] == '.')
+			continue;
+		assert_string_equal(path, "");
+		free(path);
+		path = kx_fs_join(cache, entry->d_name);
+	}
+	closedir(folder);
+	assert_non_null(path);
+	return path;
+}
+
+/* The golden inputs in one batch, and then others that begin in the middle of one of them. */
+static void infer_all(struct fixture *f, struct outcome *ret)
+{
+	struct kx_model_stream *stream = new_stream(f);
+	const size_t bytes = f->bundle->input_bytes, half = bytes / 8 * 4;
+	char *mixed = malloc(bytes);
+	const void *inputs[] = {f->inputs[0].data, f->inputs[1].data, f->inputs[2].data, mixed};
+
+	assert_non_null(mixed);
+	memcpy(mixed, (const char *)f->inputs[0].data + half, bytes - half);
+	memcpy(mixed + bytes - half, f->inputs[1].data, half);
+	*ret = new_outcome(f, KX_ARRAY_LEN(inputs));
+	infer(stream, inputs, KX_ARRAY_LEN(inputs), ret);
+	free(mixed);
+	kx_model_stream_free(stream);
+}
+
+static void assert_infers(struct fixture *f, const struct outcome *wanted)
+{
+	struct outcome got;
+
+	infer_all(f, &got);
+	for (size_t i = 0; i < 4; i++)
+		assert_true(same_bits(f, wanted, i, &got, i));
+	free_outcome(&got);
+}
+
+/* An entry that is not, because it is damaged or OpenVINO refuses it, is made anew. */
+static void assert_is_taken(struct fixture *f, const char *cache, const char *entry, bool taken)
+{
+	struct stat before, after;
+	char *kept = kx_strf("%s/.kept", cache); /* so that its number is not given to another */
+
+	assert_non_null(kept);
+	assert_int_equal(stat(entry, &before), 0);
+	assert_int_equal(link(entry, kept), 0);
+	compile_cached(f, cache);
+	assert_int_equal(stat(entry, &after), 0);
+	assert_int_equal(before.st_ino == after.st_ino, taken);
+	assert_int_equal(unlink(kept), 0);
+	free(kept);
+}
+
+static void model_from_the_cache_computes_the_same_bits(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < KX_ARRAY_LEN(BUNDLES); i++) {
+		char *cache = cache_folder();
+		char *nested = kx_fs_join(cache, "models");
+		struct outcome wanted;
+		struct fixture f;
+		double cosine;
+
+		set_up(&f, BUNDLES[i], KX_PRECISION_AUTO, BATCH);
+		infer_all(&f, &wanted);
+		compile_cached(&f, nested);
+		assert_infers(&f, &wanted);
+		char *entry = only_entry(nested);
+		assert_is_taken(&f, nested, entry, true);
+		assert_infers(&f, &wanted);
+		assert_int_equal(kx_model_check(f.model, &cosine, NULL), KX_OK);
+		free(entry);
+		free_outcome(&wanted);
+		tear_down(&f);
+		assert_int_equal(kx_fs_remove_tree(cache, NULL), KX_OK);
+		free(nested);
+		free(cache);
+	}
+}
+
+/* Changes a byte, and cuts the file too where that is said. */
+static void damage(const char *path, long at, bool cut)
+{
+	FILE *file = fopen(path, "r+b");
+	int byte;
+
+	assert_non_null(file);
+	assert_int_equal(fseek(file, at, at < 0 ? SEEK_END : SEEK_SET), 0);
+	byte = fgetc(file);
+	assert_true(byte != EOF);
+	assert_int_equal(fseek(file, -1, SEEK_CUR), 0);
+	assert_int_equal(fputc(byte ^ 4, file), byte ^ 4);
+	if (cut)
+		assert_int_equal(ftruncate(fileno(file), 1000), 0);
+	assert_int_equal(fclose(file), 0);
+}
+
+static void damaged_entry_is_made_anew(void **state)
+{
+	const struct {
+		long at;
+		bool cut;
+	} damages[] = {{1000000, false}, {-30, false}, {-20, false}, {-1, false}, {3, true}};
+	char *cache = cache_folder();
+	struct outcome wanted;
+	struct fixture f;
+
+	(void)state;
+	set_up(&f, "yamnet", KX_PRECISION_AUTO, BATCH);
+	infer_all(&f, &wanted);
+	compile_cached(&f, cache);
+	char *entry = only_entry(cache);
+	for (size_t i = 0; i < KX_ARRAY_LEN(damages); i++) {
+		damage(entry, damages[i].at, damages[i].cut);
+		assert_is_taken(&f, cache, entry, false);
+		assert_infers(&f, &wanted);
+		assert_is_taken(&f, cache, entry, true);
+	}
+	free(entry);
+	free_outcome(&wanted);
+	tear_down(&f);
+	assert_int_equal(kx_fs_remove_tree(cache, NULL), KX_OK);
+	free(cache);
+}
+
+static void entry_that_others_can_write_is_not_read(void **state)
+{
+	char *cache = cache_folder();
+	struct stat info;
+	struct fixture f;
+
+	(void)state;
+	set_up(&f, "yamnet", KX_PRECISION_AUTO, BATCH);
+	compile_cached(&f, cache);
+	char *entry = only_entry(cache);
+	assert_int_equal(chmod(entry, 0666), 0);
+	assert_is_taken(&f, cache, entry, false);
+	assert_int_equal(stat(entry, &info), 0);
+	assert_int_equal(info.st_mode & 0777, 0600);
+	free(entry);
+	tear_down(&f);
+	assert_int_equal(kx_fs_remove_tree(cache, NULL), KX_OK);
+	free(cache);
+}
+
+static void without_a_cache_models_are_compiled(void **state)
+{
+	char *cache = cache_folder();
+	struct fixture f;
+
+	(void)state;
+	set_up(&f, "yamnet", KX_PRECISION_AUTO, BATCH);
+	kx_fault_arm("model.cache", 1);
+	compile_cached(&f, cache);
+	kx_fault_clear();
+	char *entry = only_entry(cache);
+	assert_string_equal(entry, ""); /* nothing half written either */
+	free(entry);
+	compile_cached(&f, "/proc/no-place/for/models");
+	tear_down(&f);
+	assert_int_equal(kx_fs_remove_tree(cache, NULL), KX_OK);
+	free(cache);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -336,6 +535,10 @@ int main(void)
 		cmocka_unit_test(scores_are_probabilities),
 		cmocka_unit_test(refuses_what_does_not_fit),
 		cmocka_unit_test(a_failed_run_can_be_tried_again),
+		cmocka_unit_test(model_from_the_cache_computes_the_same_bits),
+		cmocka_unit_test(damaged_entry_is_made_anew),
+		cmocka_unit_test(entry_that_others_can_write_is_not_read),
+		cmocka_unit_test(without_a_cache_models_are_compiled),
 		cmocka_unit_test(refuses_a_wrong_golden_pair),
 	};
 

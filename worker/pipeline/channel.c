@@ -41,7 +41,19 @@ kx_status kx_channel_start_host(struct kx_channel *channel, struct kx_error *err
 	return status;
 }
 
-kx_status kx_channel_open(struct kx_channel *channel, const char *program, const char *run_dir, struct kx_error *error)
+static kx_status join_host(struct kx_channel *channel, struct kx_host *beside, struct kx_error *error)
+{
+	kx_status status = kx_host_join(&channel->host, beside, error);
+
+	if (status == KX_OK)
+		status = kx_host_wait_ready(&channel->host, HOST_START_MS, error);
+	if (status != KX_OK)
+		kx_host_stop(&channel->host);
+	return status;
+}
+
+kx_status kx_channel_open(struct kx_channel *channel, const char *program, const char *run_dir, struct kx_host *beside,
+			  struct kx_error *error)
 {
 	kx_status status = kx_fs_mkdirs(run_dir, error);
 
@@ -54,7 +66,7 @@ kx_status kx_channel_open(struct kx_channel *channel, const char *program, const
 	status = kx_wire_new(&channel->wire, error);
 	if (status == KX_OK)
 		status = bind_socket(channel, run_dir, error);
-	if (status == KX_OK)
+	if (status == KX_OK && (!beside || join_host(channel, beside, error) != KX_OK))
 		status = kx_channel_start_host(channel, error);
 	if (status != KX_OK)
 		kx_channel_close(channel);

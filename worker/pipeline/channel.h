@@ -15,9 +15,10 @@ struct kx_channel {
 	char *path; /* of the socket file */
 };
 
-/* Embedded. Makes run_dir if need be, binds, starts the host and waits until it is ready. */
-kx_status kx_channel_open(struct kx_channel *channel, const char *program, const char *run_dir, struct kx_error *error)
-	KX_MUST_CHECK;
+/* Embedded. Makes run_dir if need be, binds, starts the host, or joins `beside` where it is not NULL, and waits until it
+ * is ready. Another host that it needs later is always its own. */
+kx_status kx_channel_open(struct kx_channel *channel, const char *program, const char *run_dir, struct kx_host *beside,
+			  struct kx_error *error) KX_MUST_CHECK;
 void kx_channel_close(struct kx_channel *channel); /* zeroed memory is nothing */
 const char *kx_channel_endpoint(const struct kx_channel *channel);
 

@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #define WALL_BACKSTOP_MS 2000u
 
 #define KEEP_MAX 8
+#define THREAD_STACK_BYTES (1u << 20)
 
 /* Sanitizers reserve terabytes of address space for their shadows: no limit on it can hold there. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -91,6 +93,21 @@ static kx_status mapped_bytes(uint64_t *ret_bytes)
 	return *ret_bytes != 0 ? KX_OK : KX_EIO;
 }
 
+/* ZeroMQ's threads get 8 MiB of address space each by default: more than some limits, and they use next to nothing. */
+static kx_status limit_stacks(void)
+{
+	pthread_attr_t attributes;
+	int error = pthread_attr_init(&attributes);
+
+	if (error != 0)
+		return KX_ENOMEM;
+	error = pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
+	if (error == 0)
+		error = pthread_setattr_default_np(&attributes);
+	pthread_attr_destroy(&attributes);
+	return error == 0 ? KX_OK : KX_EIO;
+}
+
 static kx_status limit_memory(const struct kx_decode_request *request)
 {
 	uint64_t bytes = 0;
@@ -102,6 +119,9 @@ static kx_status limit_memory(const struct kx_decode_request *request)
 	if (!LIMIT_ADDRESS_SPACE || request->memory_limit_bytes == 0)
 		return KX_OK;
 	status = mapped_bytes(&bytes);
+	if (status != KX_OK)
+		return status;
+	status = limit_stacks();
 	if (status != KX_OK)
 		return status;
 	bytes += request->memory_limit_bytes + (uint64_t)request->ring_slots * request->slot_bytes;

@@ -1,5 +1,6 @@
 /* The decoder host: a small single-threaded process that forks one child a job. A fork of a process without threads
  * is safe and takes about a millisecond, with libav already loaded; every limit and every account is then a job's own.
+ * Clients, such as a prober and a pipeline, may share a host: what one asks for, the others hear nothing of.
  *
  * It needs no parent-death signal: that one fires when the *thread* that made us ends. The end of the control socket
  * says that the process is gone. Children have the signal, since we are one thread.
@@ -19,6 +20,7 @@
 #include <unistd.h>
 
 #include "common/base/macros.h"
+#include "common/wire/wire.h"
 #include "worker/media/media.h"
 #include "worker/pipeline/child.h"
 #include "worker/pipeline/confine.h"
@@ -30,10 +32,15 @@ struct host {
 	int signals; /* signalfd for SIGCHLD */
 	pid_t pid;
 	struct kx_sandbox *sandbox; /* NULL: the user wants none */
+	bool unsafe;                /* it can't lock children in, and should */
+	struct kx_wire *wire;       /* never used: what ZeroMQ sets up once a process, children then find done */
+	int clients[KX_HOST_CLIENTS_MAX]; /* control sockets; the end of the first is the host's */
+	size_t client_count;
 	size_t count;
 	struct {
 		pid_t pid;
-		int words; /* the end of its standard output and error that is read */
+		int client; /* who wants to hear of it; -1: nobody any more */
+		int words;  /* the end of its standard output and error that is read */
 		uint64_t ticket;
 	} children[KX_HOST_CHILDREN_MAX];
 };
@@ -45,18 +52,21 @@ struct order {
 	size_t fd_count;
 };
 
-static bool tell(const void *message, size_t len)
+/* False: nobody is left to work for. A client that joined and is gone is found out by the end of its socket. */
+static bool tell(int client, const void *message, size_t len)
 {
-	return send(KX_HOST_CONTROL_FD, message, len, MSG_NOSIGNAL) == (ssize_t)len;
+	bool told = client >= 0 && send(client, message, len, MSG_NOSIGNAL) == (ssize_t)len;
+
+	return told || client != KX_HOST_CONTROL_FD;
 }
 
-static bool tell_not_started(uint64_t ticket, int error)
+static bool tell_not_started(int client, uint64_t ticket, int error)
 {
 	const struct kx_host_exit exit = {
 		.header = {.verb = KX_HOST_EXIT, .error = (uint32_t)error, .ticket = ticket},
 	};
 
-	return tell(&exit, KX_HOST_EXIT_LEN(0));
+	return tell(client, &exit, KX_HOST_EXIT_LEN(0));
 }
 
 static void close_fds(struct order *order)
@@ -77,13 +87,13 @@ static void take_fds(struct msghdr *header, struct order *order)
 }
 
 /* False at the end of the socket. */
-static bool receive(struct order *order)
+static bool receive(int client, struct order *order)
 {
 	_Alignas(struct cmsghdr) char control[CMSG_SPACE(KX_HOST_FDS_MAX * sizeof(int))];
 	struct iovec io = {.iov_base = order->bytes, .iov_len = sizeof(order->bytes)};
 	struct msghdr header = {
 		.msg_iov = &io, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-	ssize_t got = recvmsg(KX_HOST_CONTROL_FD, &header, MSG_CMSG_CLOEXEC);
+	ssize_t got = recvmsg(client, &header, MSG_CMSG_CLOEXEC);
 
 	order->fd_count = 0;
 	if (got <= 0)
@@ -106,7 +116,7 @@ static _Noreturn void child_begin(const struct host *host, const struct kx_decod
 	_exit((int)kx_child_main(request, order->fds, host->sandbox, host->pid));
 }
 
-static int spawn(struct host *host, const struct kx_decode_request *request, const struct order *order)
+static int spawn(struct host *host, int client, const struct kx_decode_request *request, const struct order *order)
 {
 	size_t wanted = request->purpose != KX_DECODE_SAMPLE ? 1 : KX_HOST_FDS_MAX;
 	int words[2];
@@ -128,13 +138,14 @@ static int spawn(struct host *host, const struct kx_decode_request *request, con
 		return EAGAIN;
 	}
 	host->children[host->count].pid = pid;
+	host->children[host->count].client = client;
 	host->children[host->count].words = words[0];
 	host->children[host->count].ticket = request->ticket;
 	host->count++;
 	return 0;
 }
 
-static bool start(struct host *host, struct order *order)
+static bool start(struct host *host, int client, struct order *order)
 {
 	const struct kx_host_header *header = (const void *)order->bytes;
 	KX_CLEANUP(kx_decode_request_cleanup) struct kx_decode_request *request = NULL;
@@ -142,33 +153,74 @@ static bool start(struct host *host, struct order *order)
 
 	if (kx_decode_request_unpack(order->bytes + sizeof(*header), order->len - sizeof(*header), &request, NULL) ==
 	    KX_OK)
-		error = spawn(host, request, order);
+		error = spawn(host, client, request, order);
 	close_fds(order);
-	return error == 0 || tell_not_started(header->ticket, error);
+	return error == 0 || tell_not_started(client, header->ticket, error);
 }
 
-static void stop(struct host *host, uint64_t ticket)
+static void stop(struct host *host, int client, uint64_t ticket)
 {
 	for (size_t i = 0; i < host->count; i++) {
-		if (host->children[i].ticket == ticket)
+		if (host->children[i].client == client && host->children[i].ticket == ticket)
 			kill(host->children[i].pid, SIGKILL);
 	}
 }
 
-static bool obey(struct host *host)
+static bool say_ready(const struct host *host, int client)
+{
+	const struct kx_host_header ready = {.verb = KX_HOST_READY, .error = host->unsafe ? KX_HOST_UNSAFE : 0};
+
+	return tell(client, &ready, sizeof(ready));
+}
+
+/* A socket that there is no room for is closed, and by that its owner knows. */
+static bool join(struct host *host, struct order *order)
+{
+	int client = order->fds[0];
+
+	if (order->fd_count != 1 || host->client_count == KX_HOST_CLIENTS_MAX) {
+		close_fds(order);
+		return true;
+	}
+	host->clients[host->client_count++] = client;
+	return say_ready(host, client);
+}
+
+/* False: it was the first. */
+static bool part_with(struct host *host, int client)
+{
+	if (client == KX_HOST_CONTROL_FD)
+		return false;
+	for (size_t i = 0; i < host->count; i++) {
+		if (host->children[i].client != client)
+			continue;
+		host->children[i].client = -1;
+		kill(host->children[i].pid, SIGKILL);
+	}
+	for (size_t i = 0; i < host->client_count; i++) {
+		if (host->clients[i] == client)
+			host->clients[i] = host->clients[--host->client_count];
+	}
+	close(client);
+	return true;
+}
+
+static bool obey(struct host *host, int client)
 {
 	struct order order;
 	const struct kx_host_header *header = (const void *)order.bytes;
 
-	if (!receive(&order)) {
+	if (!receive(client, &order)) {
 		close_fds(&order);
-		return false;
+		return part_with(host, client);
 	}
 	if (header->verb == KX_HOST_START)
-		return start(host, &order);
+		return start(host, client, &order);
+	if (header->verb == KX_HOST_JOIN)
+		return join(host, &order);
 	close_fds(&order);
 	if (header->verb == KX_HOST_KILL)
-		stop(host, header->ticket);
+		stop(host, client, header->ticket);
 	return true;
 }
 
@@ -200,6 +252,8 @@ static bool tell_exit(struct host *host, pid_t pid, int wait_status, const struc
 	struct kx_host_exit exit;
 
 	for (size_t i = 0; i < host->count; i++) {
+		int client = host->children[i].client;
+
 		if (host->children[i].pid != pid)
 			continue;
 		exit.header = (struct kx_host_header){.verb = KX_HOST_EXIT, .ticket = host->children[i].ticket};
@@ -210,7 +264,7 @@ static bool tell_exit(struct host *host, pid_t pid, int wait_status, const struc
 		take_words(host->children[i].words, &exit);
 		close(host->children[i].words);
 		host->children[i] = host->children[--host->count];
-		return tell(&exit, KX_HOST_EXIT_LEN(exit.words_len));
+		return tell(client, &exit, KX_HOST_EXIT_LEN(exit.words_len));
 	}
 	return true;
 }
@@ -233,16 +287,21 @@ static bool reap(struct host *host)
 
 static bool step(struct host *host)
 {
-	struct pollfd polls[] = {
-		{.fd = KX_HOST_CONTROL_FD, .events = POLLIN},
-		{.fd = host->signals, .events = POLLIN},
-	};
+	struct pollfd polls[1 + KX_HOST_CLIENTS_MAX] = {{.fd = host->signals, .events = POLLIN}};
+	size_t count = 1;
+	bool going = true;
 
-	if (poll(polls, KX_ARRAY_LEN(polls), -1) < 0)
+	for (size_t i = 0; i < host->client_count; i++)
+		polls[count++] = (struct pollfd){.fd = host->clients[i], .events = POLLIN};
+	if (poll(polls, count, -1) < 0)
 		return errno == EINTR;
-	if (polls[1].revents && !reap(host))
-		return false;
-	return !polls[0].revents || obey(host);
+	if (polls[0].revents)
+		going = reap(host);
+	for (size_t i = 1; i < count && going; i++) { /* of clients as they were: one that joins meanwhile comes next */
+		if (polls[i].revents)
+			going = obey(host, polls[i].fd);
+	}
+	return going;
 }
 
 static kx_status open_sandbox(struct host *host)
@@ -261,10 +320,10 @@ static kx_status open_sandbox(struct host *host)
 
 static bool begin(struct host *host)
 {
-	struct kx_host_header ready = {.verb = KX_HOST_READY};
 	sigset_t set;
 
 	host->pid = getpid();
+	host->clients[host->client_count++] = KX_HOST_CONTROL_FD;
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
@@ -273,9 +332,11 @@ static bool begin(struct host *host)
 	if (host->signals < 0)
 		return false;
 	kx_media_init();
-	if (open_sandbox(host) != KX_OK)
-		ready.error = KX_HOST_UNSAFE;
-	return tell(&ready, sizeof(ready));
+	kx_media_warm();
+	if (kx_wire_new(&host->wire, NULL) != KX_OK)
+		return false;
+	host->unsafe = open_sandbox(host) != KX_OK;
+	return say_ready(host, KX_HOST_CONTROL_FD);
 }
 
 static void end(struct host *host)
@@ -287,6 +348,7 @@ static void end(struct host *host)
 	if (host->signals >= 0)
 		close(host->signals);
 	kx_sandbox_free(host->sandbox);
+	kx_wire_free(host->wire);
 }
 
 int kx_decoder_host_main(void)

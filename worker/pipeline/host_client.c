@@ -18,8 +18,9 @@
 #include "common/base/macros.h"
 #include "common/base/str.h"
 
-/* The host must have one thread, and OpenBLAS makes its threads when it is loaded: tell it not to. */
-static char one_blas_thread[] = "OPENBLAS_NUM_THREADS=1";
+/* The host must have one thread, and OpenBLAS makes its threads when it is loaded: tell it not to. And where a call
+ * into a library goes, which is looked up at the first one, is looked up once, and not by every child again. */
+static char *const own_variables[] = {(char *)"OPENBLAS_NUM_THREADS=1", (char *)"LD_BIND_NOW=1"};
 
 /* Children decode what strangers made, and need none of what the fetcher logs in with. */
 static bool is_for_the_host(const char *variable)
@@ -27,8 +28,12 @@ static bool is_for_the_host(const char *variable)
 	const char *equals = strchr(variable, '=');
 	size_t len = equals ? (size_t)(equals - variable) : strlen(variable);
 
-	if (kx_str_starts(variable, "AWS_") || kx_str_starts(variable, "OPENBLAS_NUM_THREADS="))
+	if (kx_str_starts(variable, "AWS_"))
 		return false;
+	for (size_t i = 0; i < KX_ARRAY_LEN(own_variables); i++) {
+		if (equals && strncmp(variable, own_variables[i], len + 1) == 0)
+			return false;
+	}
 	return len < strlen("_proxy") || strncasecmp(variable + len - strlen("_proxy"), "_proxy", strlen("_proxy")) != 0;
 }
 
@@ -39,14 +44,15 @@ static char **host_environment(void)
 
 	while (environ[count])
 		count++;
-	env = calloc(count + 2, sizeof(*env));
+	env = calloc(count + KX_ARRAY_LEN(own_variables) + 1, sizeof(*env));
 	if (!env)
 		return NULL;
 	for (size_t i = 0; i < count; i++) {
 		if (is_for_the_host(environ[i]))
 			env[kept++] = environ[i];
 	}
-	env[kept] = one_blas_thread;
+	for (size_t i = 0; i < KX_ARRAY_LEN(own_variables); i++)
+		env[kept++] = own_variables[i];
 	return env;
 }
 
@@ -159,18 +165,6 @@ kx_status kx_host_wait_ready(struct kx_host *host, int timeout_ms, struct kx_err
 	return KX_OK;
 }
 
-void kx_host_stop(struct kx_host *host)
-{
-	if (host->fd >= 0)
-		close(host->fd);
-	if (host->pid > 0) {
-		kill(host->pid, SIGKILL);
-		while (waitpid(host->pid, NULL, 0) < 0 && errno == EINTR)
-			;
-	}
-	*host = (struct kx_host){.fd = -1};
-}
-
 static void attach_fds(struct msghdr *header, void *control, size_t control_len, const int *fds, size_t count)
 {
 	struct cmsghdr *c;
@@ -197,6 +191,42 @@ static kx_status send_with_fds(struct kx_host *host, const struct kx_buf *messag
 		sent = sendmsg(host->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
 	} while (sent < 0 && errno == EINTR);
 	return sent == (ssize_t)message->len ? KX_OK : KX_EIO;
+}
+
+kx_status kx_host_join(struct kx_host *host, struct kx_host *other, struct kx_error *error)
+{
+	const struct kx_host_header header = {.verb = KX_HOST_JOIN};
+	struct kx_buf message = {.max = sizeof(header)};
+	KX_CLEANUP(kx_cleanup_close) int far = -1;
+	KX_CLEANUP(kx_cleanup_close) int near = -1;
+	kx_status status = kx_buf_append(&message, &header, sizeof(header));
+	int pair[2];
+
+	*host = (struct kx_host){.fd = -1};
+	if (status != KX_OK)
+		return kx_error_nomem(error);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0) {
+		near = pair[0];
+		far = pair[1];
+		status = other->fd >= 0 ? send_with_fds(other, &message, &far, 1) : KX_EIO;
+	}
+	kx_buf_done(&message);
+	if (near < 0 || status != KX_OK)
+		return kx_error_set(error, KX_EIO, KX_ERROR_RETRY, "the decoder host does not answer");
+	host->fd = kx_steal_fd(&near);
+	return KX_OK;
+}
+
+void kx_host_stop(struct kx_host *host)
+{
+	if (host->fd >= 0)
+		close(host->fd);
+	if (host->pid > 0) {
+		kill(host->pid, SIGKILL);
+		while (waitpid(host->pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	*host = (struct kx_host){.fd = -1};
 }
 
 kx_status kx_host_run(struct kx_host *host, const struct kx_decode_request *request, const int *fds, size_t fd_count,

@@ -96,6 +96,14 @@ struct kx_pipeline {
 	const struct kx_bundle *bundle[KX_TRACKS];
 	char space[KX_TRACKS][KX_SPACE_MAX];
 	char spaces[2 * KX_SPACE_MAX + 4];
+	enum kx_precision precision;
+	size_t batch;
+	char *model_cache;
+
+	pthread_mutex_t load_lock;  /* guards the next two; where loaded is seen, all that loading set is */
+	bool loaded;                /* models, streams, lanes and threads are there */
+	struct kx_error load_error; /* why not, for good */
+
 	struct kx_runtime *runtime;
 	struct kx_model *model[KX_TRACKS];
 	struct kx_stream *streams;
@@ -149,6 +157,10 @@ void kx_lane_host_died(struct kx_pipeline *pipeline, struct kx_lane *lane);
 uint64_t kx_lane_tick(struct kx_pipeline *pipeline, struct kx_lane *lane, uint64_t now_us);
 /* A slot was read. Any thread, lock held. */
 void kx_lane_release(struct kx_lane *lane, uint32_t slot, uint64_t now_us);
+
+/* prober.c: kx_channel_open() beside the prober's host. Waits for a probe that is under way. */
+kx_status kx_prober_open_beside(struct kx_prober *prober, struct kx_channel *channel, const char *program,
+				const char *run_dir, struct kx_error *error) KX_MUST_CHECK;
 
 /* stream.c, feed.c: bodies of the threads. */
 void *kx_stream_main(void *stream);

@@ -40,20 +40,21 @@ static kx_status check_inputs(const struct kx_bundle *visual, const struct kx_bu
 	return KX_OK;
 }
 
-static kx_status load_model(struct kx_pipeline *pipeline, size_t track, const struct kx_pipeline_options *options,
-			    struct kx_error *error)
+static kx_status load_model(struct kx_pipeline *pipeline, size_t track, struct kx_error *error)
 {
 	const struct kx_bundle *bundle = pipeline->bundle[track];
-	enum kx_precision precision = kx_runtime_precision(pipeline->runtime, options->precision);
-	const struct kx_model_options model_options = {
-		.precision = precision, .streams = pipeline->stream_count, .batch = options->batch};
+	const struct kx_model_options options = {
+		.precision = pipeline->precision,
+		.streams = pipeline->stream_count,
+		.batch = pipeline->batch,
+		.cache_dir = pipeline->model_cache,
+	};
 	double cosine;
 	kx_status status;
 
 	if (!bundle)
 		return KX_OK;
-	kx_bundle_space(bundle, KX_MEDIA_PREPROCESS, kx_precision_name(precision), pipeline->space[track]);
-	status = kx_model_new(pipeline->runtime, bundle, &model_options, &pipeline->model[track], error);
+	status = kx_model_new(pipeline->runtime, bundle, &options, &pipeline->model[track], error);
 	if (status == KX_OK)
 		status = kx_model_check(pipeline->model[track], &cosine, error);
 	if (status == KX_OK && kx_model_batch(pipeline->model[track]) > KX_BURST_MAX)
@@ -61,16 +62,32 @@ static kx_status load_model(struct kx_pipeline *pipeline, size_t track, const st
 	return status;
 }
 
-static kx_status load_models(struct kx_pipeline *pipeline, const struct kx_pipeline_options *options,
-			     struct kx_error *error)
+static kx_status load_models(struct kx_pipeline *pipeline, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+
+	for (size_t i = 0; i < KX_TRACKS && status == KX_OK; i++)
+		status = load_model(pipeline, i, error);
+	return status;
+}
+
+/* What is known of the models before they are loaded. */
+static kx_status name_spaces(struct kx_pipeline *pipeline, struct kx_error *error)
 {
 	kx_status status = kx_runtime_new(&pipeline->runtime, error);
 
-	for (size_t i = 0; i < KX_TRACKS && status == KX_OK; i++)
-		status = load_model(pipeline, i, options, error);
+	if (status != KX_OK)
+		return status;
+	pipeline->precision = kx_runtime_precision(pipeline->runtime, pipeline->precision);
+	for (size_t i = 0; i < KX_TRACKS; i++) {
+		if (pipeline->bundle[i] &&
+		    kx_bundle_space(pipeline->bundle[i], KX_MEDIA_PREPROCESS, kx_precision_name(pipeline->precision),
+				    pipeline->space[i]) != KX_OK)
+			return kx_error_nomem(error);
+	}
 	snprintf(pipeline->spaces, sizeof(pipeline->spaces), "%s%s%s", pipeline->space[0],
 		 pipeline->bundle[0] && pipeline->bundle[1] ? ", " : "", pipeline->space[1]);
-	return status;
+	return KX_OK;
 }
 
 /* ---- streams and lanes ---- */
@@ -149,6 +166,8 @@ static kx_status make_locks(struct kx_pipeline *pipeline, struct kx_error *error
 {
 	if (pthread_mutex_init(&pipeline->lock, NULL) != 0)
 		return kx_error_nomem(error);
+	if (pthread_mutex_init(&pipeline->load_lock, NULL) != 0)
+		goto no_load_lock;
 	if (kx_cond_init(&pipeline->work) != KX_OK)
 		goto no_work;
 	if (kx_cond_init(&pipeline->idle) != KX_OK)
@@ -158,6 +177,8 @@ static kx_status make_locks(struct kx_pipeline *pipeline, struct kx_error *error
 no_idle:
 	pthread_cond_destroy(&pipeline->work);
 no_work:
+	pthread_mutex_destroy(&pipeline->load_lock);
+no_load_lock:
 	pthread_mutex_destroy(&pipeline->lock);
 	return kx_error_nomem(error);
 }
@@ -201,6 +222,43 @@ static kx_status start_threads(struct kx_pipeline *pipeline, struct kx_error *er
 
 /* ---- life ---- */
 
+static kx_status open_channel(struct kx_pipeline *pipeline, const struct kx_pipeline_options *options,
+			      struct kx_error *error)
+{
+	struct kx_channel *channel = &pipeline->channel;
+
+	return options->beside ? kx_prober_open_beside(options->beside, channel, options->program, options->run_dir, error)
+			       : kx_channel_open(channel, options->program, options->run_dir, NULL, error);
+}
+
+static kx_status load(struct kx_pipeline *pipeline, struct kx_error *error)
+{
+	kx_status status = load_models(pipeline, error);
+
+	if (status == KX_OK)
+		status = open_streams(pipeline, error);
+	if (status == KX_OK)
+		status = open_lanes(pipeline, error);
+	if (status == KX_OK)
+		status = start_threads(pipeline, error);
+	return status;
+}
+
+/* Tried once. Another try would find what the first one left half made, and fail of the same. */
+static kx_status load_once(struct kx_pipeline *pipeline, struct kx_error *error)
+{
+	kx_status status;
+
+	pthread_mutex_lock(&pipeline->load_lock);
+	if (!pipeline->loaded && pipeline->load_error.status == KX_OK)
+		pipeline->loaded = load(pipeline, &pipeline->load_error) == KX_OK;
+	status = pipeline->loaded ? KX_OK
+				  : kx_error_set(error, pipeline->load_error.status, KX_ERROR_FATAL, "%s",
+						 pipeline->load_error.message);
+	pthread_mutex_unlock(&pipeline->load_lock);
+	return status;
+}
+
 static kx_status open_all(struct kx_pipeline *pipeline, const struct kx_pipeline_options *options,
 			  struct kx_error *error)
 {
@@ -208,17 +266,15 @@ static kx_status open_all(struct kx_pipeline *pipeline, const struct kx_pipeline
 
 	/* The host first: it is loaded by another process while we compile. */
 	if (status == KX_OK)
-		status = kx_channel_open(&pipeline->channel, options->program, options->run_dir, error);
+		status = open_channel(pipeline, options, error);
 	if (status == KX_OK)
 		status = open_wakes(pipeline, error);
 	if (status == KX_OK)
-		status = load_models(pipeline, options, error);
-	if (status == KX_OK)
-		status = open_streams(pipeline, error);
-	if (status == KX_OK)
-		status = open_lanes(pipeline, error);
-	if (status == KX_OK)
-		status = start_threads(pipeline, error);
+		status = name_spaces(pipeline, error);
+	if (status == KX_OK && options->model_cache && !(pipeline->model_cache = kx_strdup(options->model_cache)))
+		status = kx_error_nomem(error);
+	if (status == KX_OK && !options->lazy)
+		status = load_once(pipeline, error);
 	return status;
 }
 
@@ -242,6 +298,8 @@ kx_status kx_pipeline_new(const struct kx_pipeline_options *options, struct kx_p
 	pipeline->lane_count = 2 * options->decoders;
 	pipeline->stream_count = options->streams;
 	pipeline->queue_max = options->queue_max;
+	pipeline->precision = options->precision;
+	pipeline->batch = options->batch;
 	pipeline->fetch = options->fetch;
 	pipeline->waiting_tail = &pipeline->waiting;
 	pipeline->listed_tail = &pipeline->listed;
@@ -323,8 +381,10 @@ void kx_pipeline_free(struct kx_pipeline *pipeline)
 	if (pipeline->locks_made) {
 		pthread_cond_destroy(&pipeline->idle);
 		pthread_cond_destroy(&pipeline->work);
+		pthread_mutex_destroy(&pipeline->load_lock);
 		pthread_mutex_destroy(&pipeline->lock);
 	}
+	free(pipeline->model_cache);
 	free(pipeline);
 }
 
@@ -365,6 +425,8 @@ kx_status kx_pipeline_submit(struct kx_pipeline *pipeline, const struct kx_job *
 	struct kx_error why = {0};
 	struct kx_run *run;
 
+	if (status == KX_OK)
+		status = load_once(pipeline, error);
 	if (status != KX_OK)
 		return status;
 	run = kx_run_new(pipeline, job, sink, &why);

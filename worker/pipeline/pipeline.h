@@ -17,6 +17,7 @@
 #include "worker/model/model.h"
 
 struct kx_pipeline;
+struct kx_prober;
 
 struct kx_pipeline_options {
 	const char *program;         /* this executable; the decoder host is `program decoder-host` */
@@ -27,8 +28,12 @@ struct kx_pipeline_options {
 	size_t decoders;             /* children at a time */
 	size_t streams;              /* inference streams */
 	size_t batch;                /* 0: the model's best */
+	const char *model_cache;     /* folder, as in kx_model_options; NULL: none */
+	bool lazy;                   /* models are compiled when the first job is submitted, for those who may have none */
 	size_t queue_max;            /* jobs accepted and not begun */
 	struct kx_fetch *fetch;      /* must outlive the pipeline; NULL: sources that are addresses are refused */
+	struct kx_prober *beside;    /* whose decoder host also serves here, which saves a process; to be freed after the
+				      * pipeline. NULL: one of its own */
 };
 
 /* What a child failed at, for those who keep evidence (capsules). */
@@ -70,14 +75,16 @@ struct kx_pipeline_sink {
 	void (*done)(void *ctx, const struct kx_job *job, const struct kx_outcome *outcome);
 };
 
-/* Starts the decoder host, compiles the models and checks their golden pairs. Blocks for seconds. */
+/* Starts the decoder host, compiles the models and checks their golden pairs. Blocks for a second, but lazily for less
+ * than a tenth. */
 kx_status kx_pipeline_new(const struct kx_pipeline_options *options, struct kx_pipeline **ret, struct kx_error *error)
 	KX_MUST_CHECK;
 void kx_pipeline_free(struct kx_pipeline *pipeline); /* kills what runs; every job's done is called first */
 
 /* Thread-safe. Copies the job, which must be a whole one (as kx_job_unpack() has it). When it does not return KX_OK,
  * done is not called: KX_EAGAIN the queue is full, KX_ECANCELED it is stopping, KX_EINVAL no attempt can do this job (a
- * track without a bundle, a grid out of range). */
+ * track without a bundle, a grid out of range). A lazy one blocks in the first call, and when the models are no good it
+ * says so in each: class FATAL, as nothing else here. */
 kx_status kx_pipeline_submit(struct kx_pipeline *pipeline, const struct kx_job *job,
 			     const struct kx_pipeline_sink *sink, struct kx_error *error) KX_MUST_CHECK;
 
@@ -107,7 +114,6 @@ struct kx_sampling kx_job_sampling(const struct kx_job *job);
 
 /* A prober without models: its own decoder host. Thread-safe, blocking, one file at a time; fd is borrowed: a file, or
  * the reader's end of a kx_fetch_stream. */
-struct kx_prober;
 kx_status kx_prober_new(const char *program, const char *run_dir, struct kx_prober **ret, struct kx_error *error)
 	KX_MUST_CHECK;
 void kx_prober_free(struct kx_prober *prober);

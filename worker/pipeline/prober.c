@@ -6,8 +6,8 @@
 #include "common/base/clock.h"
 #include "common/base/str.h"
 #include "common/wire/ring.h"
-#include "worker/pipeline/channel.h"
 #include "worker/pipeline/frames.h"
+#include "worker/pipeline/internal.h"
 #include "worker/pipeline/pipeline.h"
 #include "worker/pipeline/verdict.h"
 
@@ -53,7 +53,7 @@ kx_status kx_prober_new(const char *program, const char *run_dir, struct kx_prob
 
 	if (!prober)
 		return kx_error_nomem(error);
-	status = kx_channel_open(&prober->channel, program, run_dir, error);
+	status = kx_channel_open(&prober->channel, program, run_dir, NULL, error);
 	if (status == KX_OK && pthread_mutex_init(&prober->lock, NULL) != 0) {
 		kx_channel_close(&prober->channel);
 		status = kx_error_nomem(error);
@@ -73,6 +73,17 @@ void kx_prober_free(struct kx_prober *prober)
 	kx_channel_close(&prober->channel);
 	pthread_mutex_destroy(&prober->lock);
 	free(prober);
+}
+
+kx_status kx_prober_open_beside(struct kx_prober *prober, struct kx_channel *channel, const char *program,
+				const char *run_dir, struct kx_error *error)
+{
+	kx_status status;
+
+	pthread_mutex_lock(&prober->lock);
+	status = kx_channel_open(channel, program, run_dir, &prober->channel.host, error);
+	pthread_mutex_unlock(&prober->lock);
+	return status;
 }
 
 static kx_status fail(struct probe *probe, enum kx_reason reason, bool retriable, const char *message,

@@ -4,9 +4,11 @@
  *   host   -> READY                          once, when it can take work; with an error: it can't lock children in
  *   client -> START {ticket, packed kx_decode_request} + descriptors: file, and for sampling ring memory, ring wake
  *   client -> KILL  {ticket}
- *   host   -> EXIT  {ticket, how}            once a START
+ *   client -> JOIN  {} + a socket            another client, at the other end of that one; it is told READY
+ *   host   -> EXIT  {ticket, how}            once a START, to who sent that
  *
- * The end of the socket is the end of the host: it kills its children and goes.
+ * The end of the first client's socket is the end of the host: it kills its children and goes. The end of one that
+ * joined is that of its children.
  */
 #ifndef KX_WORKER_PIPELINE_PROTOCOL_H
 #define KX_WORKER_PIPELINE_PROTOCOL_H
@@ -18,9 +20,10 @@
 #define KX_HOST_MESSAGE_MAX (48u << 10) /* a request holds one path of at most KX_PATH_MAX and one endpoint */
 #define KX_HOST_FDS_MAX 3
 #define KX_HOST_CHILDREN_MAX 256
+#define KX_HOST_CLIENTS_MAX 4
 #define KX_HOST_WORDS_MAX 4096 /* of what a child said on standard error: the end of it */
 
-enum kx_host_verb { KX_HOST_READY = 1, KX_HOST_START, KX_HOST_KILL, KX_HOST_EXIT };
+enum kx_host_verb { KX_HOST_READY = 1, KX_HOST_START, KX_HOST_KILL, KX_HOST_EXIT, KX_HOST_JOIN };
 
 struct kx_host_header {
 	uint32_t verb;

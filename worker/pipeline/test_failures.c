@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -35,7 +36,7 @@ static char *clip;
 static struct kx_bundle *visual;
 static struct kx_pipeline *pipeline; /* one for all tests but those that free it */
 
-static struct kx_pipeline *pipeline_new(size_t decoders)
+static struct kx_pipeline *pipeline_beside(size_t decoders, struct kx_prober *prober)
 {
 	const struct kx_pipeline_options options = {
 		.program = KX_TEST_PROGRAM,
@@ -44,6 +45,7 @@ static struct kx_pipeline *pipeline_new(size_t decoders)
 		.decoders = decoders,
 		.streams = 1,
 		.queue_max = 8,
+		.beside = prober,
 	};
 	struct kx_pipeline *made = NULL;
 	struct kx_error error = {0};
@@ -51,6 +53,11 @@ static struct kx_pipeline *pipeline_new(size_t decoders)
 	if (kx_pipeline_new(&options, &made, &error) != KX_OK)
 		fail_msg("%s", error.message);
 	return made;
+}
+
+static struct kx_pipeline *pipeline_new(size_t decoders)
+{
+	return pipeline_beside(decoders, NULL);
 }
 
 /* Enough frames that the ring fills many times over. */
@@ -212,6 +219,44 @@ static void dead_host_is_replaced(void **state)
 	assert_true(result.retriable);
 	kx_test_result_done(&result);
 	assert_pipeline_works();
+}
+
+static void assert_probes(struct kx_prober *prober)
+{
+	KX_CLEANUP(kx_cleanup_close) int fd = open(clip, O_RDONLY | O_CLOEXEC);
+	struct kx_probe_info info = {0};
+	struct kx_error error = {0};
+	enum kx_reason reason;
+	kx_status status = kx_prober_probe(prober, fd, clip, &info, &reason, &error);
+
+	if (status != KX_OK) /* the host died: once, and then there is another */
+		status = kx_prober_probe(prober, fd, clip, &info, &reason, &error);
+	if (status != KX_OK)
+		fail_msg("%s", error.message);
+	kx_probe_info_done(&info);
+}
+
+static void pipeline_beside_a_prober_outlives_their_host(void **state)
+{
+	struct kx_pipeline *usual = pipeline;
+	struct kx_prober *prober = NULL;
+	pid_t shared;
+
+	(void)state;
+	kx_pipeline_free(usual);
+	assert_int_equal(kx_prober_new(KX_TEST_PROGRAM, folder, &prober, NULL), KX_OK);
+	shared = host_pid();
+	pipeline = pipeline_beside(1, prober);
+	kx_test_wait_children(getpid(), 1);
+	assert_probes(prober);
+	assert_pipeline_works();
+	assert_int_equal(kill(shared, SIGKILL), 0);
+	assert_probes(prober);
+	kx_test_wait_children(getpid(), 2); /* one each */
+	assert_pipeline_works();
+	kx_pipeline_free(pipeline);
+	kx_prober_free(prober);
+	pipeline = pipeline_new(1);
 }
 
 static void host_that_can_not_start_fails_the_jobs_that_wait(void **state)
@@ -427,6 +472,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(waiting_for_a_slow_sink_is_no_fault_of_the_file),
 		cmocka_unit_test(times_out_of_reach_are_the_fault_of_the_file),
 		cmocka_unit_test(dead_host_is_replaced),
+		cmocka_unit_test(pipeline_beside_a_prober_outlives_their_host),
 		cmocka_unit_test(host_that_can_not_start_fails_the_jobs_that_wait),
 		cmocka_unit_test(full_queue_says_so),
 		cmocka_unit_test(stop_ends_every_job),

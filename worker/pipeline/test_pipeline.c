@@ -231,6 +231,75 @@ static void jobs_that_nobody_can_do_are_refused(void **state)
 	kx_pipeline_free(pipeline);
 }
 
+static struct kx_pipeline *lazy_pipeline_of(size_t batch)
+{
+	const struct kx_pipeline_options options = {
+		.program = KX_TEST_PROGRAM,
+		.run_dir = folder,
+		.visual = visual,
+		.audio = audio,
+		.decoders = 1,
+		.streams = 1,
+		.batch = batch,
+		.queue_max = 1,
+		.lazy = true,
+	};
+	struct kx_pipeline *pipeline = NULL;
+	struct kx_error error = {0};
+
+	if (kx_pipeline_new(&options, &pipeline, &error) != KX_OK)
+		fail_msg("%s", error.message);
+	return pipeline;
+}
+
+static void lazy_one_gives_the_same(void **state)
+{
+	struct kx_pipeline *eager = pipeline_of(1, 1, 0), *lazy = lazy_pipeline_of(0), *idle = lazy_pipeline_of(0);
+	KX_CLEANUP(kx_cleanup_free) char *clip = kx_test_clip_av(folder, 11);
+	struct kx_job job = kx_test_job(clip);
+	struct kx_sampling sampling = kx_job_sampling(&job);
+	struct kx_test_result wanted, got;
+	uint8_t recipes[2][KX_SHA_LEN];
+
+	(void)state;
+	assert_string_equal(kx_pipeline_spaces(lazy), kx_pipeline_spaces(eager));
+	kx_pipeline_recipe(eager, &sampling, recipes[0]);
+	kx_pipeline_recipe(lazy, &sampling, recipes[1]);
+	assert_memory_equal(recipes[0], recipes[1], KX_SHA_LEN);
+	kx_pipeline_cancel(lazy, NULL);
+	run_job(eager, &job, &wanted);
+	run_job(lazy, &job, &got);
+	assert_went_well(&got);
+	kx_test_assert_same(&wanted, &got);
+	kx_test_result_done(&wanted);
+	kx_test_result_done(&got);
+	kx_pipeline_free(idle);
+	kx_pipeline_free(lazy);
+	kx_pipeline_free(eager);
+}
+
+static void lazy_one_tells_of_bad_models_with_every_job(void **state)
+{
+	struct kx_pipeline *pipeline = lazy_pipeline_of(KX_TEST_BATCH_TOO_LARGE);
+	KX_CLEANUP(kx_cleanup_free) char *clip = kx_test_clip_av(folder, 11);
+	struct kx_job job = kx_test_job(clip);
+	struct kx_test_result result;
+	struct kx_pipeline_sink sink = kx_test_sink(&result);
+
+	(void)state;
+	kx_test_result_init(&result);
+	for (size_t i = 0; i < 2; i++) {
+		struct kx_error error = {0};
+
+		assert_int_equal(kx_pipeline_submit(pipeline, &job, &sink, &error), KX_EINVAL);
+		assert_int_equal(error.class, KX_ERROR_FATAL);
+		assert_non_null(strstr(error.message, "batch"));
+	}
+	kx_pipeline_free(pipeline);
+	assert_int_equal(result.done, 0);
+	kx_test_result_done(&result);
+}
+
 static void recipe_tells_samplings_apart(void **state)
 {
 	struct kx_pipeline *pipeline = pipeline_of(1, 1, 0);
@@ -282,6 +351,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(bad_sources_have_their_reasons),
 		cmocka_unit_test(jobs_that_nobody_can_do_are_refused),
 		cmocka_unit_test(recipe_tells_samplings_apart),
+		cmocka_unit_test(lazy_one_gives_the_same),
+		cmocka_unit_test(lazy_one_tells_of_bad_models_with_every_job),
 	};
 	int status;
 

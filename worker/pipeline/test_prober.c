@@ -282,6 +282,65 @@ static void host_refuses_what_it_does_not_understand(void **state)
 	assert_int_equal(kx_host_run(&host, &request, &fd, 1, NULL), KX_EIO);
 }
 
+static void assert_next_exit(struct kx_host *host, uint64_t ticket)
+{
+	struct kx_host_exit exit;
+	kx_status status;
+
+	while ((status = kx_host_recv(host, &exit)) == KX_EAGAIN)
+		kx_test_wait_readable(host->fd);
+	assert_int_equal(status, KX_OK);
+	assert_int_equal(exit.header.ticket, ticket);
+}
+
+static void clients_of_one_host_hear_of_their_own_children(void **state)
+{
+	const struct kx_decode_request request = {.ticket = 7, .purpose = KX_DECODE_PROBE,
+						  .endpoint = (char *)"ipc:///nonexistent", .name = clip};
+	KX_CLEANUP(kx_cleanup_close) int fd = open(clip, O_RDONLY | O_CLOEXEC);
+	struct kx_host first, second;
+	struct kx_host_exit exit;
+
+	(void)state;
+	assert_int_equal(kx_host_start(&first, KX_TEST_PROGRAM, NULL), KX_OK);
+	assert_int_equal(kx_host_wait_ready(&first, KX_TEST_WAIT_MS, NULL), KX_OK);
+	assert_int_equal(kx_host_join(&second, &first, NULL), KX_OK);
+	assert_int_equal(kx_host_wait_ready(&second, KX_TEST_WAIT_MS, NULL), KX_OK);
+	assert_int_equal(kx_host_run(&second, &request, &fd, 1, NULL), KX_OK); /* waits for somebody at its endpoint */
+	assert_int_equal(kx_host_run(&first, &request, &fd, 1, NULL), KX_OK);
+	assert_int_equal(kx_host_kill(&first, 7), KX_OK);
+	assert_next_exit(&first, 7);
+	assert_int_equal(kx_host_recv(&second, &exit), KX_EAGAIN);
+	assert_int_equal(kx_host_kill(&second, 7), KX_OK);
+	assert_next_exit(&second, 7);
+	assert_int_equal(kx_host_recv(&first, &exit), KX_EAGAIN);
+	kx_host_stop(&second);
+	assert_int_equal(kx_host_run(&first, &request, &fd, 1, NULL), KX_OK);
+	assert_int_equal(kx_host_kill(&first, 7), KX_OK);
+	assert_next_exit(&first, 7);
+	kx_host_stop(&first);
+}
+
+static void host_takes_no_more_clients_than_it_has_room_for(void **state)
+{
+	struct kx_host hosts[KX_HOST_CLIENTS_MAX + 1];
+	struct kx_host_exit exit;
+
+	(void)state;
+	assert_int_equal(kx_host_start(&hosts[0], KX_TEST_PROGRAM, NULL), KX_OK);
+	assert_int_equal(kx_host_wait_ready(&hosts[0], KX_TEST_WAIT_MS, NULL), KX_OK);
+	for (size_t i = 1; i <= KX_HOST_CLIENTS_MAX; i++) {
+		assert_int_equal(kx_host_join(&hosts[i], &hosts[0], NULL), KX_OK);
+		assert_int_equal(kx_host_wait_ready(&hosts[i], KX_TEST_WAIT_MS, NULL),
+				 i < KX_HOST_CLIENTS_MAX ? KX_OK : KX_EIO);
+	}
+	kx_host_stop(&hosts[0]);
+	kx_test_wait_readable(hosts[1].fd);
+	assert_int_equal(kx_host_recv(&hosts[1], &exit), KX_EIO);
+	for (size_t i = 1; i <= KX_HOST_CLIENTS_MAX; i++)
+		kx_host_stop(&hosts[i]);
+}
+
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 /* Around what a decoder needs it gets an allocation here and misses one there, and calls the rest damage. */
 static void too_little_memory_never_passes_for_damage(void **state)
@@ -349,6 +408,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(program_that_is_no_host_is_an_error),
 		cmocka_unit_test(host_that_dies_while_it_starts_is_started_again),
 		cmocka_unit_test(host_refuses_what_it_does_not_understand),
+		cmocka_unit_test(clients_of_one_host_hear_of_their_own_children),
+		cmocka_unit_test(host_takes_no_more_clients_than_it_has_room_for),
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 		cmocka_unit_test(too_little_memory_never_passes_for_damage),
 #endif

@@ -221,37 +221,39 @@ void kx_test_assert_same(const struct kx_test_result *a, const struct kx_test_re
 
 /* ---- processes ---- */
 
-static pid_t child_of_thread(pid_t process, const char *thread)
+static size_t children_of_thread(pid_t process, const char *thread, pid_t *ret_child)
 {
 	KX_CLEANUP(kx_cleanup_free) char *path = kx_strf("/proc/%d/task/%s/children", (int)process, thread);
-	char line[32] = "";
 	FILE *file;
+	size_t count = 0;
 
 	assert_non_null(path);
 	file = fopen(path, "re");
 	if (!file) /* a thread that has ended */
 		return 0;
-	if (!fgets(line, sizeof(line), file))
-		line[0] = '\0';
+	while (fscanf(file, "%d", ret_child) == 1)
+		count++;
 	fclose(file);
-	return (pid_t)strtol(line, NULL, 10);
+	return count;
 }
 
-static pid_t first_child(pid_t process)
+/* *ret_child: one of them, 0 for none. */
+static size_t count_children(pid_t process, pid_t *ret_child)
 {
 	KX_CLEANUP(kx_cleanup_free) char *path = kx_strf("/proc/%d/task", (int)process);
 	KX_CLEANUP(kx_cleanup_closedir) DIR *threads = NULL;
 	struct dirent *thread;
-	pid_t child = 0;
+	size_t count = 0;
 
+	*ret_child = 0;
 	assert_non_null(path);
 	threads = opendir(path);
 	assert_non_null(threads);
-	while (child == 0 && (thread = readdir(threads)) != NULL) {
+	while ((thread = readdir(threads)) != NULL) {
 		if (thread->d_name[0] != '.')
-			child = child_of_thread(process, thread->d_name);
+			count += children_of_thread(process, thread->d_name, ret_child);
 	}
-	return child;
+	return count;
 }
 
 pid_t kx_test_child_of(pid_t process)
@@ -259,11 +261,22 @@ pid_t kx_test_child_of(pid_t process)
 	uint64_t end_us = kx_clock_mono_us() + KX_TEST_WAIT_MS * 1000u;
 	pid_t child;
 
-	while ((child = first_child(process)) == 0) {
+	while (count_children(process, &child) == 0) {
 		assert_true(kx_clock_mono_us() < end_us);
 		sched_yield();
 	}
 	return child;
+}
+
+void kx_test_wait_children(pid_t process, size_t count)
+{
+	uint64_t end_us = kx_clock_mono_us() + KX_TEST_WAIT_MS * 1000u;
+	pid_t child;
+
+	while (count_children(process, &child) != count) {
+		assert_true(kx_clock_mono_us() < end_us);
+		sched_yield();
+	}
 }
 
 size_t kx_test_open_fds(void)

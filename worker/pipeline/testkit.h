@@ -10,6 +10,7 @@
 #include "worker/pipeline/pipeline.h"
 
 #define KX_TEST_PROGRAM "/proc/self/exe"
+#define KX_TEST_BATCH_TOO_LARGE 257
 #define KX_TEST_WAIT_MS 60000 /* after which a test fails; nothing waits that long */
 
 /* Call first in main: a test program is its own decoder host. True: return *ret_status. */
@@ -59,6 +60,7 @@ void kx_test_assert_same(const struct kx_test_result *a, const struct kx_test_re
 
 /* A child of any thread of a process; waits until there is one. */
 pid_t kx_test_child_of(pid_t process);
+void kx_test_wait_children(pid_t process, size_t count); /* until it has as many */
 size_t kx_test_open_fds(void);
 void kx_test_wait_readable(int fd);
 

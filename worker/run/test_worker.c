@@ -370,24 +370,62 @@ static void bus_without_events_ends_the_worker(void **state)
 	world_done(&world);
 }
 
-static int set_up(void **state)
+static struct kx_pipeline *pipeline_of(bool lazy, size_t batch)
 {
-	const struct kx_pipeline_options base = {
-		.program = KX_TEST_PROGRAM, .decoders = 2, .streams = 2, .queue_max = 4};
-	struct kx_pipeline_options options = base;
+	const struct kx_pipeline_options options = {
+		.program = KX_TEST_PROGRAM,
+		.run_dir = folder,
+		.visual = visual,
+		.audio = audio,
+		.decoders = 2,
+		.streams = 2,
+		.batch = batch,
+		.lazy = lazy,
+		.queue_max = 4,
+	};
+	struct kx_pipeline *made = NULL;
 	struct kx_error error = {0};
 
+	if (kx_pipeline_new(&options, &made, &error) != KX_OK)
+		fail_msg("%s", error.message);
+	return made;
+}
+
+/* Models that are no good are no fault of a file's: another worker may have better ones. */
+static void models_that_do_not_load_end_the_worker(void **state)
+{
+	struct kx_pipeline *usual = pipeline;
+	struct world world;
+	struct kx_job job = job_of("/nonexistent/a.mp4", "a");
+	uint64_t end_us = kx_clock_mono_us() + KX_TEST_WAIT_MS * 1000u;
+	struct kx_error error = {0};
+
+	(void)state;
+	pipeline = pipeline_of(true, KX_TEST_BATCH_TOO_LARGE);
+	world_init(&world, 64u << 20);
+	publish_job(&world, &job);
+	while (kx_worker_health(world.worker, &error) == KX_OK) {
+		assert_true(kx_clock_mono_us() < end_us);
+		assert_true(quiet(world.events));
+	}
+	assert_int_equal(error.status, KX_EINVAL);
+	kx_worker_stop(world.worker);
+	kx_pipeline_free(pipeline);
+	pipeline = usual;
+	start_worker(&world);
+	assert_event_failed(&world, KX_REASON_NOT_FOUND, false, ""); /* it was not acknowledged */
+	world_done(&world);
+}
+
+static int set_up(void **state)
+{
 	(void)state;
 	folder = kx_test_folder();
 	clip = kx_test_clip_av(folder, 11);
 	visual = kx_test_bundle("lite0");
 	audio = kx_test_bundle("yamnet");
-	options.run_dir = folder;
-	options.visual = visual;
-	options.audio = audio;
 	kx_log_set_level(KX_LOG_ERROR);
-	if (kx_pipeline_new(&options, &pipeline, &error) != KX_OK)
-		fail_msg("%s", error.message);
+	pipeline = pipeline_of(false, 0);
 	return 0;
 }
 
@@ -415,6 +453,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(noise_on_the_topic_is_passed_over),
 		cmocka_unit_test(result_that_is_lost_makes_the_job_fail),
 		cmocka_unit_test(bus_without_events_ends_the_worker),
+		cmocka_unit_test(models_that_do_not_load_end_the_worker),
 	};
 	int status;
 

@@ -170,6 +170,10 @@ static bool submit(struct kx_worker *worker, struct kx_task *task)
 	status = kx_pipeline_submit(worker->pipeline, task->job, &sink, &error);
 	if (status == KX_EAGAIN || status == KX_ECANCELED)
 		return false;
+	if (status != KX_OK && error.class == KX_ERROR_FATAL) { /* ours, and of every job */
+		kx_worker_fail(worker, &error);
+		return false;
+	}
 	if (status != KX_OK)
 		refuse(task, KX_REASON_INTERNAL, kx_strdup(error.message));
 	return true;
