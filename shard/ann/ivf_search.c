@@ -18,7 +18,7 @@
  * are many (text embeddings), and costs nothing where they are few. */
 #define NORM_WEIGHT 0.5f
 #define NO_WEIGHT 1e-30f
-#define CELLS_AHEAD 64u
+#define CELLS_AHEAD 8u
 
 /* What a thread keeps between searches. */
 struct kx_ivf_scratch {
@@ -365,13 +365,13 @@ static void scan(struct search *search, const struct visit *visit, const struct 
 	};
 	uint32_t found, first = search->query->k - search->count;
 
-	if (visit->next)
-		fetch(visit->next->rows, visit->next->count * sizeof(uint32_t));
 	search->work.codes += content->count;
 	found = search->ivf->kernels->scan(&scan, content->blocks, content->count, masks,
 					   (struct kx_ivf_found){scratch->slots, scratch->bounds});
-	for (uint32_t i = 0; i < found; i++)
+	for (uint32_t i = 0; i < found; i++) {
 		scratch->bounds[i] += visit->product;
+		__builtin_prefetch(content->rows + scratch->slots[i]);
+	}
 	refine_waiting(search);
 	/* Until there are k, all would pass: the best by their bounds first, which tell how good one has to be. */
 	first = first < found ? first : found;
@@ -554,26 +554,25 @@ static struct visit visit_of(const struct search *search, uint32_t count, uint32
 }
 
 /* Cells are met in no order of memory: what is known of those that come next is asked for ahead. */
-static void fetch_cells(const struct search *search, uint32_t count)
+static void fetch_cell(const struct search *search, uint32_t at)
 {
 	const struct kx_ivf *ivf = search->ivf;
 
-	for (uint32_t i = 0; i < count && i < CELLS_AHEAD; i++) {
-		uint32_t lane = (uint32_t)search->scratch->order.numbers[i];
-
-		fetch(&ivf->cells[ivf->centroids.lanes.number[lane]], sizeof(struct kx_ivf_cell) + LINE - 1);
-	}
+	__builtin_prefetch(&ivf->cells[ivf->centroids.lanes.number[(uint32_t)search->scratch->order.numbers[at]]]);
 }
 
 /* Cells of a batch. */
 static kx_status look_into_all(struct search *search, uint32_t count, bool *ret_enough)
 {
 	*ret_enough = false;
-	fetch_cells(search, count);
+	for (uint32_t i = 0; i < count && i < CELLS_AHEAD; i++)
+		fetch_cell(search, i);
 	for (uint32_t i = 0; i < count; i++) {
 		struct visit visit = visit_of(search, count, i);
 		kx_status status;
 
+		if (i + CELLS_AHEAD < count)
+			fetch_cell(search, i + CELLS_AHEAD);
 		if (!is_worth(search, &visit)) {
 			*ret_enough = ++search->passed >= PATIENCE;
 			if (*ret_enough)
