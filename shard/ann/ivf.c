@@ -22,6 +22,7 @@ kx_status kx_ivf_new(const struct kx_ivf_options *options, struct kx_ivf **ret, 
 	ivf->load_ctx = options->load_ctx;
 	ivf->kernels = kx_ivf_kernels_best();
 	ivf->code_bytes = ivf->rotation.padded / 8;
+	ivf->lead = (ivf->rotation.padded * 3 / 4 + 31) / 32 * 32;
 	ivf->id = atomic_fetch_add(&last_id, 1) + 1;
 	*ret = KX_STEAL(ivf);
 	return KX_OK;

@@ -34,9 +34,8 @@ static kx_status grow(void **array, uint32_t *capacity, size_t item, uint32_t ne
 static void entries_free(struct kx_ivf *ivf, struct kx_ivf_cell *cell)
 {
 	ivf->cell_bytes -= cell->bytes;
-	kx_ivf_pages_give(&ivf->pages, cell->blocks, cell->bytes);
-	cell->blocks = NULL;
-	cell->rows = NULL;
+	kx_ivf_pages_give(&ivf->pages, cell->place.blocks, cell->bytes);
+	cell->place = (struct kx_ivf_place){0};
 	cell->bytes = 0;
 	cell->capacity = 0;
 	cell->count = 0;
@@ -106,7 +105,7 @@ kx_status kx_ivf_cell_add(struct kx_ivf *ivf, uint32_t cell, const float *centro
 static void forget_rows(struct kx_ivf *ivf, const struct kx_ivf_cell *cell)
 {
 	for (uint32_t i = 0; i < cell->count; i++)
-		ivf->present[cell->rows[i] / 64] &= ~(UINT64_C(1) << cell->rows[i] % 64);
+		ivf->present[cell->place.rows[i] / 64] &= ~(UINT64_C(1) << cell->place.rows[i] % 64);
 	ivf->entry_count -= cell->count;
 }
 
@@ -137,9 +136,9 @@ uint32_t kx_ivf_cell_count(const struct kx_ivf *ivf)
 /* Room for count entries, and `slack` more blocks. */
 static kx_status entries_reserve(struct kx_ivf *ivf, struct kx_ivf_cell *cell, size_t count, size_t slack)
 {
-	const size_t block_bytes = kx_ivf_block_bytes(ivf->code_bytes);
-	const size_t each = block_bytes + KX_IVF_BLOCK * sizeof(uint32_t);
+	const size_t each = kx_ivf_place_bytes(ivf, 1);
 	size_t blocks = (count + KX_IVF_BLOCK - 1) / KX_IVF_BLOCK, bytes;
+	struct kx_ivf_place place;
 	uint8_t *memory;
 
 	if (blocks <= cell->capacity)
@@ -152,15 +151,16 @@ static kx_status entries_reserve(struct kx_ivf *ivf, struct kx_ivf_cell *cell, s
 	if (!memory)
 		return KX_ENOMEM;
 	memset(memory, 0, bytes);
+	place = kx_ivf_place_at(ivf, memory, blocks);
 	if (cell->count) {
-		memcpy(memory, cell->blocks, cell->capacity * block_bytes);
-		memcpy(memory + blocks * block_bytes, cell->rows, cell->count * sizeof(uint32_t));
+		memcpy(place.blocks, cell->place.blocks, cell->capacity * kx_ivf_lead_block_bytes(ivf));
+		memcpy(place.tails, cell->place.tails, cell->count * kx_ivf_tail_bytes(ivf));
+		memcpy(place.rows, cell->place.rows, cell->count * sizeof(uint32_t));
 	}
-	kx_ivf_pages_give(&ivf->pages, cell->blocks, cell->bytes);
+	kx_ivf_pages_give(&ivf->pages, cell->place.blocks, cell->bytes);
 	ivf->cell_bytes += bytes - cell->bytes;
-	cell->blocks = memory;
+	cell->place = place;
 	cell->bytes = bytes;
-	cell->rows = (uint32_t *)(void *)(memory + blocks * block_bytes);
 	cell->capacity = (uint32_t)blocks;
 	return KX_OK;
 }
@@ -197,10 +197,10 @@ static void entries_add(struct kx_ivf *ivf, struct kx_ivf_cell *cell, const uint
 {
 	uint32_t from = cell->count;
 
-	kx_ivf_blocks_write(ivf, cell->blocks, cell->rows, from, entries, count);
+	kx_ivf_place_write(ivf, cell, &cell->place, from, entries, count);
 	cell->count += (uint32_t)count;
 	for (uint32_t i = from; i < cell->count; i++)
-		ivf->present[cell->rows[i] / 64] |= UINT64_C(1) << cell->rows[i] % 64;
+		ivf->present[cell->place.rows[i] / 64] |= UINT64_C(1) << cell->place.rows[i] % 64;
 	for (size_t i = 0; i < count; i++)
 		cell->mul_sum += (double)kx_ivf_entry_head(entries + i * kx_ivf_entry_bytes(ivf)).mul;
 	ivf->entry_count += count;
@@ -234,8 +234,7 @@ kx_status kx_ivf_cell_fill(struct kx_ivf *ivf, uint32_t id, const void *entries,
 	filled.count = filled.capacity = 0;
 	filled.bytes = 0;
 	filled.mul_sum = 0;
-	filled.blocks = NULL;
-	filled.rows = NULL;
+	filled.place = (struct kx_ivf_place){0};
 	filled.cold = false;
 	status = present_reserve(ivf, entries, count);
 	if (!status)
@@ -272,14 +271,14 @@ bool kx_ivf_remove(struct kx_ivf *ivf, uint32_t id, uint32_t row)
 	uint8_t last[sizeof(struct kx_ivf_entry_head) + KX_IVF_PADDED_MAX / 8];
 	uint32_t at = 0;
 
-	while (cell && at < cell->count && cell->rows[at] != row)
+	while (cell && at < cell->count && cell->place.rows[at] != row)
 		at++;
 	if (!cell || at == cell->count)
 		return false;
-	kx_ivf_blocks_read(ivf, cell->blocks, cell->rows, at, gone);
-	kx_ivf_blocks_read(ivf, cell->blocks, cell->rows, cell->count - 1, last);
+	kx_ivf_place_read(ivf, &cell->place, at, gone);
+	kx_ivf_place_read(ivf, &cell->place, cell->count - 1, last);
 	cell->mul_sum -= (double)kx_ivf_entry_head(gone).mul;
-	kx_ivf_blocks_write(ivf, cell->blocks, cell->rows, at, last, 1);
+	kx_ivf_place_write(ivf, cell, &cell->place, at, last, 1);
 	cell->count--;
 	ivf->entry_count--;
 	ivf->present[row / 64] &= ~(UINT64_C(1) << row % 64);
@@ -301,7 +300,7 @@ kx_status kx_ivf_cell_entries(const struct kx_ivf *ivf, uint32_t id, struct kx_b
 	for (uint32_t i = 0; i < cell->count; i++) {
 		uint8_t entry[sizeof(struct kx_ivf_entry_head) + KX_IVF_PADDED_MAX / 8];
 
-		kx_ivf_blocks_read(ivf, cell->blocks, cell->rows, i, entry);
+		kx_ivf_place_read(ivf, &cell->place, i, entry);
 		status = kx_buf_append(out, entry, entry_bytes);
 		if (status)
 			return status;
@@ -314,7 +313,7 @@ const uint32_t *kx_ivf_cell_rows(const struct kx_ivf *ivf, uint32_t id, uint32_t
 	const struct kx_ivf_cell *cell = kx_ivf_cell_of(ivf, id);
 
 	*ret_count = cell ? cell->count : 0;
-	return cell ? cell->rows : NULL;
+	return cell ? cell->place.rows : NULL;
 }
 
 const float *kx_ivf_cell_centroid(const struct kx_ivf *ivf, uint32_t id)

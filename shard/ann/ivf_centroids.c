@@ -209,8 +209,11 @@ kx_status kx_ivf_centroids_build(struct kx_ivf_centroids *centroids, const float
 	uint32_t *of = calloc(count + 1u, sizeof(*of));
 	kx_status status = of ? make_regions(&made, rotated, count, dim, seed, of) : KX_ENOMEM;
 
-	for (uint32_t i = 0; !status && i < count; i++)
-		status = add_to(&made, of[i], rotated + (size_t)i * dim, offsets[i], slots[i], &ret_lanes[i]);
+	/* Region by region, so that the groups of each lie behind one another. */
+	for (uint32_t region = 0; !status && region < made.region_count; region++)
+		for (uint32_t i = 0; !status && i < count; i++)
+			if (of[i] == region)
+				status = add_to(&made, region, rotated + (size_t)i * dim, offsets[i], slots[i], &ret_lanes[i]);
 	free(of);
 	if (status) {
 		kx_ivf_centroids_done(&made);

@@ -102,36 +102,57 @@ void kx_ivf_lut_make(const float *rotated, uint32_t padded, const struct kx_ivf_
 	ret->variance = ret->scale * ret->scale * (float)padded / 48.0f; /* of a step, evenly, for each four elements */
 }
 
-static uint8_t *block_at(const struct kx_ivf *ivf, const uint8_t *blocks, uint32_t slot)
+static uint8_t *block_at(const struct kx_ivf *ivf, const struct kx_ivf_place *place, uint32_t slot)
 {
-	return (uint8_t *)(uintptr_t)blocks + slot / KX_IVF_BLOCK * kx_ivf_block_bytes(ivf->code_bytes);
+	return place->blocks + slot / KX_IVF_BLOCK * kx_ivf_lead_block_bytes(ivf);
 }
 
-void kx_ivf_blocks_write(const struct kx_ivf *ivf, uint8_t *blocks, uint32_t *rows, uint32_t at, const uint8_t *entries,
-			 size_t count)
+/* Of the leading half alone the same estimate follows with twice the factor: half of <s, Pr> is expected in it. */
+static void write_lead(const struct kx_ivf *ivf, struct kx_ivf_entry_head head, const uint8_t *code, const float *centroid,
+		       uint8_t *block, uint32_t at)
 {
+	uint32_t lead = ivf->lead;
+	float of_lead = ivf->kernels->signed_sum(code, centroid, lead);
+	float of_rest = ivf->kernels->signed_sum(code + lead / 8, centroid + lead, ivf->rotation.padded - lead);
+	uint16_t *factors = (uint16_t *)(void *)block;
+
+	float mul = head.mul * (float)ivf->rotation.padded / (float)lead;
+
+	factors[at] = kx_ivf_factor_of(head.add + head.mul * (of_rest + of_lead) - mul * of_lead);
+	factors[KX_IVF_BLOCK + at] = kx_ivf_factor_of(mul);
+	ivf->kernels->pack(block + KX_IVF_FACTOR_BYTES, lead / 8, at, code);
+}
+
+void kx_ivf_place_write(const struct kx_ivf *ivf, const struct kx_ivf_cell *cell, const struct kx_ivf_place *place,
+			uint32_t at, const uint8_t *entries, size_t count)
+{
+	float centroid[KX_IVF_PADDED_MAX];
+
+	kx_ivf_rotate(&ivf->rotation, ivf->kernels, cell->centroid, centroid);
 	for (size_t i = 0; i < count; i++, at++, entries += kx_ivf_entry_bytes(ivf)) {
 		struct kx_ivf_entry_head head = kx_ivf_entry_head(entries);
-		uint8_t *block = block_at(ivf, blocks, at);
-		float *factors = (float *)(void *)block;
+		const struct kx_ivf_tail start = {head.add, head.mul};
+		const uint8_t *code = entries + sizeof(head);
+		uint8_t *tail = place->tails + at * kx_ivf_tail_bytes(ivf);
 
-		rows[at] = head.row;
-		factors[at % KX_IVF_BLOCK] = head.add;
-		factors[KX_IVF_BLOCK + at % KX_IVF_BLOCK] = head.mul;
-		ivf->kernels->pack(block + KX_IVF_FACTOR_BYTES, ivf->code_bytes, at % KX_IVF_BLOCK,
-				   entries + sizeof(head));
+		place->rows[at] = head.row;
+		write_lead(ivf, head, code, centroid, block_at(ivf, place, at), at % KX_IVF_BLOCK);
+		memcpy(tail, &start, sizeof(start));
+		memcpy(tail + sizeof(start), code + ivf->lead / 8, ivf->code_bytes - ivf->lead / 8);
 	}
 }
 
-void kx_ivf_blocks_read(const struct kx_ivf *ivf, const uint8_t *blocks, const uint32_t *rows, uint32_t at,
-			uint8_t *ret_entry)
+void kx_ivf_place_read(const struct kx_ivf *ivf, const struct kx_ivf_place *place, uint32_t at, uint8_t *ret_entry)
 {
-	const uint8_t *block = block_at(ivf, blocks, at);
-	const float *factors = (const float *)(const void *)block;
-	struct kx_ivf_entry_head head = {
-		rows[at], factors[at % KX_IVF_BLOCK], factors[KX_IVF_BLOCK + at % KX_IVF_BLOCK]};
+	const uint8_t *tail = place->tails + at * kx_ivf_tail_bytes(ivf);
+	struct kx_ivf_entry_head head = {.row = place->rows[at]};
+	struct kx_ivf_tail start;
 
+	memcpy(&start, tail, sizeof(start));
+	head.add = start.add;
+	head.mul = start.mul;
 	memcpy(ret_entry, &head, sizeof(head));
-	ivf->kernels->unpack(block + KX_IVF_FACTOR_BYTES, ivf->code_bytes, at % KX_IVF_BLOCK,
-			     ret_entry + sizeof(head));
+	ret_entry += sizeof(head);
+	ivf->kernels->unpack(block_at(ivf, place, at) + KX_IVF_FACTOR_BYTES, ivf->lead / 8, at % KX_IVF_BLOCK, ret_entry);
+	memcpy(ret_entry + ivf->lead / 8, tail + sizeof(start), ivf->code_bytes - ivf->lead / 8);
 }

@@ -225,16 +225,16 @@ static bool view_make(struct kx_ivf_view *view, const struct kx_ivf_filter *filt
 	uint32_t blocks = (cell->count + KX_IVF_BLOCK - 1) / KX_IVF_BLOCK, count = 0;
 
 	for (uint32_t i = 0; i < cell->count; i++)
-		count += kx_ivf_filter_has(filter, cell->rows[i]);
+		count += kx_ivf_filter_has(filter, cell->place.rows[i]);
 	view->named = count <= 2 * blocks;
 	view->count = 0;
 	if (!view_reserve(view, view->named ? count : blocks))
 		return false;
 	if (!view->named)
-		view->count = kx_ivf_filter_masks(filter, cell->rows, cell->count, view->words);
+		view->count = kx_ivf_filter_masks(filter, cell->place.rows, cell->count, view->words);
 	for (uint32_t i = 0; view->named && i < cell->count; i++)
-		if (kx_ivf_filter_has(filter, cell->rows[i]))
-			view->words[view->count++] = cell->rows[i];
+		if (kx_ivf_filter_has(filter, cell->place.rows[i]))
+			view->words[view->count++] = cell->place.rows[i];
 	atomic_store_explicit(&view->version, cell->version, memory_order_release);
 	return true;
 }

@@ -17,19 +17,27 @@
 #define KX_IVF_PADDED_MAX KX_IVF_DIM_MAX
 #define KX_IVF_NO_SLOT UINT32_MAX
 
+/* Where entries are held. A search goes through blocks, which have the leading half of each code: twice as many pass it as
+ * would pass all of the code, but it reads less than half of the memory, which is what it waits for. The rest of a code is
+ * looked at where the first half passed. */
+struct kx_ivf_place {
+	uint8_t *blocks; /* [capacity], with the others behind them in one allocation */
+	uint8_t *tails;  /* [capacity * KX_IVF_BLOCK][kx_ivf_tail_bytes()] */
+	uint32_t *rows;  /* [capacity * KX_IVF_BLOCK] */
+};
+
 /* A cell. Its place in the table is its slot, used again after it was removed. */
 struct kx_ivf_cell {
 	uint32_t id;       /* KX_IVF_NO_CELL: the slot is free */
 	uint32_t count;    /* entries */
 	uint32_t capacity; /* in blocks */
-	size_t bytes;      /* of the piece that holds them */
-	bool cold;
 	uint32_t lane;     /* of its centroid; KX_IVF_NO_LANE: it has none yet */
 	float norm2;       /* squared length of the centroid */
+	bool cold;
 	double mul_sum;    /* of its entries: how far they are from the centroid, in the mean */
+	struct kx_ivf_place place;
 	float *centroid;   /* [dim] */
-	uint8_t *blocks;   /* [capacity], with rows behind them in one allocation */
-	uint32_t *rows;    /* [capacity * KX_IVF_BLOCK] */
+	size_t bytes;      /* of the piece that holds the entries */
 	uint64_t version;  /* another one whenever the entries are others; never 0, never used twice */
 };
 
@@ -40,6 +48,7 @@ struct kx_ivf {
 	const struct kx_ivf_kernels *kernels;
 	struct kx_ivf_rotation rotation;
 	uint32_t code_bytes;
+	uint32_t lead;    /* dimensions of the leading half of a code */
 	uint64_t id;      /* of this index in this process */
 	uint64_t version; /* the last one given */
 	const uint8_t *vectors;
@@ -81,21 +90,42 @@ struct kx_ivf_lut {
 void kx_ivf_lut_make(const float *rotated, uint32_t padded, const struct kx_ivf_kernels *kernels, uint8_t *lut,
 		     struct kx_ivf_lut *ret);
 
-/* Writes entries into blocks and rows from slot `at` on; there is room. */
-void kx_ivf_blocks_write(const struct kx_ivf *ivf, uint8_t *blocks, uint32_t *rows, uint32_t at, const uint8_t *entries,
-			 size_t count);
+/* What a tail starts with; the rest of the code is behind it. */
+struct kx_ivf_tail {
+	float add, mul;
+};
+static inline size_t kx_ivf_tail_bytes(const struct kx_ivf *ivf)
+{
+	return sizeof(struct kx_ivf_tail) + ivf->code_bytes - ivf->lead / 8;
+}
+static inline size_t kx_ivf_lead_block_bytes(const struct kx_ivf *ivf)
+{
+	return kx_ivf_block_bytes(ivf->lead / 8);
+}
+/* What so many blocks of entries take. */
+static inline size_t kx_ivf_place_bytes(const struct kx_ivf *ivf, size_t blocks)
+{
+	return blocks * (kx_ivf_lead_block_bytes(ivf) + KX_IVF_BLOCK * (kx_ivf_tail_bytes(ivf) + sizeof(uint32_t)));
+}
+/* The place that begins at memory of so many bytes. */
+static inline struct kx_ivf_place kx_ivf_place_at(const struct kx_ivf *ivf, void *memory, size_t blocks)
+{
+	uint8_t *tails = (uint8_t *)memory + blocks * kx_ivf_lead_block_bytes(ivf);
+	uint8_t *rows = tails + blocks * KX_IVF_BLOCK * kx_ivf_tail_bytes(ivf);
+
+	return (struct kx_ivf_place){memory, tails, (uint32_t *)(void *)rows};
+}
+
+/* Writes entries of a cell from slot `at` on; there is room. */
+void kx_ivf_place_write(const struct kx_ivf *ivf, const struct kx_ivf_cell *cell, const struct kx_ivf_place *place,
+			uint32_t at, const uint8_t *entries, size_t count);
 /* Writes slot `at` as an entry. */
-void kx_ivf_blocks_read(const struct kx_ivf *ivf, const uint8_t *blocks, const uint32_t *rows, uint32_t at,
-			uint8_t *ret_entry);
+void kx_ivf_place_read(const struct kx_ivf *ivf, const struct kx_ivf_place *place, uint32_t at, uint8_t *ret_entry);
 
 /* --- ivf_cells.c --- */
 
 struct kx_ivf_cell *kx_ivf_cell_of(const struct kx_ivf *ivf, uint32_t id); /* NULL: there is none */
 void kx_ivf_cells_done(struct kx_ivf *ivf);
-static inline size_t kx_ivf_ivf_block_bytes(const struct kx_ivf *ivf)
-{
-	return kx_ivf_block_bytes(ivf->code_bytes);
-}
 
 /* --- ivf_filter.c --- */
 

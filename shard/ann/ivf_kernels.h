@@ -12,8 +12,26 @@
 #define KX_IVF_PADDING 64u     /* what rotated dimensions are a multiple of */
 #define KX_IVF_DOT_LANES 32u   /* element i of a product goes into lane i % this */
 
-/* A block: f32 add[32], f32 mul[32], then the codes as the kernel packs them. */
-#define KX_IVF_FACTOR_BYTES (2u * KX_IVF_BLOCK * (unsigned)sizeof(float))
+/* A block: factors add[32], mul[32], then the codes as the kernel packs them. A factor is the upper half of a float: what a
+ * scan is waiting for is memory, and its bound is wide enough. */
+#define KX_IVF_FACTOR_BYTES (2u * KX_IVF_BLOCK * (unsigned)sizeof(uint16_t))
+static inline uint16_t kx_ivf_factor_of(float value)
+{
+	uint32_t bits;
+
+	memcpy(&bits, &value, sizeof(bits));
+	return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+
+static inline float kx_ivf_factor(uint16_t factor)
+{
+	uint32_t bits = (uint32_t)factor << 16;
+	float value;
+
+	memcpy(&value, &bits, sizeof(value));
+	return value;
+}
+
 static inline size_t kx_ivf_block_bytes(uint32_t code_bytes)
 {
 	return KX_IVF_FACTOR_BYTES + (size_t)KX_IVF_BLOCK * code_bytes;
@@ -84,9 +102,12 @@ struct kx_ivf_kernels {
 	void (*sort)(uint64_t *numbers, uint32_t count, uint64_t *room);
 	/* Inner product of a vector of halves with one of floats. */
 	float (*dot)(const void *halves, const float *v, uint32_t dim);
+	/* The sum of v's elements, each with a minus where its bit of the code is 0. dim: a multiple of KX_IVF_LANES. */
+	float (*signed_sum)(const uint8_t *code, const float *v, uint32_t dim);
 };
 
 extern const struct kx_ivf_kernels kx_ivf_kernels_c;
+float kx_ivf_signed_sum_c(const uint8_t *code, const float *v, uint32_t dim); /* for kinds that have no better */
 /* NULL where this CPU, or this build, has none. */
 const struct kx_ivf_kernels *kx_ivf_kernels_avx2(void);
 const struct kx_ivf_kernels *kx_ivf_kernels_avx512(void);

@@ -121,12 +121,19 @@ TARGET static inline void sum_block(const uint8_t *codes, const uint8_t *lut_at,
 	}
 }
 
+TARGET static inline __m256 factors(const uint16_t *at)
+{
+	__m256i upper = _mm256_cvtepu16_epi32(_mm_load_si128((const __m128i *)(const void *)at));
+
+	return _mm256_castsi256_ps(_mm256_slli_epi32(upper, 16));
+}
+
 /* Bounds of eight vectors, and which of them reach the floor. */
-TARGET static inline uint32_t bound_eight(const struct kx_ivf_scan *scan, __m256i sums, const float *add, float *ret)
+TARGET static inline uint32_t bound_eight(const struct kx_ivf_scan *scan, __m256i sums, const uint16_t *add, float *ret)
 {
 	__m256 estimate = _mm256_add_ps(_mm256_mul_ps(_mm256_set1_ps(scan->scale), _mm256_cvtepi32_ps(sums)),
 					_mm256_set1_ps(scan->offset));
-	__m256 bound = _mm256_add_ps(_mm256_load_ps(add), _mm256_mul_ps(_mm256_load_ps(add + KX_IVF_BLOCK), estimate));
+	__m256 bound = _mm256_add_ps(factors(add), _mm256_mul_ps(factors(add + KX_IVF_BLOCK), estimate));
 
 	_mm256_storeu_ps(ret, bound);
 	return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(bound, _mm256_set1_ps(scan->floor), _CMP_GE_OQ));
@@ -147,7 +154,7 @@ TARGET static uint32_t scan(const struct kx_ivf_scan *scan, const uint8_t *block
 
 	for (uint32_t slot = 0; slot < count; slot += KX_IVF_BLOCK, blocks += block_bytes) {
 		uint32_t mask = masks ? masks[slot / KX_IVF_BLOCK] : UINT32_MAX, passed = 0;
-		const float *add = (const float *)(const void *)blocks;
+		const uint16_t *add = (const uint16_t *)(const void *)blocks;
 		float bounds[KX_IVF_BLOCK];
 		struct sums sums;
 
@@ -257,7 +264,8 @@ TARGET static float dot(const void *halves, const float *v, uint32_t dim)
 	return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 }
 
-static const struct kx_ivf_kernels kernels = {"avx2", fht, lut, pack, unpack, scan, near, least_above, pick, sort, dot};
+static const struct kx_ivf_kernels kernels = {"avx2", fht, lut, pack, unpack, scan, near, least_above, pick, sort, dot,
+					      kx_ivf_signed_sum_c};
 
 const struct kx_ivf_kernels *kx_ivf_kernels_avx2(void)
 {

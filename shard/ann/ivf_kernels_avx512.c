@@ -123,11 +123,18 @@ struct bounds {
 	__m512 scale, offset, floor;
 };
 
-TARGET static inline __m512 bounds_of(const struct bounds *by, __m512i sums, const float *add)
+TARGET static inline __m512 factors(const uint16_t *at)
+{
+	__m512i upper = _mm512_cvtepu16_epi32(_mm256_load_si256((const __m256i *)(const void *)at));
+
+	return _mm512_castsi512_ps(_mm512_slli_epi32(upper, 16));
+}
+
+TARGET static inline __m512 bounds_of(const struct bounds *by, __m512i sums, const uint16_t *add)
 {
 	__m512 estimate = _mm512_add_ps(_mm512_mul_ps(by->scale, _mm512_cvtepi32_ps(sums)), by->offset);
 
-	return _mm512_add_ps(_mm512_load_ps(add), _mm512_mul_ps(_mm512_load_ps(add + KX_IVF_BLOCK), estimate));
+	return _mm512_add_ps(factors(add), _mm512_mul_ps(factors(add + KX_IVF_BLOCK), estimate));
 }
 
 /* Writes those of 16 that are found behind the len that are. */
@@ -148,6 +155,14 @@ static inline void fetch(const uint8_t *at, size_t bytes)
 		_mm_prefetch(at + i, _MM_HINT_T1);
 }
 
+static inline void fetch_near(const uint8_t *at, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i += LINE)
+		_mm_prefetch(at + i, _MM_HINT_T0);
+}
+
+#define AHEAD 3u /* blocks of a cell that are on their way before they are needed; the first ones of the next cell, too */
+
 TARGET static uint32_t scan(const struct kx_ivf_scan *scan, const uint8_t *blocks, uint32_t count,
 			    const uint32_t *masks, struct kx_ivf_found found)
 {
@@ -163,7 +178,9 @@ TARGET static uint32_t scan(const struct kx_ivf_scan *scan, const uint8_t *block
 		__m512 low, high;
 		__mmask16 found_low, found_high;
 
-		if (next) {
+		if (slot + AHEAD * KX_IVF_BLOCK < count)
+			fetch_near(blocks + AHEAD * block_bytes, block_bytes);
+		if (next && slot < AHEAD * KX_IVF_BLOCK) {
 			fetch(next, block_bytes);
 			next += block_bytes;
 		}
@@ -172,8 +189,8 @@ TARGET static uint32_t scan(const struct kx_ivf_scan *scan, const uint8_t *block
 		if (!mask)
 			continue;
 		sums = sum_block(blocks + KX_IVF_FACTOR_BYTES, scan->lut, scan->code_bytes / 2);
-		low = bounds_of(&by, sums.low, (const float *)(const void *)blocks);
-		high = bounds_of(&by, sums.high, (const float *)(const void *)blocks + HALF_BLOCK);
+		low = bounds_of(&by, sums.low, (const uint16_t *)(const void *)blocks);
+		high = bounds_of(&by, sums.high, (const uint16_t *)(const void *)blocks + HALF_BLOCK);
 		found_low = _mm512_mask_cmp_ps_mask((__mmask16)mask, low, by.floor, _CMP_GE_OQ);
 		found_high = _mm512_mask_cmp_ps_mask((__mmask16)(mask >> 16), high, by.floor, _CMP_GE_OQ);
 		if (!(found_low | found_high))
@@ -315,7 +332,23 @@ TARGET static float dot(const void *halves, const float *v, uint32_t dim)
 	return fold(_mm512_add_ps(low, high));
 }
 
-static const struct kx_ivf_kernels kernels = {"avx512", fht, lut, pack, unpack, scan, near, least_above, pick, sort, dot};
+TARGET static float signed_sum(const uint8_t *code, const float *v, uint32_t dim)
+{
+	const __m512 sign = _mm512_set1_ps(-0.0f);
+	__m512 sum = _mm512_setzero_ps();
+
+	for (uint32_t i = 0; i < dim; i += KX_IVF_LANES, code += KX_IVF_LANES / 8) {
+		__m512 values = _mm512_loadu_ps(v + i);
+		uint16_t plus;
+
+		memcpy(&plus, code, sizeof(plus));
+		sum = _mm512_add_ps(sum, _mm512_mask_xor_ps(values, (__mmask16)~plus, values, sign));
+	}
+	return fold(sum);
+}
+
+static const struct kx_ivf_kernels kernels = {"avx512", fht,  lut,         pack, unpack, scan,
+					      near,     least_above, pick, sort, dot,    signed_sum};
 
 const struct kx_ivf_kernels *kx_ivf_kernels_avx512(void)
 {

@@ -72,7 +72,7 @@ static uint32_t scan(const struct kx_ivf_scan *scan, const uint8_t *blocks, uint
 
 	for (uint32_t slot = 0; slot < count; slot++) {
 		const uint8_t *block = blocks + slot / KX_IVF_BLOCK * block_bytes;
-		const float *add = (const float *)(const void *)block;
+		const uint16_t *add = (const uint16_t *)(const void *)block;
 		uint32_t at = slot % KX_IVF_BLOCK;
 		int32_t sum;
 		float bound;
@@ -80,7 +80,8 @@ static uint32_t scan(const struct kx_ivf_scan *scan, const uint8_t *blocks, uint
 		if (masks && !(masks[slot / KX_IVF_BLOCK] >> at & 1))
 			continue;
 		sum = sum_of(scan->lut, block + KX_IVF_FACTOR_BYTES + (size_t)at * scan->code_bytes, scan->code_bytes);
-		bound = add[at] + add[KX_IVF_BLOCK + at] * (scan->scale * (float)sum + scan->offset);
+		bound = kx_ivf_factor(add[at]) +
+			kx_ivf_factor(add[KX_IVF_BLOCK + at]) * (scan->scale * (float)sum + scan->offset);
 		if (bound >= scan->floor) {
 			found.slots[len] = slot;
 			found.bounds[len++] = bound;
@@ -164,7 +165,24 @@ static float dot(const void *halves, const float *v, uint32_t dim)
 	return lanes[0];
 }
 
-const struct kx_ivf_kernels kx_ivf_kernels_c = {"c", fht, lut, pack, unpack, scan, near, least_above, pick, sort, dot};
+float kx_ivf_signed_sum_c(const uint8_t *code, const float *v, uint32_t dim)
+{
+	float lanes[KX_IVF_LANES] = {0};
+
+	for (uint32_t i = 0; i < dim; i += KX_IVF_LANES, code += KX_IVF_LANES / 8) {
+		uint32_t bits = code[0] | (uint32_t)code[1] << 8;
+
+		for (uint32_t j = 0; j < KX_IVF_LANES; j++)
+			lanes[j] += bits >> j & 1 ? v[i + j] : -v[i + j];
+	}
+	for (uint32_t width = KX_IVF_LANES / 2; width; width /= 2)
+		for (uint32_t i = 0; i < width; i++)
+			lanes[i] += lanes[i + width];
+	return lanes[0];
+}
+
+const struct kx_ivf_kernels kx_ivf_kernels_c = {"c", fht, lut, pack, unpack, scan, near, least_above, pick, sort, dot,
+						kx_ivf_signed_sum_c};
 
 const struct kx_ivf_kernels *kx_ivf_kernels_best(void)
 {

@@ -96,7 +96,12 @@ static void sum_block(const uint8_t *codes, const uint8_t *lut_at, uint32_t code
 	}
 }
 
-static void bound_block(const struct kx_ivf_scan *scan, const uint32x4_t sums[8], const float *add, float *ret)
+static inline float32x4_t factors(const uint16_t *at)
+{
+	return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(at), 16));
+}
+
+static void bound_block(const struct kx_ivf_scan *scan, const uint32x4_t sums[8], const uint16_t *add, float *ret)
 {
 	const float32x4_t scale = vdupq_n_f32(scan->scale), offset = vdupq_n_f32(scan->offset);
 
@@ -104,8 +109,8 @@ static void bound_block(const struct kx_ivf_scan *scan, const uint32x4_t sums[8]
 		float32x4_t sum = vcvtq_f32_s32(vreinterpretq_s32_u32(sums[i]));
 		float32x4_t estimate = vaddq_f32(vmulq_f32(scale, sum), offset);
 
-		vst1q_f32(ret + 4 * i, vaddq_f32(vld1q_f32(add + 4 * i),
-						 vmulq_f32(vld1q_f32(add + KX_IVF_BLOCK + 4 * i), estimate)));
+		vst1q_f32(ret + 4 * i,
+			  vaddq_f32(factors(add + 4 * i), vmulq_f32(factors(add + KX_IVF_BLOCK + 4 * i), estimate)));
 	}
 }
 
@@ -129,7 +134,7 @@ static uint32_t scan(const struct kx_ivf_scan *scan, const uint8_t *blocks, uint
 		if (!mask)
 			continue;
 		sum_block(blocks + KX_IVF_FACTOR_BYTES, scan->lut, scan->code_bytes, sums);
-		bound_block(scan, sums, (const float *)(const void *)blocks, bounds);
+		bound_block(scan, sums, (const uint16_t *)(const void *)blocks, bounds);
 		for (; mask; mask &= mask - 1) {
 			uint32_t at = (uint32_t)__builtin_ctz(mask);
 
@@ -227,7 +232,8 @@ static float dot(const void *halves, const float *v, uint32_t dim)
 	return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
 }
 
-static const struct kx_ivf_kernels kernels = {"neon", fht, lut, pack, unpack, scan, near, least_above, pick, sort, dot};
+static const struct kx_ivf_kernels kernels = {"neon", fht, lut, pack, unpack, scan, near, least_above, pick, sort, dot,
+					      kx_ivf_signed_sum_c};
 
 const struct kx_ivf_kernels *kx_ivf_kernels_neon(void)
 {

@@ -6,6 +6,9 @@
 #include "common/base/fault.h"
 
 #define CODE_DEVIATION 0.6f   /* sqrt(1 - a^2) for a = sqrt(2 / pi), the usual cosine of a vector and its signs */
+#define LEAD_DEVIATION 0.626f /* sqrt((1 - a^2 / 2) / 2): of the leading half, against which its factor is twice as much */
+#define LEAD_EPSILON 0.3f     /* by so much wider the bound by the leading half is: what it drops is never looked at again */
+#define LEAD_FIRST 4u         /* of those that are best by the leading half, one in so many is compared before all others */
 #define DIRECT_MATCHES 5000u  /* so few are compared one by one */
 #define LOAD_MAX ((size_t)1 << 30)
 #define AHEAD 12u             /* vectors that are fetched before they are needed */
@@ -18,7 +21,7 @@
  * are many (text embeddings), and costs nothing where they are few. */
 #define NORM_WEIGHT 0.5f
 #define NO_WEIGHT 1e-30f
-#define CELLS_AHEAD 64u
+#define CELLS_AHEAD 8u
 
 /* What a thread keeps between searches. */
 struct kx_ivf_scratch {
@@ -34,9 +37,8 @@ struct kx_ivf_scratch {
 	uint32_t waiting_len, waiting_count;
 	struct kx_ivf_hit *heap; /* [heap_len], the worst on top */
 	uint32_t heap_len;
-	uint8_t *blocks;         /* of a cold cell */
-	uint32_t *rows;
-	uint32_t blocks_len;
+	uint8_t *cold;           /* entries of a cold cell */
+	uint32_t cold_len;       /* in blocks */
 	struct kx_buf loaded;
 };
 
@@ -64,8 +66,7 @@ void kx_ivf_scratch_free(struct kx_ivf_scratch *scratch)
 	free(scratch->waiting);
 	free(scratch->waiting_bounds);
 	free(scratch->heap);
-	free(scratch->blocks);
-	free(scratch->rows);
+	free(scratch->cold);
 	kx_buf_done(&scratch->loaded);
 	free(scratch);
 }
@@ -212,8 +213,7 @@ static void refine(struct search *search, uint32_t row)
 
 /* A cell's content, wherever it lies. */
 struct content {
-	const uint8_t *blocks;
-	const uint32_t *rows;
+	struct kx_ivf_place place;
 	uint32_t count;
 };
 
@@ -221,7 +221,7 @@ static kx_status load_cold(struct search *search, const struct kx_ivf_cell *cell
 {
 	struct kx_ivf_scratch *scratch = search->scratch;
 	const struct kx_ivf *ivf = search->ivf;
-	size_t entry_bytes = kx_ivf_entry_bytes(ivf), count;
+	size_t entry_bytes = kx_ivf_entry_bytes(ivf), count, blocks;
 	kx_status status;
 
 	kx_buf_clear(&scratch->loaded);
@@ -232,17 +232,15 @@ static kx_status load_cold(struct search *search, const struct kx_ivf_cell *cell
 		return kx_error_set(search->error, KX_ECORRUPT, KX_ERROR_FATAL,
 				    "cell %u: %zu bytes are no entries of %zu", cell->id, scratch->loaded.len, entry_bytes);
 	count = scratch->loaded.len / entry_bytes;
-	if (count > scratch->blocks_len) {
-		size_t blocks = (count + KX_IVF_BLOCK - 1) / KX_IVF_BLOCK * 2;
-
-		scratch->blocks_len = 0;
-		if (!again(&scratch->blocks, blocks * kx_ivf_block_bytes(ivf->code_bytes)) ||
-		    !again(&scratch->rows, blocks * KX_IVF_BLOCK * sizeof(uint32_t)))
+	blocks = (count + KX_IVF_BLOCK - 1) / KX_IVF_BLOCK;
+	if (blocks > scratch->cold_len) {
+		scratch->cold_len = 0;
+		if (!again(&scratch->cold, kx_ivf_place_bytes(ivf, blocks * 2)))
 			return kx_error_nomem(search->error);
-		scratch->blocks_len = (uint32_t)blocks * KX_IVF_BLOCK;
+		scratch->cold_len = (uint32_t)blocks * 2;
 	}
-	kx_ivf_blocks_write(ivf, scratch->blocks, scratch->rows, 0, scratch->loaded.data, count);
-	*ret = (struct content){scratch->blocks, scratch->rows, (uint32_t)count};
+	*ret = (struct content){kx_ivf_place_at(ivf, scratch->cold, scratch->cold_len), (uint32_t)count};
+	kx_ivf_place_write(ivf, cell, &ret->place, 0, scratch->loaded.data, count);
 	return KX_OK;
 }
 
@@ -250,7 +248,7 @@ static kx_status content_of(struct search *search, const struct kx_ivf_cell *cel
 {
 	if (cell->cold)
 		return load_cold(search, cell, ret);
-	*ret = (struct content){cell->blocks, cell->rows, cell->count};
+	*ret = (struct content){cell->place, cell->count};
 	return KX_OK;
 }
 
@@ -296,13 +294,15 @@ static void select_best(uint32_t *slots, float *bounds, uint32_t count, uint32_t
 
 static void fetch(const void *at, size_t bytes)
 {
-	for (size_t i = 0; i < bytes; i += LINE)
-		__builtin_prefetch((const uint8_t *)at + i, 0, 2);
+	const uint8_t *end = (const uint8_t *)at + bytes;
+
+	for (const uint8_t *line = (const uint8_t *)at - (uintptr_t)at % LINE; line < end; line += LINE)
+		__builtin_prefetch(line, 0, 2);
 }
 
 static void fetch_vector(const struct search *search, uint32_t row)
 {
-	fetch(vector_of(search->ivf, row), search->ivf->recipe.dim * sizeof(uint16_t) + LINE - 1);
+	fetch(vector_of(search->ivf, row), search->ivf->recipe.dim * sizeof(uint16_t));
 }
 
 static void refine_waiting(struct search *search)
@@ -326,16 +326,6 @@ static void wait_for(struct search *search, uint32_t row, float bound)
 	scratch->waiting_bounds[scratch->waiting_count++] = bound;
 }
 
-/* Found ones up to `to`, whose vectors are asked for now and looked at later. */
-static void wait_for_found(struct search *search, const struct content *content, uint32_t from, uint32_t to)
-{
-	const struct kx_ivf_scratch *scratch = search->scratch;
-
-	for (uint32_t i = from; i < to; i++)
-		if (scratch->bounds[i] >= least(search))
-			wait_for(search, content->rows[scratch->slots[i]], scratch->bounds[i]);
-}
-
 /* A cell that is looked at now, and what its surroundings say. */
 struct visit {
 	const struct kx_ivf_cell *cell;
@@ -351,36 +341,111 @@ static float distance_to(const struct search *search, const struct kx_ivf_cell *
 	return distance2 > 0.0f ? sqrtf(distance2) : 0.0f;
 }
 
+/* What is found of a cell: by the leading half of its codes, then by all of them. */
+struct finding {
+	const struct content *content;
+	float product;
+	float lead_slack, slack; /* what is added to estimates for their errors */
+	uint32_t count;
+};
+
+/* The bound by all of a code from that by its leading half, whose sum is taken out of it. */
+static float bound_by_all(const struct search *search, const struct finding *finding, uint32_t slot, float bound)
+{
+	const struct kx_ivf *ivf = search->ivf;
+	const uint8_t *tail = finding->content->place.tails + slot * kx_ivf_tail_bytes(ivf);
+	const uint8_t *block = finding->content->place.blocks + slot / KX_IVF_BLOCK * kx_ivf_lead_block_bytes(ivf);
+	const uint16_t *factors = (const uint16_t *)(const void *)block + slot % KX_IVF_BLOCK;
+	float mul = kx_ivf_factor(factors[KX_IVF_BLOCK]);
+	float sum = mul > 0.0f ? (bound - kx_ivf_factor(factors[0])) / mul - finding->lead_slack : 0.0f;
+	struct kx_ivf_tail start;
+
+	memcpy(&start, tail, sizeof(start));
+	sum += ivf->kernels->signed_sum(tail + sizeof(start), search->scratch->rotated + ivf->lead,
+					ivf->rotation.padded - ivf->lead);
+	return finding->product + start.add + start.mul * (sum + finding->slack);
+}
+
+/* Until there are k, all would pass: the best by their bounds first, which tell how good one has to be. Returns how many
+ * were dealt with. */
+static uint32_t take_first(struct search *search, const struct finding *finding)
+{
+	struct kx_ivf_scratch *scratch = search->scratch;
+	uint32_t first = search->query->k - search->count, some;
+
+	first = first < finding->count ? first : finding->count;
+	some = first < finding->count / LEAD_FIRST ? first * LEAD_FIRST : finding->count;
+	if (!first)
+		return 0;
+	select_best(scratch->slots, scratch->bounds, finding->count, some);
+	for (uint32_t i = 0; i < some; i++)
+		scratch->bounds[i] = bound_by_all(search, finding, scratch->slots[i], scratch->bounds[i]);
+	select_best(scratch->slots, scratch->bounds, some, first);
+	for (uint32_t i = 0; i < some; i++) {
+		if (i == first)
+			refine_waiting(search);
+		if (scratch->bounds[i] >= least(search))
+			wait_for(search, finding->content->place.rows[scratch->slots[i]], scratch->bounds[i]);
+	}
+	refine_waiting(search);
+	return some;
+}
+
+static void fetch_found(const struct search *search, const struct finding *finding)
+{
+	const struct kx_ivf_place *place = &finding->content->place;
+	const size_t tail_bytes = kx_ivf_tail_bytes(search->ivf);
+
+	for (uint32_t i = 0; i < finding->count; i++) {
+		uint32_t slot = search->scratch->slots[i];
+
+		__builtin_prefetch(place->tails + slot * tail_bytes);
+		__builtin_prefetch(place->tails + (slot + 1) * tail_bytes - 1);
+	}
+}
+
+/* Their vectors are asked for now and looked at later. */
+static void take_found(struct search *search, const struct finding *finding)
+{
+	const struct kx_ivf_scratch *scratch = search->scratch;
+
+	for (uint32_t i = take_first(search, finding); i < finding->count; i++) {
+		uint32_t slot = scratch->slots[i];
+		float bound = scratch->bounds[i];
+
+		if (bound + finding->product < least(search))
+			continue;
+		bound = bound_by_all(search, finding, slot, bound);
+		if (bound >= least(search))
+			wait_for(search, finding->content->place.rows[slot], bound);
+	}
+}
+
 static void scan(struct search *search, const struct visit *visit, const struct content *content, const uint32_t *masks)
 {
 	struct kx_ivf_scratch *scratch = search->scratch;
-	float deviation = CODE_DEVIATION * sqrtf(visit->distance * visit->distance + search->lut.variance);
+	float deviation = sqrtf(visit->distance * visit->distance + search->lut.variance);
+	struct finding finding = {
+		.content = content,
+		.product = visit->product,
+		.lead_slack = (search->epsilon + LEAD_EPSILON) * LEAD_DEVIATION * deviation,
+		.slack = search->epsilon * CODE_DEVIATION * deviation,
+	};
 	struct kx_ivf_scan scan = {
 		.lut = scratch->lut,
-		.code_bytes = search->ivf->code_bytes,
+		.code_bytes = search->ivf->lead / 8,
 		.scale = search->lut.scale,
-		.offset = search->lut.offset + search->epsilon * deviation,
+		.offset = search->lut.offset + finding.lead_slack,
 		.floor = least(search) - visit->product,
-		.next = visit->next ? visit->next->blocks : NULL,
+		.next = visit->next ? visit->next->place.blocks : NULL,
 	};
-	uint32_t found, first = search->query->k - search->count;
 
-	if (visit->next)
-		fetch(visit->next->rows, visit->next->count * sizeof(uint32_t));
 	search->work.codes += content->count;
-	found = search->ivf->kernels->scan(&scan, content->blocks, content->count, masks,
-					   (struct kx_ivf_found){scratch->slots, scratch->bounds});
-	for (uint32_t i = 0; i < found; i++)
-		scratch->bounds[i] += visit->product;
+	finding.count = search->ivf->kernels->scan(&scan, content->place.blocks, content->count, masks,
+						   (struct kx_ivf_found){scratch->slots, scratch->bounds});
+	fetch_found(search, &finding);
 	refine_waiting(search);
-	/* Until there are k, all would pass: the best by their bounds first, which tell how good one has to be. */
-	first = first < found ? first : found;
-	if (first) {
-		select_best(scratch->slots, scratch->bounds, found, first);
-		wait_for_found(search, content, 0, first);
-		refine_waiting(search);
-	}
-	wait_for_found(search, content, first, found);
+	take_found(search, &finding);
 }
 
 /* Those that match are so few that they are compared without being estimated. */
@@ -419,7 +484,7 @@ static kx_status look_into(struct search *search, const struct visit *visit)
 		take_named(search, view);
 		return KX_OK;
 	}
-	if (filter && !view && !kx_ivf_filter_masks(filter, content.rows, content.count, scratch->masks))
+	if (filter && !view && !kx_ivf_filter_masks(filter, content.place.rows, content.count, scratch->masks))
 		return KX_OK;
 	masks = view ? view->words : filter ? scratch->masks : NULL;
 	search->work.cells++;
@@ -522,8 +587,8 @@ static kx_status compare_cold(struct search *search)
 		if (status)
 			return status;
 		for (uint32_t i = 0; i < content.count; i++)
-			if (may_be_found(search->query, content.rows[i]))
-				refine(search, content.rows[i]);
+			if (may_be_found(search->query, content.place.rows[i]))
+				refine(search, content.place.rows[i]);
 	}
 	return KX_OK;
 }
@@ -554,26 +619,25 @@ static struct visit visit_of(const struct search *search, uint32_t count, uint32
 }
 
 /* Cells are met in no order of memory: what is known of those that come next is asked for ahead. */
-static void fetch_cells(const struct search *search, uint32_t count)
+static void fetch_cell(const struct search *search, uint32_t at)
 {
 	const struct kx_ivf *ivf = search->ivf;
 
-	for (uint32_t i = 0; i < count && i < CELLS_AHEAD; i++) {
-		uint32_t lane = (uint32_t)search->scratch->order.numbers[i];
-
-		fetch(&ivf->cells[ivf->centroids.lanes.number[lane]], sizeof(struct kx_ivf_cell) + LINE - 1);
-	}
+	__builtin_prefetch(&ivf->cells[ivf->centroids.lanes.number[(uint32_t)search->scratch->order.numbers[at]]]);
 }
 
 /* Cells of a batch. */
 static kx_status look_into_all(struct search *search, uint32_t count, bool *ret_enough)
 {
 	*ret_enough = false;
-	fetch_cells(search, count);
+	for (uint32_t i = 0; i < count && i < CELLS_AHEAD; i++)
+		fetch_cell(search, i);
 	for (uint32_t i = 0; i < count; i++) {
 		struct visit visit = visit_of(search, count, i);
 		kx_status status;
 
+		if (i + CELLS_AHEAD < count)
+			fetch_cell(search, i + CELLS_AHEAD);
 		if (!is_worth(search, &visit)) {
 			*ret_enough = ++search->passed >= PATIENCE;
 			if (*ret_enough)
@@ -597,7 +661,7 @@ static kx_status search_cells(struct search *search)
 	uint32_t count;
 
 	kx_ivf_rotate(&ivf->rotation, ivf->kernels, search->query->vector, scratch->rotated);
-	kx_ivf_lut_make(scratch->rotated, ivf->rotation.padded, ivf->kernels, scratch->lut, &search->lut);
+	kx_ivf_lut_make(scratch->rotated, ivf->lead, ivf->kernels, scratch->lut, &search->lut);
 	for (uint32_t i = 0; i < ivf->rotation.padded; i++)
 		search->norm2 += scratch->rotated[i] * scratch->rotated[i];
 	scratch->waiting_count = 0;

@@ -291,6 +291,31 @@ static void test_recall(void **state)
 	}
 }
 
+/* What is asked for is what is got, by queries that it was not tuned with. */
+static void test_asked_is_got(void **state)
+{
+	static const double wanted[] = {0.9, 0.95, 0.98};
+	struct world *world = world_full(128, 20000, 200, KX_METRIC_COSINE);
+	struct kx_ivf_tuning tuning;
+	uint32_t rows[2000];
+
+	(void)state;
+	for (uint32_t i = 0; i < KX_ARRAY_LEN(rows); i++)
+		rows[i] = i;
+	assert_int_equal(kx_ivf_tune_rows(world->ivf, world->values, rows, KX_ARRAY_LEN(rows), &tuning, NULL), KX_OK);
+	kx_ivf_set_tuning(world->ivf, &tuning);
+	for (size_t i = 0; i < KX_ARRAY_LEN(wanted); i++) {
+		struct kx_ivf_query query = usual;
+		double got;
+
+		query.recall = wanted[i];
+		got = recall_of(world, query, 1000);
+		printf("asked %.3f, got %.4f\n", wanted[i], got);
+		assert_true(fabs(got - wanted[i]) < 0.02);
+	}
+	world_free(world);
+}
+
 static struct kx_ivf_filter *random_filter(struct world *world, double share)
 {
 	uint64_t *bits = calloc(world->rows / 64 + 1, sizeof(*bits));
@@ -609,6 +634,51 @@ static void test_estimate(void **state)
 	world_free(world);
 }
 
+/* So it does by the leading part of a code, which is what decides first. */
+static void test_estimate_by_lead(void **state)
+{
+	struct world *world = world_full(256, 4000, 1, KX_METRIC_COSINE);
+	const struct kx_ivf *ivf = world->ivf;
+	const struct kx_ivf_cell *cell = kx_ivf_cell_of(ivf, 1);
+	float rotated[256], query[256], distance = 0, product = 0;
+	_Alignas(64) uint8_t lut[256 * 4];
+	struct kx_ivf_lut table;
+	double sum = 0, deviation = 0;
+
+	(void)state;
+	random_vector(world, query);
+	kx_ivf_rotate(&ivf->rotation, ivf->kernels, query, rotated);
+	kx_ivf_lut_make(rotated, ivf->lead, ivf->kernels, lut, &table);
+	for (uint32_t i = 0; i < 256; i++) {
+		distance += (query[i] - cell->centroid[i]) * (query[i] - cell->centroid[i]);
+		product += query[i] * cell->centroid[i];
+	}
+	for (uint32_t slot = 0; slot < cell->count; slot++) {
+		const uint8_t *block = cell->place.blocks + slot / KX_IVF_BLOCK * kx_ivf_lead_block_bytes(ivf);
+		const uint16_t *factors = (const uint16_t *)(const void *)block + slot % KX_IVF_BLOCK;
+		uint8_t entry[sizeof(struct kx_ivf_entry_head) + 32];
+		float mul = kx_ivf_factor(factors[KX_IVF_BLOCK]);
+		double exactly = 0, error;
+		int32_t codes = 0;
+
+		kx_ivf_place_read(ivf, &cell->place, slot, entry);
+		for (uint32_t i = 0; i < ivf->lead / 4; i++)
+			codes += lut[i * 16 + (entry[sizeof(struct kx_ivf_entry_head) + i / 2] >> i % 2 * 4 & 15)];
+		for (uint32_t i = 0; i < 256; i++)
+			exactly += (double)query[i] * (double)row_of(world, cell->place.rows[slot])[i];
+		error = (double)(product + kx_ivf_factor(factors[0]) + mul * (table.scale * (float)codes + table.offset)) -
+			exactly;
+		error /= (double)mul * 0.626 * sqrt((double)(distance + table.variance));
+		sum += error;
+		deviation += error * error;
+	}
+	deviation = sqrt(deviation / cell->count);
+	printf("estimates by the leading part: mean error %.3f, deviation %.3f\n", sum / cell->count, deviation);
+	assert_true(fabs(sum / cell->count) < 0.2);
+	assert_true(deviation > 0.6 && deviation < 1.3);
+	world_free(world);
+}
+
 static void test_rotation(void **state)
 {
 	static const uint32_t dims[] = {8, 64, 100, 192, 256, 320, 1280, 2048};
@@ -760,6 +830,7 @@ int main(void)
 		cmocka_unit_test(test_halves),
 		cmocka_unit_test(test_rotation),
 		cmocka_unit_test(test_estimate),
+		cmocka_unit_test(test_estimate_by_lead),
 		cmocka_unit_test(test_entries),
 		cmocka_unit_test(test_excluded_and_few),
 		cmocka_unit_test(test_equal_vectors),
@@ -771,6 +842,7 @@ int main(void)
 		cmocka_unit_test(test_searches_at_once),
 		cmocka_unit_test(test_filters),
 		cmocka_unit_test(test_recall),
+		cmocka_unit_test(test_asked_is_got),
 	};
 
 	kx_learn_init();

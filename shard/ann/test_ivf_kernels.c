@@ -87,7 +87,7 @@ struct blocks {
 
 static struct blocks random_blocks(const struct kx_ivf_kernels *kernels)
 {
-	struct blocks blocks = {.count = 1 + below(100), .code_bytes = 8 * (1 + below(32))};
+	struct blocks blocks = {.count = 1 + below(100), .code_bytes = 4 * (1 + below(64))};
 	size_t block_bytes = kx_ivf_block_bytes(blocks.code_bytes);
 
 	blocks.bytes = (blocks.count + KX_IVF_BLOCK - 1) / KX_IVF_BLOCK * block_bytes;
@@ -100,8 +100,8 @@ static struct blocks random_blocks(const struct kx_ivf_kernels *kernels)
 		for (uint32_t i = 0; i < 2; i++) {
 			uint32_t place = i * KX_IVF_BLOCK + slot % KX_IVF_BLOCK;
 
-			((float *)(void *)(blocks.want + at))[place] = random_float();
-			((float *)(void *)(blocks.got + at))[place] = ((float *)(void *)(blocks.want + at))[place];
+			((uint16_t *)(void *)(blocks.want + at))[place] = kx_ivf_factor_of(random_float());
+			((uint16_t *)(void *)(blocks.got + at))[place] = ((uint16_t *)(void *)(blocks.want + at))[place];
 		}
 		at += KX_IVF_FACTOR_BYTES;
 		kx_ivf_kernels_c.pack(blocks.want + at, blocks.code_bytes, slot % KX_IVF_BLOCK, code);
@@ -206,6 +206,21 @@ static void check_dot(const struct kx_ivf_kernels *kernels)
 	free(v);
 }
 
+static void check_signed_sum(const struct kx_ivf_kernels *kernels)
+{
+	uint32_t dim = KX_IVF_LANES * (1 + below(64));
+	uint8_t *code = random_bytes(128);
+	float *v = random_floats(dim), want = kx_ivf_kernels_c.signed_sum(code, v, dim), got = kernels->signed_sum(code, v, dim);
+	double plainly = 0.0;
+
+	for (uint32_t i = 0; i < dim; i++)
+		plainly += code[i / 8] >> i % 8 & 1 ? (double)v[i] : -(double)v[i];
+	assert_true(fabs(plainly - (double)want) < 1e-3);
+	assert_memory_equal(&got, &want, sizeof(got));
+	free(code);
+	free(v);
+}
+
 static void test_equal(void **state)
 {
 	const struct kx_ivf_kernels *const paths[] = {kx_ivf_kernels_avx2(), kx_ivf_kernels_avx512(),
@@ -224,6 +239,7 @@ static void test_equal(void **state)
 			check_near(paths[i]);
 			check_order(paths[i]);
 			check_dot(paths[i]);
+			check_signed_sum(paths[i]);
 		}
 	}
 }

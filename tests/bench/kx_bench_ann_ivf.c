@@ -1,4 +1,4 @@
-/* The index in memory (shard/ann/ivf.h), with full vectors as fp16 in a mapped file. Rows are ids. */
+/* The index in memory (shard/ann/ivf.h), with full vectors as fp16 beside it. Rows are ids. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -15,7 +15,7 @@
 
 #define CELL_ROWS 250u
 #define SAMPLE_PER_CELL 64u
-#define TUNE_QUERIES 200u
+#define TUNE_QUERIES 4000u
 #define AT_ONCE 10000u
 #define SEED 20261127u
 #define ENTRIES_MAX ((size_t)1 << 32) /* of a cell, bytes */
@@ -130,12 +130,21 @@ static kx_status fill(struct kx_ivf *ivf, const struct bench_set *set)
 	return status;
 }
 
-/* With rows of the set itself: the queries that recall is measured with must not be those that it was tuned with. */
+/* With rows of the set itself, which centroids were not found with: the queries that recall is measured with must not be
+ * those that it was tuned with. */
 static kx_status tune(struct kx_ivf *ivf, const struct bench_set *set, struct kx_ivf_tuning *ret, struct kx_error *error)
 {
-	size_t n = least((size_t)set->base.count, TUNE_QUERIES);
+	uint32_t n = (uint32_t)least((size_t)set->base.count / 2, TUNE_QUERIES), first = (uint32_t)set->base.count - n;
+	uint32_t *rows = calloc(n + 1u, sizeof(*rows));
+	kx_status status;
 
-	return kx_ivf_tune(ivf, bench_row(&set->base, (size_t)set->base.count - n), n, ret, error);
+	if (!rows)
+		return KX_ENOMEM;
+	for (uint32_t i = 0; i < n; i++)
+		rows[i] = first + i;
+	status = kx_ivf_tune_rows(ivf, bench_row(&set->base, first), rows, n, ret, error);
+	free(rows);
+	return status;
 }
 
 static kx_status save(struct kx_ivf *ivf, const struct bench_set *set, uint32_t cells, const struct kx_ivf_tuning *tuning,
@@ -232,8 +241,9 @@ static kx_status load_cells(struct bench_engine *engine, FILE *file, struct kx_e
 	return status ? status : kx_ivf_cells_ready(engine->ivf);
 }
 
-/* The file, and room behind it for what is inserted: one range of addresses. */
-static kx_status map_vectors(struct bench_engine *engine, const struct bench_set *set, struct kx_error *error)
+/* The file, and room behind it for what is inserted. In huge pages, as cells are: each vector that is compared lies in
+ * another small one, whose look-up takes as long as the vector does. */
+static kx_status read_vectors(struct bench_engine *engine, const struct bench_set *set, struct kx_error *error)
 {
 	size_t row = engine->dim * sizeof(uint16_t), file_bytes = (size_t)set->base.count * row;
 	char path[4096];
@@ -245,8 +255,14 @@ static kx_status map_vectors(struct bench_engine *engine, const struct bench_set
 	engine->vectors = mmap(NULL, engine->vectors_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (fd < 0 || engine->vectors == MAP_FAILED)
 		return failed_io(error);
-	if (mmap(engine->vectors, file_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0) == MAP_FAILED)
-		return failed_io(error);
+	(void)madvise(engine->vectors, engine->vectors_bytes, MADV_HUGEPAGE);
+	for (size_t at = 0; at < file_bytes;) {
+		ssize_t len = read(fd, (uint8_t *)engine->vectors + at, file_bytes - at);
+
+		if (len <= 0)
+			return failed_io(error);
+		at += (size_t)len;
+	}
 	kx_ivf_set_vectors(engine->ivf, engine->vectors, row);
 	return KX_OK;
 }
@@ -277,7 +293,7 @@ static kx_status open_engine(const struct bench_set *set, uint32_t more, struct 
 	engine->cell_of = calloc(engine->rows_max, sizeof(*engine->cell_of));
 	status = engine->cell_of ? kx_ivf_new(&options, &engine->ivf, error) : KX_ENOMEM;
 	if (!status)
-		status = map_vectors(engine, set, error);
+		status = read_vectors(engine, set, error);
 	file = status ? NULL : file_in(set, "cells.bin", "rb", error);
 	if (!status)
 		status = file ? load_cells(engine, file, error) : KX_EIO;
