@@ -142,6 +142,7 @@ kx_status kx_ids_reserve(struct kx_ids *ids, uint32_t more) KX_MUST_CHECK;
 void kx_ids_done(struct kx_ids *ids);
 /* [count] of halves to floats. */
 void kx_ihalves_to_floats(const uint16_t *halves, size_t count, float *ret);
+void kx_ifloats_to_halves(const float *floats, size_t count, uint16_t *ret); /* to nearest even */
 float kx_idistance2(const float *a, const float *b, uint32_t dim);
 /* Checks a vector and writes it as it is compared: unit length for cosine. */
 kx_status kx_ivector_check(const struct kx_ispace *space, const float *vector, uint32_t dim, float *ret,

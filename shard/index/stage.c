@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "common/base/log.h"
-#include "shard/ann/ivf_half.h"
 
 /* Keys of a set of changes, to find those that a later change makes void. */
 struct seen {
@@ -201,10 +200,8 @@ static kx_status keep_halves(struct kx_index_staged *staged, struct kx_istep *st
 		return status;
 	step->halves = staged->halves.len;
 	halves = (uint16_t *)(void *)(staged->halves.data + staged->halves.len);
-	for (uint32_t i = 0; i < dim; i++) {
-		halves[i] = kx_half_of_float(vector[i]);
-		vector[i] = kx_half_to_float(halves[i]); /* as it is kept, so that its code can be made again */
-	}
+	kx_ifloats_to_halves(vector, dim, halves);
+	kx_ihalves_to_floats(halves, dim, vector); /* as it is kept, so that its code can be made again */
 	staged->halves.len += dim * sizeof(uint16_t);
 	return KX_OK;
 }
