@@ -113,7 +113,7 @@ kx_status kx_index_stage(struct kx_index *index, struct kx_kv_batch *batch, cons
 void kx_index_apply(struct kx_index *index, struct kx_index_staged *staged); /* both free it */
 void kx_index_drop(struct kx_index *index, struct kx_index_staged *staged);
 
-/* Fills a space that is empty (KX_EEXIST) at once: trains, assigns, writes in large batches. vectors: [n][dim], checked
+/* Fills a space that is empty (KX_EEXIST) at once: trains, assigns, tunes, writes past the log. vectors: [n][dim], checked
  * like changes'; keys: n different ones (KX_EINVAL). A crash in it leaves the space empty; after it all is synced. */
 struct kx_index_build {
 	uint32_t space;
