@@ -171,6 +171,7 @@ static kx_status fill_space(struct filling *filling, struct kx_error *error)
 	if (status)
 		return status;
 	space->free_rows.count = 0;
+	kx_iforget_keys(space);
 	atomic_store(&space->rows_bound, count);
 	status = put_rows(filling, error);
 	if (!status)

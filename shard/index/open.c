@@ -70,6 +70,7 @@ static void space_free(struct kx_ispace *space)
 	kx_ids_done(&space->due);
 	kx_ids_done(&space->log);
 	kx_ids_done(&space->watched);
+	kx_imaybe_done(&space->maybe);
 	pthread_rwlock_destroy(&space->lock);
 	free(space);
 }
@@ -550,6 +551,7 @@ void kx_index_close(struct kx_index *index)
 	if (!index->options.read_only && atomic_load(&index->space_count))
 		(void)!kx_kv_flush(index->options.kv, NULL); /* or opening would read the log, which takes seconds */
 	kx_isample_free(index->sample);
+	kx_kv_batch_free(index->batch);
 	for (uint32_t i = 0; i < atomic_load(&index->space_count); i++)
 		space_free(index->spaces[i]);
 	while (index->scratches) {
