@@ -135,6 +135,25 @@ kx_status kx_indexed_change_remove(struct kx_index *index, const char *id, struc
 	return status;
 }
 
+bool kx_indexed_takes(struct kx_index *index, const struct kx_video_record *record)
+{
+	for (uint32_t i = 0; i < record->result.modality_count; i++) {
+		const struct kx_modality_result *from = &record->result.modalities[i];
+		char name[KX_INDEXED_NAME_MAX];
+		struct kx_index_space_info info;
+		uint32_t space;
+
+		kx_indexed_space_name(from->modality, from->space, name);
+		if (is_indexable(from) && !kx_index_find_space(index, name, &space, NULL) &&
+		    !kx_index_space_info(index, space, &info, NULL) && info.dim == from->dim)
+			continue;
+		for (uint32_t j = 0; j < from->dim; j++)
+			if (from->embedding[j] != 0.0f)
+				return false;
+	}
+	return true;
+}
+
 static double cosine_of(const float *a, const float *b, uint32_t dim)
 {
 	double product = 0.0, one = 0.0, two = 0.0;
@@ -242,6 +261,14 @@ static uint8_t space_of_name(const struct indexed *indexed, const char *name, ui
 	return KX_INDEXED_NO_SPACE;
 }
 
+/* The two did not agree: until they do, the store says nothing of what they add up to. */
+static kx_status forget_totals(struct indexed *indexed, struct kx_indexed_settled *settled, struct kx_error *error)
+{
+	if (settled->added || settled->removed)
+		return KX_OK;
+	return kx_store_set_totals(indexed->store, NULL, 0, error);
+}
+
 static kx_status drop_stale(struct indexed *indexed, uint32_t number, const struct stale *stale, struct kx_error *error)
 {
 	const uint8_t *key = stale->keys.data;
@@ -275,6 +302,8 @@ static kx_status settle_space(struct indexed *indexed, uint32_t number, bool rea
 		indexed->spaces[settle.space].number = number;
 	}
 	status = kx_index_each(indexed->index, number, settle_row, &settle, error);
+	if (!status && !read_only && settle.stale.count)
+		status = forget_totals(indexed, settled, error);
 	if (!status && !read_only) {
 		status = drop_stale(indexed, number, &settle.stale, error);
 		settled->removed += settle.stale.count;
@@ -326,8 +355,10 @@ static kx_status find_added(struct indexed *indexed, uint32_t row, struct kx_err
 static kx_status commit_added(struct indexed *indexed, struct adding *adding, struct kx_indexed_settled *settled,
 			      struct kx_error *error)
 {
-	kx_status status = kx_index_commit(indexed->index, adding->changes.list, adding->changes.count, error);
+	kx_status status = adding->changes.count ? forget_totals(indexed, settled, error) : KX_OK;
 
+	if (!status)
+		status = kx_index_commit(indexed->index, adding->changes.list, adding->changes.count, error);
 	for (size_t i = 0; i < adding->changes.count; i++)
 		settled->added += adding->changes.list[i].vector != NULL;
 	for (uint32_t i = 0; !status && i < adding->count; i++)
