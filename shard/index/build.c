@@ -9,6 +9,7 @@ struct filling {
 	const struct kx_index_build *build;
 	struct kx_kv_bulk *vectors, *rows;
 	struct kx_buf record;
+	uint32_t count; /* that came */
 };
 
 /* To bring keys into order: most differ in their first bytes. */
@@ -36,14 +37,15 @@ static kx_status take_key(struct filling *filling, uint32_t row, const struct kx
 	return KX_OK;
 }
 
-static kx_status put_vector(struct filling *filling, uint32_t row, struct kx_error *error)
+static kx_status put_vector(struct filling *filling, uint32_t row, const struct kx_index_change *change,
+			    struct kx_error *error)
 {
 	struct kx_ispace *space = filling->space;
 	const uint32_t dim = space->record.recipe.dim;
 	struct kx_ikey key = kx_ikey_row(space->number, row);
 	float vector[KX_IVF_DIM_MAX];
 	uint16_t halves[KX_IVF_DIM_MAX];
-	kx_status status = kx_ivector_check(space, filling->build->vectors + (size_t)row * dim, dim, vector, error);
+	kx_status status = kx_ivector_check(space, change->vector, change->dim, vector, error);
 
 	if (status)
 		return kx_error_prefix(error, status, "vector %u", row);
@@ -52,20 +54,31 @@ static kx_status put_vector(struct filling *filling, uint32_t row, struct kx_err
 	return kx_kv_bulk_put(filling->vectors, key.bytes, key.len, halves, space->vectors.stride, error);
 }
 
-static kx_status put_row(struct filling *filling, uint32_t row, struct kx_error *error)
+static kx_status next_row(struct filling *filling, uint32_t row, struct kx_index_change *ret, struct kx_error *error)
+{
+	const struct kx_index_build *build = filling->build;
+	const uint32_t dim = filling->space->record.recipe.dim;
+
+	if (build->next)
+		return build->next(build->row_ctx, ret, error);
+	build->row(build->row_ctx, row, ret);
+	ret->vector = build->vectors + (size_t)row * dim;
+	ret->dim = dim;
+	return KX_OK;
+}
+
+static kx_status put_row(struct filling *filling, uint32_t row, const struct kx_index_change *change,
+			 struct kx_error *error)
 {
 	struct kx_ikey key = kx_ikey_row(filling->space->number, row);
-	struct kx_index_change change = {0};
-	kx_status status = put_vector(filling, row, error);
+	kx_status status = put_vector(filling, row, change, error);
 
-	if (status)
-		return status;
-	filling->build->row(filling->build->row_ctx, row, &change);
-	status = take_key(filling, row, &change, error);
+	if (!status)
+		status = take_key(filling, row, change, error);
 	if (status)
 		return status;
 	kx_buf_clear(&filling->record);
-	if (kx_row_encode(&(struct kx_row_view){change.key, change.key_len, change.attributes, change.attributes_len},
+	if (kx_row_encode(&(struct kx_row_view){change->key, change->key_len, change->attributes, change->attributes_len},
 			  &filling->record))
 		return kx_error_nomem(error);
 	return kx_kv_bulk_put(filling->rows, key.bytes, key.len, filling->record.data, filling->record.len, error);
@@ -84,8 +97,15 @@ static kx_status put_rows(struct filling *filling, struct kx_error *error)
 	filling->vectors = vectors;
 	filling->rows = rows;
 	filling->record.max = SIZE_MAX / 2;
-	for (uint32_t row = 0; !status && row < count; row++)
-		status = put_row(filling, row, error);
+	while (!status && filling->count < count) {
+		struct kx_index_change change = {0};
+
+		status = next_row(filling, filling->count, &change, error);
+		if (!status)
+			status = put_row(filling, filling->count++, &change, error);
+	}
+	if (status == KX_ENOTFOUND && filling->count && filling->build->next)
+		status = KX_OK;
 	kx_buf_done(&filling->record);
 	if (!status)
 		status = kx_kv_bulk_finish(vectors, error);
@@ -126,7 +146,7 @@ static kx_status put_keys(struct filling *filling, struct kx_error *error)
 {
 	struct kx_ispace *space = filling->space;
 	struct kx_index *index = space->index;
-	const uint32_t count = (uint32_t)filling->build->count;
+	const uint32_t count = filling->count;
 	KX_CLEANUP(kx_cleanup_free) struct ordered *list = order_keys(space, count);
 	KX_CLEANUP(kx_kv_bulk_cleanup) struct kx_kv_bulk *keys = NULL;
 	kx_status status = list ? KX_OK : kx_error_nomem(error);
@@ -176,6 +196,7 @@ static kx_status fill_space(struct filling *filling, struct kx_error *error)
 	status = put_rows(filling, error);
 	if (!status)
 		status = put_keys(filling, error);
+	atomic_store(&space->rows_bound, status ? count : filling->count);
 	return status ? status : kx_itrain(space, true, error);
 }
 

@@ -113,15 +113,19 @@ kx_status kx_index_stage(struct kx_index *index, struct kx_kv_batch *batch, cons
 void kx_index_apply(struct kx_index *index, struct kx_index_staged *staged); /* both free it */
 void kx_index_drop(struct kx_index *index, struct kx_index_staged *staged);
 
-/* Fills a space that is empty (KX_EEXIST) at once: trains, assigns, tunes, writes past the log. vectors: [n][dim], checked
- * like changes'; keys: n different ones (KX_EINVAL). A crash in it leaves the space empty; after it all is synced. */
+/* Fills a space that is empty (KX_EEXIST) at once: trains, assigns, tunes, writes past the log. Vectors are checked like
+ * changes'; keys are all different (KX_EINVAL). A crash in it leaves the space empty, as any failure does; after it all is
+ * synced. Changes wait for it. */
 struct kx_index_build {
 	uint32_t space;
-	size_t count;
-	const float *vectors;
+	size_t count;         /* with `next`: the most that come */
+	const float *vectors; /* [count][dim] */
 	/* The key, and attributes when there are some, of vector i; called in order. Valid until the next call. */
 	void (*row)(void *ctx, size_t i, struct kx_index_change *ret);
 	void *row_ctx;
+	/* In the place of vectors and row, for more than memory holds: key, vector and attributes of one after another, valid until
+	 * the next call. KX_ENOTFOUND: that was all (of the first: then it is what the building returns). */
+	kx_status (*next)(void *row_ctx, struct kx_index_change *ret, struct kx_error *error);
 };
 kx_status kx_index_build(struct kx_index *index, const struct kx_index_build *build, struct kx_error *error)
 	KX_MUST_CHECK;

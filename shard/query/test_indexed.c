@@ -472,6 +472,27 @@ static void early_reads_may_fail(void **state)
 	}
 }
 
+/* Many records and no index: it is built at once, of what it takes, and the rest is found by its records. */
+static void an_older_store(void **state)
+{
+	struct fixture *fixture = *state;
+
+	for (uint32_t i = 0; i < VIDEOS; i++)
+		put_video(fixture, i, STORE_ONLY);
+	assert_true(kx_index_is_empty(fixture->index));
+	close_store(fixture);
+	open_store(fixture, false);
+	assert_false(kx_index_is_empty(fixture->index));
+	ask_all_sorts(fixture);
+	verify(fixture);
+	churn(fixture, 300, ALL);
+	ask_all_sorts(fixture);
+	verify(fixture);
+	close_store(fixture);
+	open_store(fixture, false);
+	ask_all_sorts(fixture);
+}
+
 static void records_ahead_of_the_index(void **state)
 {
 	struct fixture *fixture = *state;
@@ -690,7 +711,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(same_as_comparing_all),	TEST(records_ahead_of_the_index), TEST(halfway), TEST(beside_changes), TEST(best_behind_the_lists), TEST(approximately),
-		TEST(another_space_is_refused), TEST(early_is_the_same), TEST(early_only_by_good_totals), TEST(early_reads_may_fail),
+		TEST(another_space_is_refused), TEST(early_is_the_same), TEST(an_older_store), TEST(early_only_by_good_totals), TEST(early_reads_may_fail),
 	};
 
 	kx_learn_init();
