@@ -43,7 +43,7 @@ struct kx_index_options {
 	struct kx_kv *kv;       /* borrowed; closed after the index */
 	size_t family;          /* number of kx_index_families[0] in the store */
 	const char *dir;        /* for files that can be made again from the store; made when missing */
-	bool read_only;         /* no changes, no files: full vectors come from the store */
+	bool read_only;         /* no changes; full vectors are a writer's file until it changes, then the store's */
 	bool manual;            /* no threads: kx_index_maintain() does what they would */
 	uint64_t memory_bytes;  /* codes kept in memory; beyond it cells are read at each search. 0: no bound */
 	double recall_share;    /* of one CPU, for checking live queries against exact answers; 0: 0.01, negative: none */

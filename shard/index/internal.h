@@ -211,6 +211,8 @@ kx_status kx_icell_see(struct kx_igen *gen, uint32_t cell, bool warm, struct kx_
 kx_status kx_icell_warm(struct kx_igen *gen, uint32_t cell, struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_igen_see_all(struct kx_igen *gen, struct kx_error *error) KX_MUST_CHECK;
 void kx_icell_cool(struct kx_igen *gen, uint32_t cell);
+/* A reader whose borrowed vectors may be wrong: all is read again from the store. Takes writer. */
+kx_status kx_ispace_give_up_vectors(struct kx_ispace *space, struct kx_error *error) KX_MUST_CHECK;
 /* Entries of a cell, from memory or from the store. */
 kx_status kx_icell_entries(struct kx_igen *gen, uint32_t cell, struct kx_buf *out, struct kx_error *error)
 	KX_MUST_CHECK;

@@ -137,11 +137,12 @@ static kx_status open_vectors(struct kx_ispace *space, struct kx_error *error)
 
 	if (status)
 		return status;
-	if (!options->read_only) {
-		path = kx_strf("%s/vectors-%u.f16", space->index->dir, space->number);
-		if (!path)
-			return kx_error_nomem(error);
-	}
+	path = kx_strf("%s/vectors-%u.f16", space->index->dir, space->number);
+	if (!path)
+		return kx_error_nomem(error);
+	if (options->read_only)
+		return kx_ivectors_open_reader(&space->vectors, path, space->record.recipe.dim,
+					       atomic_load(&space->rows_bound), session, error);
 	return kx_ivectors_open(&space->vectors, path, space->record.recipe.dim, atomic_load(&space->rows_bound),
 				session, error);
 }

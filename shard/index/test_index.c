@@ -471,6 +471,59 @@ static void reader_beside_a_writer(void **state)
 	kx_kit_index_close(&reader);
 }
 
+static uint32_t open_reader(const struct kx_kit_index *kit, struct kx_kit_index *reader)
+{
+	struct kx_error error = {0};
+	uint32_t space;
+
+	*reader = *kit;
+	reader->options.read_only = true;
+	check(kx_kit_index_open(reader, &error), &error);
+	check(kx_index_find_space(reader->index, "a", &space, &error), &error);
+	return space;
+}
+
+/* A reader uses the file that a writer left. One that changes it since is noticed: numbers of rows are used again, and
+ * the reader still finds what was there when it opened. */
+static void reader_of_a_writers_file(void **state)
+{
+	struct kx_kit_index *kit = *state;
+	struct kx_kit_index reader;
+	struct kx_error error = {0};
+	uint32_t space = open_space(kit, "a");
+	bool warm = false;
+
+	put_many(kit, space, 0, 300);
+	drain(kit);
+	do { /* first of cells that are cold, then of some in memory */
+		kx_kit_index_close(kit);
+		space = open_reader(kit, &reader);
+		for (uint32_t i = 0; i < 300; i += 7)
+			assert_int_equal(nearest(&reader, space, i, NULL), i);
+		if (warm)
+			drain(&reader);
+		kx_kit_verify(&reader);
+		(void)open_space(kit, "a");
+		for (uint32_t i = 0; i < 300; i += 7) /* nothing has changed yet */
+			assert_int_equal(nearest(&reader, space, i, NULL), i);
+		drain(kit);
+		for (uint32_t i = 0; i < 300; i++)
+			check(kx_kit_put(kit, space, i, NULL, 0, &error), &error);
+		put_many(kit, space, 1000, 1300);
+		for (uint32_t i = 0; i < 300; i += 7)
+			assert_int_equal(nearest(&reader, space, i, NULL), i);
+		drain(&reader);
+		kx_kit_verify(&reader);
+		for (uint32_t i = 0; i < 300; i += 7)
+			assert_int_equal(nearest(&reader, space, i, NULL), i);
+		kx_kit_index_close(&reader);
+		for (uint32_t i = 1000; i < 1300; i++)
+			check(kx_kit_put(kit, space, i, NULL, 0, &error), &error);
+		put_many(kit, space, 0, 300);
+		warm = !warm;
+	} while (warm);
+}
+
 static void one_writer_at_a_time(void **state)
 {
 	struct kx_kit_index *kit = *state;
@@ -660,6 +713,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(builds_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(builds_from_a_stream, setup, teardown),
 		cmocka_unit_test_setup_teardown(reader_beside_a_writer, setup, teardown),
+		cmocka_unit_test_setup_teardown(reader_of_a_writers_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_writer_at_a_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(checkpoint_stands_alone, setup, teardown),
 		cmocka_unit_test_setup_teardown(older_store_opens, setup, teardown),
