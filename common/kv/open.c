@@ -97,6 +97,9 @@ static rocksdb_options_t *make_options(const struct plan *plan, rocksdb_cache_t 
 	rocksdb_options_set_max_background_jobs(rocks, 2);
 	rocksdb_options_set_bytes_per_sync(rocks, 1 << 20);
 
+	/* Counts for choosing what to compact, which would open tables to be read: a pause at each opening. */
+	rocksdb_options_set_skip_stats_update_on_db_open(rocks, 1);
+
 	/* A reader keeps every file open: the writer may delete them under it, and the descriptor still reads. */
 	rocksdb_options_set_max_open_files(rocks, options->read_only ? -1 : 256);
 	/* RocksDB's own log says nothing that its status texts don't, and a full disk would have it write there that

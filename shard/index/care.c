@@ -336,6 +336,8 @@ void *kx_icare_run(void *ctx)
 	struct kx_index *index = ctx;
 	kx_status last = KX_OK;
 
+	/* Whoever opens it for one answer has that before all cells are read beside it. */
+	pause_care(index);
 	while (!atomic_load(&index->stop)) {
 		struct kx_error error = {0};
 		uint32_t done = 0;
