@@ -19,12 +19,19 @@ struct kx_kv {
 	rocksdb_column_family_handle_t **families;
 	size_t family_count; /* the caller's */
 	size_t opened_count; /* all */
+	bool *compress;      /* of the caller's */
+	atomic_ullong bulk_files; /* names them */
 	atomic_int open_iters;
 };
 
 /* The same store once more, read-only, every family of it, with no cache: what it reads comes from the files. */
 kx_status kx_kv_open_uncached(const char *path, struct kx_kv **ret, struct kx_error *error) KX_MUST_CHECK;
 void kx_kv_cleanup(struct kx_kv **kv);
+
+/* How tables are written, for files that are made outside the store. */
+rocksdb_options_t *kx_kv_table_options(bool compress);
+/* Takes away what a bulk that died left. By whoever has the store open for writing. */
+void kx_kv_bulk_sweep(const struct kx_kv *kv);
 
 /* Turns RocksDB's error text into ours and frees it. */
 kx_status kx_kv_fail(const char *path, char *text, struct kx_error *error);

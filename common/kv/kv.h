@@ -17,6 +17,7 @@
 struct kx_kv;
 struct kx_kv_batch;
 struct kx_kv_iter;
+struct kx_kv_bulk;
 
 struct kx_kv_family {
 	const char *name;
@@ -58,6 +59,16 @@ size_t kx_kv_batch_count(const struct kx_kv_batch *batch);
  * may be written again. KX_EFULL when the disk is: nothing was written, what was is readable, and once there is room
  * writing works again, within some 5 s (RocksDB looks that often) or at once on a new handle. */
 kx_status kx_kv_write(struct kx_kv *kv, struct kx_kv_batch *batch, bool sync, struct kx_error *error) KX_MUST_CHECK;
+
+/* Much at once, past the log: into files that the store then takes over, with a fraction of the work. Keys rise
+ * (KX_EINVAL). Owned by one thread, freed before the store is closed. Nothing of it is seen before kx_kv_bulk_finish(); after
+ * it all is, on disk; when it fails, or the process dies in it, all or nothing. Writers only (KX_EPERM). KX_EFULL. */
+kx_status kx_kv_bulk_new(struct kx_kv *kv, size_t family, struct kx_kv_bulk **ret, struct kx_error *error) KX_MUST_CHECK;
+kx_status kx_kv_bulk_put(struct kx_kv_bulk *bulk, const void *key, size_t key_len, const void *value, size_t value_len,
+			 struct kx_error *error) KX_MUST_CHECK; /* after a failure only free it */
+kx_status kx_kv_bulk_finish(struct kx_kv_bulk *bulk, struct kx_error *error) KX_MUST_CHECK;
+void kx_kv_bulk_free(struct kx_kv_bulk *bulk); /* NULL is nothing */
+void kx_kv_bulk_cleanup(struct kx_kv_bulk **bulk);
 
 /* Ordered walk over keys that start with prefix (NULL, 0: all; copied), over a snapshot, starting at the first. Owned by
  * one thread. Keys and values are valid until the next call. Usage: kx_kv_iter_new(), then for (;

@@ -97,6 +97,9 @@ static rocksdb_options_t *make_options(const struct plan *plan, rocksdb_cache_t 
 	rocksdb_options_set_max_background_jobs(rocks, 2);
 	rocksdb_options_set_bytes_per_sync(rocks, 1 << 20);
 
+	/* Counts for choosing what to compact, which would open tables to be read: a pause at each opening. */
+	rocksdb_options_set_skip_stats_update_on_db_open(rocks, 1);
+
 	/* A reader keeps every file open: the writer may delete them under it, and the descriptor still reads. */
 	rocksdb_options_set_max_open_files(rocks, options->read_only ? -1 : 256);
 	/* RocksDB's own log says nothing that its status texts don't, and a full disk would have it write there that
@@ -107,6 +110,15 @@ static rocksdb_options_t *make_options(const struct plan *plan, rocksdb_cache_t 
 	rocksdb_options_set_manifest_preallocation_size(rocks, 64 << 10);
 	rocksdb_options_set_stats_dump_period_sec(rocks, 0);
 	rocksdb_options_set_stats_persist_period_sec(rocks, 0);
+	return rocks;
+}
+
+rocksdb_options_t *kx_kv_table_options(bool compress)
+{
+	rocksdb_options_t *rocks = rocksdb_options_create();
+
+	rocksdb_options_set_compression(rocks, compress ? rocksdb_zstd_compression : rocksdb_no_compression);
+	set_table_options(rocks, NULL);
 	return rocks;
 }
 
@@ -263,6 +275,8 @@ static kx_status open_families(struct kx_kv *kv, struct plan *plan, bool exists,
 		return kx_kv_fail(plan->path, text, error);
 	kv->opened_count = plan->count;
 	kv->family_count = plan->options->family_count;
+	for (size_t i = 0; i < kv->family_count; i++)
+		kv->compress[i] = plan->options->families[i].compress;
 	memcpy(kv->families, plan->handles, plan->count * sizeof(plan->handles[0]));
 	return KX_OK;
 }
@@ -337,10 +351,11 @@ static struct kx_kv *make_handle(const char *path, bool read_only)
 	kv->read_only = read_only;
 	kv->path = kx_strdup(path);
 	kv->families = calloc(FAMILIES_MAX, sizeof(kv->families[0]));
+	kv->compress = calloc(FAMILIES_MAX, sizeof(kv->compress[0]));
 	kv->read = rocksdb_readoptions_create();
 	kv->write = rocksdb_writeoptions_create();
 	kv->write_synced = rocksdb_writeoptions_create();
-	if (!kv->path || !kv->families) {
+	if (!kv->path || !kv->families || !kv->compress) {
 		kx_kv_close(kv);
 		return NULL;
 	}
@@ -373,6 +388,8 @@ static kx_status open_any(const char *path, const struct kx_kv_options *options,
 		status = connect_db(kv, options, exists, cached, error);
 	if (status)
 		return status;
+	if (!kv->read_only)
+		kx_kv_bulk_sweep(kv);
 	*ret = KX_STEAL(kv);
 	return KX_OK;
 }
@@ -399,6 +416,7 @@ void kx_kv_close(struct kx_kv *kv)
 	rocksdb_writeoptions_destroy(kv->write);
 	rocksdb_writeoptions_destroy(kv->write_synced);
 	free(kv->families);
+	free(kv->compress);
 	free(kv->path);
 	free(kv);
 }

@@ -18,6 +18,7 @@ static const struct meaning meanings[] = {
 	{"Permission denied", KX_EPERM, "no permission; run as the user who owns the folder"},
 	{"Read-only file system", KX_EPERM, "the file system is mounted read-only"},
 	{"Too many open files", KX_EIO, "too many open files; raise the limit (ulimit -n)"},
+	{"strict ascending order", KX_EINVAL, "keys must rise"},
 	{"create_if_missing is false", KX_ENOTFOUND, "there is no store"},
 };
 

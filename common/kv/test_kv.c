@@ -126,6 +126,52 @@ static void walk_sees_a_snapshot(void **state)
 	assert_false(kx_kv_iter_valid(iter));
 }
 
+static void bulk_is_seen_at_its_end(void **state)
+{
+	struct test_store *store = *state;
+	KX_CLEANUP(kx_kv_bulk_cleanup) struct kx_kv_bulk *bulk = NULL;
+	struct kx_error error = {0};
+
+	test_store_open(store);
+	put(store->kv, FAMILY_A, "b", "0");
+	put(store->kv, FAMILY_A, "c", "1");
+	assert_int_equal(kx_kv_bulk_new(store->kv, FAMILY_A, &bulk, NULL), KX_OK);
+	assert_int_equal(kx_kv_bulk_put(bulk, "a", 1, "2", 1, NULL), KX_OK);
+	assert_int_equal(kx_kv_bulk_put(bulk, "c", 1, "3", 1, NULL), KX_OK);
+	assert_string_equal(walk(store->kv, NULL, 0), "01");
+	assert_int_equal(kx_kv_bulk_finish(bulk, NULL), KX_OK);
+	assert_string_equal(walk(store->kv, NULL, 0), "203"); /* in the place of what was there */
+	kx_kv_bulk_free(KX_STEAL(bulk));
+	put(store->kv, FAMILY_A, "c", "4");
+	test_store_reopen(store);
+	assert_string_equal(walk(store->kv, NULL, 0), "204");
+	assert_int_equal(kx_kv_verify(store->kv, NULL), KX_OK);
+
+	/* What is not ended, is not in order or has nothing in it. */
+	assert_int_equal(kx_kv_bulk_new(store->kv, FAMILY_A, &bulk, NULL), KX_OK);
+	assert_int_equal(kx_kv_bulk_put(bulk, "d", 1, "5", 1, NULL), KX_OK);
+	assert_int_equal(kx_kv_bulk_put(bulk, "d", 1, "6", 1, &error), KX_EINVAL);
+	kx_kv_bulk_free(KX_STEAL(bulk));
+	assert_int_equal(kx_kv_bulk_new(store->kv, FAMILY_A, &bulk, NULL), KX_OK);
+	assert_int_equal(kx_kv_bulk_finish(bulk, NULL), KX_OK);
+	assert_string_equal(walk(store->kv, NULL, 0), "204");
+}
+
+static void bulk_left_by_the_dead_goes(void **state)
+{
+	struct test_store *store = *state;
+	KX_CLEANUP(kx_cleanup_free) char *folder = NULL;
+	KX_CLEANUP(kx_cleanup_free) char *path = NULL;
+
+	test_store_open(store);
+	path = kx_fs_join(store->path, "bulk/7.sst");
+	folder = kx_fs_join(store->path, "bulk");
+	assert_int_equal(kx_fs_mkdirs(folder, NULL), KX_OK);
+	assert_int_equal(kx_fs_write(path, "x", 1, NULL), KX_OK);
+	test_store_reopen(store);
+	assert_false(kx_fs_exists(path));
+}
+
 static void reader_beside_a_writer(void **state)
 {
 	struct test_store *store = *state;
@@ -312,6 +358,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(batch_deletes_and_empties, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(walks_a_prefix, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(walk_sees_a_snapshot, test_store_setup, test_store_teardown),
+		cmocka_unit_test_setup_teardown(bulk_is_seen_at_its_end, test_store_setup, test_store_teardown),
+		cmocka_unit_test_setup_teardown(bulk_left_by_the_dead_goes, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(reader_beside_a_writer, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(refuses_a_second_writer, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(opens_only_what_is_there, test_store_setup, test_store_teardown),

@@ -165,6 +165,39 @@ static void any_write_may_fail(void **state)
 	}
 }
 
+static kx_status put_in_bulk(struct kx_kv *kv, unsigned items, size_t len)
+{
+	KX_CLEANUP(kx_cleanup_free) uint8_t *value = calloc(1, len);
+	KX_CLEANUP(kx_kv_bulk_cleanup) struct kx_kv_bulk *bulk = NULL;
+	kx_status status = kx_kv_bulk_new(kv, FAMILY_B, &bulk, NULL);
+
+	assert_non_null(value);
+	for (unsigned i = 0; !status && i < items; i++) {
+		uint8_t key[2] = {(uint8_t)(i >> 8), (uint8_t)i};
+
+		status = kx_kv_bulk_put(bulk, key, sizeof(key), value, len, NULL);
+	}
+	return status ? status : kx_kv_bulk_finish(bulk, NULL);
+}
+
+static void any_step_of_a_bulk_may_fail(void **state)
+{
+	struct test_store *store = *state;
+	kx_status status = KX_EFULL;
+
+	test_store_open(store);
+	for (uint64_t nth = 1; status; nth++) {
+		assert_true(nth < 10);
+		kx_fault_arm("kv.write", nth);
+		status = put_in_bulk(store->kv, 100, 10);
+		kx_fault_clear();
+		assert_int_equal(keys_in(store->kv, FAMILY_B), status ? 0 : 100);
+		test_store_reopen(store);
+		assert_int_equal(keys_in(store->kv, FAMILY_B), status ? 0 : 100);
+		assert_int_equal(kx_kv_verify(store->kv, NULL), KX_OK);
+	}
+}
+
 static void injected_failures_are_reported(void **state)
 {
 	struct test_store *store = *state;
@@ -407,6 +440,7 @@ static int child_full(const char *folder)
 	written = write_until_full(store.kv, 0);
 	assert_true(written > 10);
 	assert_int_equal(test_store_put(store.kv, written, 20000, &error), KX_EFULL); /* and stays so */
+	assert_int_equal(put_in_bulk(store.kv, 300, 20000), KX_EFULL);
 	assert_int_equal(test_store_count(store.kv), written);
 	assert_int_equal(kx_kv_verify(store.kv, &error), KX_OK);
 	kx_kv_close(KX_STEAL(store.kv));
@@ -498,6 +532,7 @@ int main(int argc, char **argv)
 						test_store_teardown),
 		cmocka_unit_test_setup_teardown(readers_see_whole_batches, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(any_write_may_fail, test_store_setup, test_store_teardown),
+		cmocka_unit_test_setup_teardown(any_step_of_a_bulk_may_fail, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(injected_failures_are_reported, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(verify_finds_a_flipped_byte, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(reading_finds_a_flipped_byte, test_store_setup, test_store_teardown),

@@ -2,38 +2,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shard/ann/ivf_half.h"
 #include "shard/index/internal.h"
-
-#define ROWS_A_BATCH 1024u
 
 struct filling {
 	struct kx_ispace *space;
 	const struct kx_index_build *build;
-	uint32_t *slots; /* [mask + 1]: 1 + row, by hash of its key */
-	uint32_t mask;
+	struct kx_kv_bulk *vectors, *rows;
+	struct kx_buf record;
+	uint32_t count; /* that came */
 };
 
-static const struct kx_irow *row_of(const struct filling *filling, uint32_t row)
-{
-	return atomic_load_explicit(&filling->space->keys[row], memory_order_relaxed);
-}
-
-/* False: the key was there. */
-static bool add_key(struct filling *filling, uint32_t row)
-{
-	const struct kx_irow *key = row_of(filling, row);
-	uint32_t at = kx_crc32c(0, key->key, key->key_len) * 0x85ebca6bu;
-
-	for (at ^= at >> 15; filling->slots[at & filling->mask]; at++) {
-		const struct kx_irow *other = row_of(filling, filling->slots[at & filling->mask] - 1);
-
-		if (other->key_len == key->key_len && memcmp(other->key, key->key, key->key_len) == 0)
-			return false;
-	}
-	filling->slots[at & filling->mask] = row + 1;
-	return true;
-}
+/* To bring keys into order: most differ in their first bytes. */
+struct ordered {
+	uint64_t head;
+	const struct kx_irow *key;
+	uint32_t row;
+};
 
 static kx_status take_key(struct filling *filling, uint32_t row, const struct kx_index_change *change,
 			  struct kx_error *error)
@@ -50,59 +34,136 @@ static kx_status take_key(struct filling *filling, uint32_t row, const struct kx
 	memory->key_len = (uint32_t)change->key_len;
 	memcpy(memory->key, change->key, change->key_len);
 	atomic_store_explicit(&filling->space->keys[row], memory, memory_order_release);
-	if (!add_key(filling, row))
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "row %u: its key was there before", row);
 	return KX_OK;
 }
 
-static kx_status put_row(struct filling *filling, uint32_t row, struct kx_kv_batch *batch, struct kx_buf *record,
-			 struct kx_error *error)
+static kx_status put_vector(struct filling *filling, uint32_t row, const struct kx_index_change *change,
+			    struct kx_error *error)
 {
 	struct kx_ispace *space = filling->space;
-	struct kx_index *index = space->index;
 	const uint32_t dim = space->record.recipe.dim;
-	struct kx_index_change change = {0};
+	struct kx_ikey key = kx_ikey_row(space->number, row);
 	float vector[KX_IVF_DIM_MAX];
 	uint16_t halves[KX_IVF_DIM_MAX];
-	uint8_t key[KX_IKEY_KEY_MAX], number[4];
-	kx_status status = kx_ivector_check(space, filling->build->vectors + (size_t)row * dim, dim, vector, error);
+	kx_status status = kx_ivector_check(space, change->vector, change->dim, vector, error);
 
 	if (status)
 		return kx_error_prefix(error, status, "vector %u", row);
-	filling->build->row(filling->build->row_ctx, row, &change);
-	status = take_key(filling, row, &change, error);
+	kx_ifloats_to_halves(vector, dim, halves);
+	kx_ivectors_write(&space->vectors, row, halves);
+	return kx_kv_bulk_put(filling->vectors, key.bytes, key.len, halves, space->vectors.stride, error);
+}
+
+static kx_status next_row(struct filling *filling, uint32_t row, struct kx_index_change *ret, struct kx_error *error)
+{
+	const struct kx_index_build *build = filling->build;
+	const uint32_t dim = filling->space->record.recipe.dim;
+
+	if (build->next)
+		return build->next(build->row_ctx, ret, error);
+	build->row(build->row_ctx, row, ret);
+	ret->vector = build->vectors + (size_t)row * dim;
+	ret->dim = dim;
+	return KX_OK;
+}
+
+static kx_status put_row(struct filling *filling, uint32_t row, const struct kx_index_change *change,
+			 struct kx_error *error)
+{
+	struct kx_ikey key = kx_ikey_row(filling->space->number, row);
+	kx_status status = put_vector(filling, row, change, error);
+
+	if (!status)
+		status = take_key(filling, row, change, error);
 	if (status)
 		return status;
-	for (uint32_t i = 0; i < dim; i++)
-		halves[i] = kx_half_of_float(vector[i]);
-	kx_ivectors_write(&space->vectors, row, halves);
-	kx_buf_clear(record);
-	if (kx_row_encode(&(struct kx_row_view){change.key, change.key_len, change.attributes, change.attributes_len},
-			  record))
+	kx_buf_clear(&filling->record);
+	if (kx_row_encode(&(struct kx_row_view){change->key, change->key_len, change->attributes, change->attributes_len},
+			  &filling->record))
 		return kx_error_nomem(error);
-	kx_le32_put(number, row);
-	kx_iput(index, batch, KX_INDEX_VECTORS, kx_ikey_row(space->number, row), halves, space->vectors.stride);
-	kx_iput(index, batch, KX_INDEX_ROWS, kx_ikey_row(space->number, row), record->data, record->len);
-	kx_kv_batch_put(batch, kx_ifamily(index, KX_INDEX_KEYS), key,
-			kx_ikey_key(space->number, change.key, change.key_len, key), number, sizeof(number));
-	return KX_OK;
+	return kx_kv_bulk_put(filling->rows, key.bytes, key.len, filling->record.data, filling->record.len, error);
 }
 
 static kx_status put_rows(struct filling *filling, struct kx_error *error)
 {
-	struct kx_kv *kv = filling->space->index->options.kv;
+	struct kx_index *index = filling->space->index;
 	const uint32_t count = (uint32_t)filling->build->count;
-	struct kx_buf record = {.max = SIZE_MAX / 2};
-	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
-	kx_status status = kx_kv_batch_new(kv, &batch) ? kx_error_nomem(error) : KX_OK;
+	KX_CLEANUP(kx_kv_bulk_cleanup) struct kx_kv_bulk *vectors = NULL;
+	KX_CLEANUP(kx_kv_bulk_cleanup) struct kx_kv_bulk *rows = NULL;
+	kx_status status = kx_kv_bulk_new(index->options.kv, kx_ifamily(index, KX_INDEX_VECTORS), &vectors, error);
 
-	for (uint32_t row = 0; !status && row < count; row++) {
-		status = put_row(filling, row, batch, &record, error);
-		if (!status && (row % ROWS_A_BATCH == ROWS_A_BATCH - 1 || row + 1 == count))
-			status = kx_kv_write(kv, batch, false, error);
+	if (!status)
+		status = kx_kv_bulk_new(index->options.kv, kx_ifamily(index, KX_INDEX_ROWS), &rows, error);
+	filling->vectors = vectors;
+	filling->rows = rows;
+	filling->record.max = SIZE_MAX / 2;
+	while (!status && filling->count < count) {
+		struct kx_index_change change = {0};
+
+		status = next_row(filling, filling->count, &change, error);
+		if (!status)
+			status = put_row(filling, filling->count++, &change, error);
 	}
-	kx_buf_done(&record);
-	return status;
+	if (status == KX_ENOTFOUND && filling->count && filling->build->next)
+		status = KX_OK;
+	kx_buf_done(&filling->record);
+	if (!status)
+		status = kx_kv_bulk_finish(vectors, error);
+	return status ? status : kx_kv_bulk_finish(rows, error);
+}
+
+static int compare(const void *a, const void *b)
+{
+	const struct ordered *one = a, *two = b;
+	uint32_t len = one->key->key_len < two->key->key_len ? one->key->key_len : two->key->key_len;
+	int order;
+
+	if (one->head != two->head)
+		return one->head < two->head ? -1 : 1;
+	order = memcmp(one->key->key, two->key->key, len);
+	if (order)
+		return order;
+	return (one->key->key_len > two->key->key_len) - (one->key->key_len < two->key->key_len);
+}
+
+static struct ordered *order_keys(const struct kx_ispace *space, uint32_t count)
+{
+	struct ordered *list = calloc(count, sizeof(*list));
+
+	for (uint32_t row = 0; list && row < count; row++) {
+		const struct kx_irow *key = atomic_load_explicit(&space->keys[row], memory_order_relaxed);
+
+		list[row] = (struct ordered){.key = key, .row = row};
+		for (uint32_t i = 0; i < key->key_len && i < 8; i++)
+			list[row].head |= (uint64_t)key->key[i] << (56 - 8 * i);
+	}
+	if (list)
+		qsort(list, count, sizeof(*list), compare);
+	return list;
+}
+
+static kx_status put_keys(struct filling *filling, struct kx_error *error)
+{
+	struct kx_ispace *space = filling->space;
+	struct kx_index *index = space->index;
+	const uint32_t count = filling->count;
+	KX_CLEANUP(kx_cleanup_free) struct ordered *list = order_keys(space, count);
+	KX_CLEANUP(kx_kv_bulk_cleanup) struct kx_kv_bulk *keys = NULL;
+	kx_status status = list ? KX_OK : kx_error_nomem(error);
+
+	if (!status)
+		status = kx_kv_bulk_new(index->options.kv, kx_ifamily(index, KX_INDEX_KEYS), &keys, error);
+	for (uint32_t i = 0; !status && i < count; i++) {
+		uint8_t key[KX_IKEY_KEY_MAX], row[4];
+		size_t len = kx_ikey_key(space->number, list[i].key->key, list[i].key->key_len, key);
+
+		kx_le32_put(row, list[i].row);
+		if (i && compare(&list[i - 1], &list[i]) == 0)
+			return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "rows %u and %u have the same key",
+					    list[i - 1].row, list[i].row);
+		status = kx_kv_bulk_put(keys, key, len, row, sizeof(row), error);
+	}
+	return status ? status : kx_kv_bulk_finish(keys, error);
 }
 
 static kx_status begin_filling(struct kx_ispace *space, struct kx_error *error)
@@ -125,20 +186,17 @@ static kx_status fill_space(struct filling *filling, struct kx_error *error)
 
 	if (!status)
 		status = kx_ivectors_reserve(&space->vectors, count, error);
-	filling->mask = 63;
-	while (filling->mask / 2 < count)
-		filling->mask = 2 * filling->mask + 1;
-	filling->slots = calloc((size_t)filling->mask + 1, sizeof(*filling->slots));
-	if (!status && !filling->slots)
-		status = kx_error_nomem(error);
 	if (!status)
 		status = begin_filling(space, error);
 	if (status)
 		return status;
 	space->free_rows.count = 0;
+	kx_iforget_keys(space);
 	atomic_store(&space->rows_bound, count);
 	status = put_rows(filling, error);
-	free(KX_STEAL(filling->slots));
+	if (!status)
+		status = put_keys(filling, error);
+	atomic_store(&space->rows_bound, status ? count : filling->count);
 	return status ? status : kx_itrain(space, true, error);
 }
 
@@ -172,7 +230,6 @@ kx_status kx_index_build(struct kx_index *index, const struct kx_index_build *bu
 		status = fill_space(&filling, error);
 		if (status)
 			(void)!kx_ispace_empty(filling.space, NULL); /* else opening does it */
-		free(filling.slots);
 	}
 	kx_iwriter_unlock(index);
 	pthread_mutex_unlock(&index->care_lock);

@@ -175,6 +175,30 @@ static kx_status remember_key(struct kx_ispace *space, uint32_t row, const void 
 	return KX_OK;
 }
 
+static bool knows_keys(const struct kx_ispace *space, uint32_t from)
+{
+	for (uint32_t row = from; row < from + KEYS_ALIKE; row++)
+		if (space->gen->where[row] && !atomic_load_explicit(&space->keys[row], memory_order_relaxed))
+			return false;
+	return true;
+}
+
+static void add_keys(struct kx_ispace *space, uint32_t from)
+{
+	for (uint32_t row = from; row < from + KEYS_ALIKE; row++) {
+		const struct kx_irow *key = atomic_load_explicit(&space->keys[row], memory_order_relaxed);
+
+		if (key)
+			kx_imaybe_add(&space->maybe, key->key, key->key_len);
+	}
+}
+
+void kx_iforget_keys(struct kx_ispace *space)
+{
+	space->keys_loaded = space->maybe.whole = false;
+	space->keys_next = 0;
+}
+
 /* Rows whose numbers begin alike, which lie one after another. The iterator sees the store as it was when it was made:
  * so it is made while nothing changes, and for few rows. */
 static kx_status load_some_keys(struct kx_ispace *space, uint32_t from, struct kx_error *error)
@@ -203,12 +227,18 @@ static kx_status load_keys_locked(struct kx_ispace *space, struct kx_error *erro
 	const uint32_t bound = atomic_load(&space->rows_bound);
 	kx_status status = KX_OK;
 
+	if (!space->keys_next)
+		kx_imaybe_restart(&space->maybe, bound);
 	for (uint32_t i = 0; !status && i < KEYS_AT_ONCE && space->keys_next < bound; i += KEYS_ALIKE) {
-		status = load_some_keys(space, space->keys_next, error);
+		if (!knows_keys(space, space->keys_next))
+			status = load_some_keys(space, space->keys_next, error);
+		if (status)
+			break;
+		add_keys(space, space->keys_next);
 		space->keys_next += KEYS_ALIKE;
 	}
 	if (space->keys_next >= bound)
-		space->keys_loaded = true;
+		space->keys_loaded = space->maybe.whole = !status;
 	return status;
 }
 
@@ -306,6 +336,8 @@ void *kx_icare_run(void *ctx)
 	struct kx_index *index = ctx;
 	kx_status last = KX_OK;
 
+	/* Whoever opens it for one answer has that before all cells are read beside it. */
+	pause_care(index);
 	while (!atomic_load(&index->stop)) {
 		struct kx_error error = {0};
 		uint32_t done = 0;

@@ -275,6 +275,38 @@ void kx_icell_cool(struct kx_igen *gen, uint32_t cell)
 	gen->cells[cell].hot = false;
 }
 
+static void unsee_all(struct kx_igen *gen)
+{
+	for (uint32_t cell = 0; cell < gen->bound; cell++) {
+		struct kx_icell *at = &gen->cells[cell];
+
+		if (!at->present)
+			continue;
+		kx_ivf_cell_cool(gen->ivf, cell);
+		gen->unseen += at->seen;
+		at->hot = at->seen = false;
+	}
+	gen->look = 0;
+}
+
+kx_status kx_ispace_give_up_vectors(struct kx_ispace *space, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+
+	kx_iwriter_lock(space->index);
+	if (!kx_ivectors_hold(&space->vectors)) {
+		pthread_rwlock_wrlock(&space->lock);
+		status = kx_ivectors_give_up(&space->vectors, error);
+		unsee_all(space->gen);
+		atomic_store(&space->settled, false);
+		if (status)
+			space->broken = "reading of vectors";
+		pthread_rwlock_unlock(&space->lock);
+	}
+	kx_iwriter_unlock(space->index);
+	return status;
+}
+
 kx_status kx_icell_entries(struct kx_igen *gen, uint32_t cell, struct kx_buf *out, struct kx_error *error)
 {
 	if (!gen->cells[cell].hot)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define STEPS_AT_ONCE 16u   /* under a space's lock: some microseconds */
+#define BATCH_KEPT 1024u    /* changes, a batch for which keeps its memory */
 #define RECENT_SHARE 0.0005 /* of a row put, in the mean of those put lately */
 
 static void forget(struct kx_index_staged *staged, struct kx_ispace *space, uint32_t row)
@@ -128,6 +129,10 @@ void kx_index_apply(struct kx_index *index, struct kx_index_staged *staged)
 			continue;
 		log_old(&staged->steps[i]);
 		account(&staged->steps[i]);
+		if (staged->steps[i].space->maybe.count > staged->steps[i].space->maybe.room) {
+			kx_iforget_keys(staged->steps[i].space);
+			due = true;
+		}
 		due = due || staged->steps[i].space->due.count;
 	}
 	kx_iwriter_unlock(index);
@@ -151,20 +156,23 @@ static kx_status write_changes(struct kx_index *index, const struct kx_index_cha
 			       struct kx_error *error)
 {
 	struct kx_index_staged *staged;
-	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
+	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = KX_STEAL(index->batch);
 	kx_status status;
 
-	if (kx_kv_batch_new(index->options.kv, &batch))
+	if (!batch && kx_kv_batch_new(index->options.kv, &batch))
 		return kx_error_nomem(error);
 	status = kx_index_stage(index, batch, changes, count, &staged, error);
 	if (status)
 		return status;
 	status = kx_kv_write(index->options.kv, batch, true, error);
-	if (status)
+	if (status) {
 		kx_index_drop(index, staged);
-	else
-		kx_index_apply(index, staged);
-	return status;
+		return status;
+	}
+	if (count <= BATCH_KEPT)
+		index->batch = KX_STEAL(batch); /* it is empty */
+	kx_index_apply(index, staged);
+	return KX_OK;
 }
 
 static void write_group(struct kx_index *index, struct kx_irequest *first)

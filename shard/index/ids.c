@@ -72,6 +72,16 @@ __attribute__((target("avx,f16c"))) static size_t convert(const uint16_t *halves
 		_mm256_storeu_ps(ret + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(halves + i))));
 	return i;
 }
+
+__attribute__((target("avx,f16c"))) static size_t convert_back(const float *floats, size_t count, uint16_t *ret)
+{
+	size_t i = 0;
+
+	for (; i + 8 <= count; i += 8)
+		_mm_storeu_si128((__m128i *)(void *)(ret + i),
+				 _mm256_cvtps_ph(_mm256_loadu_ps(floats + i), _MM_FROUND_TO_NEAREST_INT));
+	return i;
+}
 #endif
 
 void kx_ihalves_to_floats(const uint16_t *halves, size_t count, float *ret)
@@ -84,6 +94,18 @@ void kx_ihalves_to_floats(const uint16_t *halves, size_t count, float *ret)
 #endif
 	for (; i < count; i++)
 		ret[i] = kx_half_to_float(halves[i]);
+}
+
+void kx_ifloats_to_halves(const float *floats, size_t count, uint16_t *ret)
+{
+	size_t i = 0;
+
+#ifdef __x86_64__
+	if (__builtin_cpu_supports("avx2"))
+		i = convert_back(floats, count, ret);
+#endif
+	for (; i < count; i++)
+		ret[i] = kx_half_of_float(floats[i]);
 }
 
 float kx_idistance2(const float *a, const float *b, uint32_t dim)

@@ -43,7 +43,7 @@ struct kx_index_options {
 	struct kx_kv *kv;       /* borrowed; closed after the index */
 	size_t family;          /* number of kx_index_families[0] in the store */
 	const char *dir;        /* for files that can be made again from the store; made when missing */
-	bool read_only;         /* no changes, no files: full vectors come from the store */
+	bool read_only;         /* no changes; full vectors are a writer's file until it changes, then the store's */
 	bool manual;            /* no threads: kx_index_maintain() does what they would */
 	uint64_t memory_bytes;  /* codes kept in memory; beyond it cells are read at each search. 0: no bound */
 	double recall_share;    /* of one CPU, for checking live queries against exact answers; 0: 0.01, negative: none */
@@ -113,15 +113,19 @@ kx_status kx_index_stage(struct kx_index *index, struct kx_kv_batch *batch, cons
 void kx_index_apply(struct kx_index *index, struct kx_index_staged *staged); /* both free it */
 void kx_index_drop(struct kx_index *index, struct kx_index_staged *staged);
 
-/* Fills a space that is empty (KX_EEXIST) at once: trains, assigns, writes in large batches. vectors: [n][dim], checked
- * like changes'; keys: n different ones (KX_EINVAL). A crash in it leaves the space empty; after it all is synced. */
+/* Fills a space that is empty (KX_EEXIST) at once: trains, assigns, tunes, writes past the log. Vectors are checked like
+ * changes'; keys are all different (KX_EINVAL). A crash in it leaves the space empty, as any failure does; after it all is
+ * synced. Changes wait for it. */
 struct kx_index_build {
 	uint32_t space;
-	size_t count;
-	const float *vectors;
+	size_t count;         /* with `next`: the most that come */
+	const float *vectors; /* [count][dim] */
 	/* The key, and attributes when there are some, of vector i; called in order. Valid until the next call. */
 	void (*row)(void *ctx, size_t i, struct kx_index_change *ret);
 	void *row_ctx;
+	/* In the place of vectors and row, for more than memory holds: key, vector and attributes of one after another, valid until
+	 * the next call. KX_ENOTFOUND: that was all (of the first: then it is what the building returns). */
+	kx_status (*next)(void *row_ctx, struct kx_index_change *ret, struct kx_error *error);
 };
 kx_status kx_index_build(struct kx_index *index, const struct kx_index_build *build, struct kx_error *error)
 	KX_MUST_CHECK;

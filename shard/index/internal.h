@@ -54,6 +54,14 @@ struct kx_irow {
 	uint8_t key[];
 };
 
+/* Keys that may be there; see maybe.c. By the holder of writer. */
+struct kx_imaybe {
+	uint64_t *words; /* NULL: all may be */
+	uint64_t mask;
+	uint64_t count, room; /* beyond the room it says little, and is made anew */
+	bool whole;           /* every key that is there was added */
+};
+
 struct kx_ids {
 	uint32_t *list;
 	uint32_t count, cap;
@@ -87,6 +95,7 @@ struct kx_ispace {
 	atomic_bool settled; /* all cells were seen, full vectors are in place */
 	bool keys_loaded;
 	uint32_t keys_next;
+	struct kx_imaybe maybe;
 	atomic_bool damaged; /* a cell could not be read */
 	bool sweep_due;      /* another generation's keys could not be taken out of the store */
 	const char *broken;  /* what failed at a point from which only opening again leads; NULL: nothing */
@@ -117,6 +126,7 @@ struct kx_index {
 	pthread_cond_t queue_moved;
 	struct kx_irequest *first, *last;
 	bool leading;
+	struct kx_kv_batch *batch; /* of whoever leads, kept for its memory; NULL: none yet */
 	struct kx_iscratch *scratches;
 
 	pthread_mutex_t wake_lock;
@@ -142,6 +152,7 @@ kx_status kx_ids_reserve(struct kx_ids *ids, uint32_t more) KX_MUST_CHECK;
 void kx_ids_done(struct kx_ids *ids);
 /* [count] of halves to floats. */
 void kx_ihalves_to_floats(const uint16_t *halves, size_t count, float *ret);
+void kx_ifloats_to_halves(const float *floats, size_t count, uint16_t *ret); /* to nearest even */
 float kx_idistance2(const float *a, const float *b, uint32_t dim);
 /* Checks a vector and writes it as it is compared: unit length for cosine. */
 kx_status kx_ivector_check(const struct kx_ispace *space, const float *vector, uint32_t dim, float *ret,
@@ -156,6 +167,13 @@ kx_status kx_iget(struct kx_index *index, enum kx_index_family family, struct kx
 void kx_iput(struct kx_index *index, struct kx_kv_batch *batch, enum kx_index_family family, struct kx_ikey key,
 	     const void *value, size_t len);
 void kx_idelete(struct kx_index *index, struct kx_kv_batch *batch, enum kx_index_family family, struct kx_ikey key);
+
+/* --- maybe.c --- */
+
+void kx_imaybe_restart(struct kx_imaybe *maybe, uint64_t keys); /* empty, not whole, with room for twice as many */
+void kx_imaybe_done(struct kx_imaybe *maybe);
+void kx_imaybe_add(struct kx_imaybe *maybe, const void *key, size_t key_len);
+bool kx_imaybe_has(const struct kx_imaybe *maybe, const void *key, size_t key_len); /* false: surely not */
 
 /* --- gen.c: generations in memory --- */
 
@@ -193,6 +211,8 @@ kx_status kx_icell_see(struct kx_igen *gen, uint32_t cell, bool warm, struct kx_
 kx_status kx_icell_warm(struct kx_igen *gen, uint32_t cell, struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_igen_see_all(struct kx_igen *gen, struct kx_error *error) KX_MUST_CHECK;
 void kx_icell_cool(struct kx_igen *gen, uint32_t cell);
+/* A reader whose borrowed vectors may be wrong: all is read again from the store. Takes writer. */
+kx_status kx_ispace_give_up_vectors(struct kx_ispace *space, struct kx_error *error) KX_MUST_CHECK;
 /* Entries of a cell, from memory or from the store. */
 kx_status kx_icell_entries(struct kx_igen *gen, uint32_t cell, struct kx_buf *out, struct kx_error *error)
 	KX_MUST_CHECK;
@@ -231,6 +251,7 @@ void kx_iwake(struct kx_index *index);
 /* Everything was seen: which rows are free, and that vectors are right. By the holder of writer. */
 kx_status kx_isettle(struct kx_ispace *space, struct kx_error *error) KX_MUST_CHECK;
 void *kx_icare_run(void *index);
+void kx_iforget_keys(struct kx_ispace *space); /* care brings them into memory anew. By the holder of writer */
 
 /* --- repair.c --- */
 

@@ -70,6 +70,7 @@ static void space_free(struct kx_ispace *space)
 	kx_ids_done(&space->due);
 	kx_ids_done(&space->log);
 	kx_ids_done(&space->watched);
+	kx_imaybe_done(&space->maybe);
 	pthread_rwlock_destroy(&space->lock);
 	free(space);
 }
@@ -136,11 +137,12 @@ static kx_status open_vectors(struct kx_ispace *space, struct kx_error *error)
 
 	if (status)
 		return status;
-	if (!options->read_only) {
-		path = kx_strf("%s/vectors-%u.f16", space->index->dir, space->number);
-		if (!path)
-			return kx_error_nomem(error);
-	}
+	path = kx_strf("%s/vectors-%u.f16", space->index->dir, space->number);
+	if (!path)
+		return kx_error_nomem(error);
+	if (options->read_only)
+		return kx_ivectors_open_reader(&space->vectors, path, space->record.recipe.dim,
+					       atomic_load(&space->rows_bound), session, error);
 	return kx_ivectors_open(&space->vectors, path, space->record.recipe.dim, atomic_load(&space->rows_bound),
 				session, error);
 }
@@ -550,6 +552,7 @@ void kx_index_close(struct kx_index *index)
 	if (!index->options.read_only && atomic_load(&index->space_count))
 		(void)!kx_kv_flush(index->options.kv, NULL); /* or opening would read the log, which takes seconds */
 	kx_isample_free(index->sample);
+	kx_kv_batch_free(index->batch);
 	for (uint32_t i = 0; i < atomic_load(&index->space_count); i++)
 		space_free(index->spaces[i]);
 	while (index->scratches) {

@@ -216,8 +216,10 @@ kx_status kx_irepair(struct kx_ispace *space, struct kx_error *error)
 		return status;
 	kx_iwriter_lock(space->index);
 	status = kx_ibroken(space, error);
-	if (!status && atomic_load(&space->damaged))
+	if (!status && atomic_load(&space->damaged)) {
+		kx_iforget_keys(space); /* some are of rows that were in no cell */
 		status = repair_locked(space, error);
+	}
 	kx_iwriter_unlock(space->index);
 	return status;
 }

@@ -367,6 +367,8 @@ static kx_status search_once(struct kx_ispace *space, const struct kx_index_quer
 		inner.exclude = row;
 	if (!status)
 		status = kx_ivf_search(space->gen->ivf, &inner, scratch->ivf, scratch->hits, &count, &hits->work, error);
+	if (!status && !kx_ivectors_hold(&space->vectors))
+		status = KX_EAGAIN;
 	if (!status)
 		status = copy_hits(space, scratch, count, hits, error);
 	pthread_rwlock_unlock(&space->lock);
@@ -388,6 +390,11 @@ kx_status kx_index_search(struct kx_index *index, uint32_t number, const struct 
 	status = check_query(space, query, scratch->vector, error);
 	if (!status)
 		status = search_once(space, query, scratch, hits, error);
+	if (status == KX_EAGAIN) {
+		status = kx_ispace_give_up_vectors(space, error);
+		if (!status)
+			status = search_once(space, query, scratch, hits, error);
+	}
 	for (int i = 0; status == KX_ECORRUPT && !index->options.read_only && i < REPAIRS_MOST; i++) {
 		status = kx_irepair(space, error);
 		if (!status)

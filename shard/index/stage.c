@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "common/base/log.h"
-#include "shard/ann/ivf_half.h"
 
 /* Keys of a set of changes, to find those that a later change makes void. */
 struct seen {
@@ -52,8 +51,7 @@ static kx_status mark_last(struct kx_index_staged *staged, const struct kx_index
 	return KX_OK;
 }
 
-static kx_status check_change(struct kx_index *index, const struct kx_index_change *change, float *scratch,
-			      struct kx_error *error)
+static kx_status check_change(struct kx_index *index, const struct kx_index_change *change, struct kx_error *error)
 {
 	struct kx_ispace *space;
 	kx_status status = kx_ispace_get(index, change->space, &space, error);
@@ -66,20 +64,19 @@ static kx_status check_change(struct kx_index *index, const struct kx_index_chan
 	if (change->attributes_len > KX_INDEX_ATTRIBUTES_MAX)
 		return kx_error_set(error, KX_ETOOBIG, KX_ERROR_POISON, "%zu bytes of attributes; %u are the most",
 				    change->attributes_len, KX_INDEX_ATTRIBUTES_MAX);
-	return change->vector ? kx_ivector_check(space, change->vector, change->dim, scratch, error) : KX_OK;
+	return KX_OK;
 }
 
 static kx_status check_changes(struct kx_index *index, const struct kx_index_change *changes, size_t count,
 			       struct kx_error *error)
 {
-	float scratch[KX_IVF_DIM_MAX];
 	kx_status status = kx_ineed_writer(index, error);
 
 	if (!status && count > KX_INDEX_CHANGES_MAX)
 		status = kx_error_set(error, KX_ETOOBIG, KX_ERROR_POISON, "%zu changes at once; %u are the most", count,
 				      KX_INDEX_CHANGES_MAX);
 	for (size_t i = 0; !status && i < count; i++)
-		status = check_change(index, &changes[i], scratch, error);
+		status = check_change(index, &changes[i], error);
 	return status;
 }
 
@@ -135,10 +132,12 @@ static kx_status stored_row(struct kx_ispace *space, const struct kx_index_chang
 	uint8_t key[KX_IKEY_KEY_MAX];
 	size_t len = kx_ikey_key(space->number, change->key, change->key_len, key);
 	struct kx_buf value = {.max = 64};
-	kx_status status = kx_kv_get(space->index->options.kv, kx_ifamily(space->index, KX_INDEX_KEYS), key, len, &value,
-				     error);
+	kx_status status = KX_ENOTFOUND;
 
 	*ret = KX_IVF_NO_ROW;
+	if (kx_imaybe_has(&space->maybe, change->key, change->key_len))
+		status = kx_kv_get(space->index->options.kv, kx_ifamily(space->index, KX_INDEX_KEYS), key, len, &value,
+				   error);
 	if (!status && (value.len != 4 || kx_le32_get(value.data) >= atomic_load(&space->rows_bound)))
 		status = kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "space %s: the row of a key is none",
 				      space->record.name);
@@ -192,21 +191,35 @@ static kx_status take_row(struct kx_ispace *space, uint32_t *ret, struct kx_erro
 	return KX_OK;
 }
 
-static kx_status keep_halves(struct kx_index_staged *staged, struct kx_istep *step, float *vector, uint32_t dim)
+/* Before anything is held: checks the vector, and keeps it as the store will. */
+static kx_status keep_vector(struct kx_index *index, struct kx_index_staged *staged, struct kx_istep *step,
+			     struct kx_error *error)
 {
-	kx_status status = kx_buf_reserve(&staged->halves, dim * sizeof(uint16_t));
-	uint16_t *halves;
+	const struct kx_index_change *change = step->change;
+	float vector[KX_IVF_DIM_MAX];
+	struct kx_ispace *space;
+	kx_status status = kx_ispace_get(index, change->space, &space, error);
 
-	if (status)
+	if (!status)
+		status = kx_ivector_check(space, change->vector, change->dim, vector, error);
+	if (status || !step->counts)
 		return status;
+	if (kx_buf_reserve(&staged->halves, change->dim * sizeof(uint16_t)))
+		return kx_error_nomem(error);
 	step->halves = staged->halves.len;
-	halves = (uint16_t *)(void *)(staged->halves.data + staged->halves.len);
-	for (uint32_t i = 0; i < dim; i++) {
-		halves[i] = kx_half_of_float(vector[i]);
-		vector[i] = kx_half_to_float(halves[i]); /* as it is kept, so that its code can be made again */
-	}
-	staged->halves.len += dim * sizeof(uint16_t);
+	kx_ifloats_to_halves(vector, change->dim, (uint16_t *)(void *)(staged->halves.data + staged->halves.len));
+	staged->halves.len += change->dim * sizeof(uint16_t);
 	return KX_OK;
+}
+
+static kx_status keep_vectors(struct kx_index *index, struct kx_index_staged *staged, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+
+	for (size_t i = 0; !status && i < staged->count; i++)
+		if (staged->steps[i].change->vector)
+			status = keep_vector(index, staged, &staged->steps[i], error);
+	return status;
 }
 
 static kx_status keep_key(struct kx_istep *step)
@@ -252,12 +265,12 @@ static kx_status stage_put(struct kx_index_staged *staged, struct kx_istep *step
 {
 	const struct kx_index_change *change = step->change;
 	float vector[KX_IVF_DIM_MAX];
-	kx_status status = kx_ivector_check(step->space, change->vector, change->dim, vector, error);
 
-	if (status)
-		return status;
-	if (keep_halves(staged, step, vector, change->dim) || keep_key(step))
+	/* As it is kept, so that its code can be made again. */
+	kx_ihalves_to_floats((const uint16_t *)(const void *)(staged->halves.data + step->halves), change->dim, vector);
+	if (keep_key(step))
 		return kx_error_nomem(error);
+	kx_imaybe_add(&step->space->maybe, change->key, change->key_len);
 	return encode(staged, step, vector, error);
 }
 
@@ -389,8 +402,12 @@ static kx_status stage_once(struct kx_index *index, struct kx_kv_batch *batch, c
 		kx_buf_done(&record);
 		return kx_error_nomem(error);
 	}
+	status = keep_vectors(index, staged, error);
+	if (status) {
+		kx_buf_done(&record);
+		return status;
+	}
 	kx_iwriter_lock(index);
-	status = KX_OK;
 	for (size_t i = 0; !status && i < count; i++)
 		if (staged->steps[i].counts)
 			status = stage_step(index, staged, &staged->steps[i], error);

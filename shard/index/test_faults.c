@@ -42,7 +42,10 @@ static void vector_of(uint32_t number, float *ret)
 struct expected {
 	bool has[NUMBERS];
 	bool either[NUMBERS];
+	bool built; /* all of another space, at once */
 };
+
+#define BUILT 200u
 
 static uint32_t open_space(struct kx_kit_index *kit)
 {
@@ -90,6 +93,18 @@ static bool set_many(struct kx_kit_index *kit, struct expected *expected, uint32
 	return status == KX_OK;
 }
 
+/* All of it or nothing. */
+static void expect_built(struct kx_kit_index *kit, bool built)
+{
+	struct kx_index_space_info info;
+	uint32_t space;
+
+	if (kx_index_find_space(kit->index, "built", &space, NULL))
+		return;
+	assert_int_equal(kx_index_space_info(kit->index, space, &info, NULL), KX_OK);
+	assert_true(info.rows == BUILT || (!built && info.rows == 0));
+}
+
 static void expect(struct kx_kit_index *kit, const struct expected *expected)
 {
 	struct kx_index_hits hits = {0};
@@ -111,6 +126,7 @@ static void expect(struct kx_kit_index *kit, const struct expected *expected)
 		assert_int_equal(kx_kit_number(&hits.list[0]), i);
 	}
 	kx_index_hits_done(&hits);
+	expect_built(kit, expected->built);
 }
 
 /* What is tried while the nth pass of a point fails; false when something of it failed. */
@@ -171,6 +187,28 @@ static bool retrain(struct kx_kit_index *kit, struct expected *expected)
 {
 	(void)expected;
 	return kx_index_retrain(kit->index, 0, NULL) == KX_OK;
+}
+
+static void built_row(void *ctx, size_t i, struct kx_index_change *ret)
+{
+	char *key = ctx;
+
+	ret->key = key;
+	ret->key_len = (size_t)snprintf(key, 16, "v%zu", i);
+}
+
+static bool build(struct kx_kit_index *kit, struct expected *expected)
+{
+	float vectors[BUILT][DIM];
+	char key[16];
+	struct kx_index_build build = {.count = BUILT, .vectors = vectors[0], .row = built_row, .row_ctx = key};
+
+	for (uint32_t i = 0; i < BUILT; i++)
+		vector_of(i, vectors[i]);
+	if (kx_index_space(kit->index, "built", DIM, KX_METRIC_COSINE, &build.space, NULL))
+		return false;
+	expected->built = kx_index_build(kit->index, &build, NULL) == KX_OK;
+	return expected->built;
 }
 
 static bool reopen(struct kx_kit_index *kit, struct expected *expected)
@@ -248,6 +286,7 @@ static void any_write_may_fail(void **state)
 	fail_each("kv.write", update_and_delete, 3);
 	fail_each("kv.write", fold, 1);
 	fail_each("kv.write", retrain, 1);
+	fail_each("kv.write", build, 1);
 	fail_each("kv.write", checkpoint, 1);
 	fail_each("kv.write", grow_and_split, 13);
 	fail_each("kv.write", shrink_and_merge, 23);
@@ -259,6 +298,7 @@ static void any_file_operation_may_fail(void **state)
 	fail_each("index.file", insert, 1);
 	fail_each("index.file", fold, 1);
 	fail_each("index.file", retrain, 1);
+	fail_each("index.file", build, 1);
 	fail_each("index.file", checkpoint, 1);
 	fail_each("index.file", reopen, 2);
 	fail_each("index.file", grow_and_split, 3);
@@ -304,6 +344,7 @@ static void memory_may_run_out(void **state)
 	fail_memory("ann.cell", grow_and_split, 9);
 	fail_memory("ann.grow", grow_and_split, 2);
 	fail_memory("ann.cell", retrain, 5);
+	fail_memory("ann.cell", build, 5);
 }
 
 /* --- A full disk ---------------------------------------------------------------------------------------------- */

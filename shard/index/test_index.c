@@ -393,6 +393,60 @@ static void builds_at_once(void **state)
 	free(vectors);
 }
 
+struct stream {
+	uint32_t at, end;
+	float vector[DIM];
+	char key[16];
+	kx_status fails; /* in the place of the end */
+};
+
+static kx_status next_row(void *ctx, struct kx_index_change *ret, struct kx_error *error)
+{
+	struct stream *stream = ctx;
+
+	if (stream->at == stream->end)
+		return stream->fails == KX_ENOTFOUND ? KX_ENOTFOUND
+						     : kx_error_set(error, stream->fails, KX_ERROR_FATAL, "no more");
+	vector_of(stream->at, stream->vector);
+	bulk_row(NULL, stream->at++, ret);
+	ret->vector = stream->vector;
+	ret->dim = DIM;
+	return KX_OK;
+}
+
+static void builds_from_a_stream(void **state)
+{
+	struct kx_kit_index *kit = *state;
+	uint32_t space = open_space(kit, "a");
+	struct stream stream = {.fails = KX_ENOTFOUND};
+	struct kx_index_build build = {.space = space, .count = 1000, .next = next_row, .row_ctx = &stream};
+	struct kx_error error = {0};
+
+	assert_int_equal(kx_index_build(kit->index, &build, &error), KX_ENOTFOUND);
+	assert_true(kx_index_is_empty(kit->index));
+	stream = (struct stream){.end = 500, .fails = KX_EIO};
+	assert_int_equal(kx_index_build(kit->index, &build, &error), KX_EIO);
+	assert_true(kx_index_is_empty(kit->index));
+	stream = (struct stream){.end = 700, .fails = KX_ENOTFOUND}; /* fewer than were to come */
+	check(kx_index_build(kit->index, &build, &error), &error);
+	assert_int_equal(stats_of(kit, space).rows, 700);
+	for (uint32_t i = 0; i < 700; i += 99)
+		assert_int_equal(nearest(kit, space, i, NULL), i);
+	kx_kit_verify(kit);
+	for (uint32_t i = 0; i < 700; i++) /* before care has seen its keys */
+		check(kx_kit_put(kit, space, i, NULL, 0, &error), &error);
+	assert_true(kx_index_is_empty(kit->index));
+	stream = (struct stream){.end = 300, .fails = KX_ENOTFOUND};
+	check(kx_index_build(kit->index, &build, &error), &error);
+	for (uint32_t i = 300; i < 400; i++)
+		put_many(kit, space, i, i + 1);
+	kx_kit_index_close(kit);
+	assert_int_equal(open_space(kit, "a"), space);
+	drain(kit);
+	assert_int_equal(stats_of(kit, space).rows, 400);
+	kx_kit_verify(kit);
+}
+
 static void reader_beside_a_writer(void **state)
 {
 	struct kx_kit_index *kit = *state;
@@ -415,6 +469,59 @@ static void reader_beside_a_writer(void **state)
 	assert_int_equal(kx_kit_put(&reader, space, 1, NULL, 0, &error), KX_EPERM);
 	kx_kit_verify(&reader);
 	kx_kit_index_close(&reader);
+}
+
+static uint32_t open_reader(const struct kx_kit_index *kit, struct kx_kit_index *reader)
+{
+	struct kx_error error = {0};
+	uint32_t space;
+
+	*reader = *kit;
+	reader->options.read_only = true;
+	check(kx_kit_index_open(reader, &error), &error);
+	check(kx_index_find_space(reader->index, "a", &space, &error), &error);
+	return space;
+}
+
+/* A reader uses the file that a writer left. One that changes it since is noticed: numbers of rows are used again, and
+ * the reader still finds what was there when it opened. */
+static void reader_of_a_writers_file(void **state)
+{
+	struct kx_kit_index *kit = *state;
+	struct kx_kit_index reader;
+	struct kx_error error = {0};
+	uint32_t space = open_space(kit, "a");
+	bool warm = false;
+
+	put_many(kit, space, 0, 300);
+	drain(kit);
+	do { /* first of cells that are cold, then of some in memory */
+		kx_kit_index_close(kit);
+		space = open_reader(kit, &reader);
+		for (uint32_t i = 0; i < 300; i += 7)
+			assert_int_equal(nearest(&reader, space, i, NULL), i);
+		if (warm)
+			drain(&reader);
+		kx_kit_verify(&reader);
+		(void)open_space(kit, "a");
+		for (uint32_t i = 0; i < 300; i += 7) /* nothing has changed yet */
+			assert_int_equal(nearest(&reader, space, i, NULL), i);
+		drain(kit);
+		for (uint32_t i = 0; i < 300; i++)
+			check(kx_kit_put(kit, space, i, NULL, 0, &error), &error);
+		put_many(kit, space, 1000, 1300);
+		for (uint32_t i = 0; i < 300; i += 7)
+			assert_int_equal(nearest(&reader, space, i, NULL), i);
+		drain(&reader);
+		kx_kit_verify(&reader);
+		for (uint32_t i = 0; i < 300; i += 7)
+			assert_int_equal(nearest(&reader, space, i, NULL), i);
+		kx_kit_index_close(&reader);
+		for (uint32_t i = 1000; i < 1300; i++)
+			check(kx_kit_put(kit, space, i, NULL, 0, &error), &error);
+		put_many(kit, space, 0, 300);
+		warm = !warm;
+	} while (warm);
 }
 
 static void one_writer_at_a_time(void **state)
@@ -604,7 +711,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(attributes_come_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(filters_follow_the_rows, setup, teardown),
 		cmocka_unit_test_setup_teardown(builds_at_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(builds_from_a_stream, setup, teardown),
 		cmocka_unit_test_setup_teardown(reader_beside_a_writer, setup, teardown),
+		cmocka_unit_test_setup_teardown(reader_of_a_writers_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_writer_at_a_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(checkpoint_stands_alone, setup, teardown),
 		cmocka_unit_test_setup_teardown(older_store_opens, setup, teardown),

@@ -1,6 +1,6 @@
 /* A process that changes an index is killed at random points, many times over one store. The next one proves the store,
  * finds everything that was acknowledged, and of what was on its way all or nothing. Cells are small, so that folding,
- * splitting and training go on all the time. The parent only starts, kills and keeps the books. */
+ * splitting and training go on all the time, and beside it a space is built at once, over and over. The parent only starts, kills and keeps the books. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -23,6 +23,8 @@
 #define NUMBERS 600u
 #define BATCH 8u
 #define SPIN_US 30000u
+#define BUILT 300u
+#define BUILD_EVERY 8u /* changes */
 
 /* Version 0 of a number: it is not there. */
 struct book {
@@ -143,6 +145,44 @@ static void change(struct kx_kit_index *kit, uint64_t *random, uint32_t *version
 	say(&message);
 }
 
+static void built_row(void *ctx, size_t i, struct kx_index_change *ret)
+{
+	char *key = ctx;
+
+	ret->key = key;
+	ret->key_len = (size_t)snprintf(key, 16, "v%zu", i);
+}
+
+static void empty_built(struct kx_kit_index *kit, uint32_t space)
+{
+	struct kx_index_change changes[BUILT] = {0};
+	char keys[BUILT][16];
+	struct kx_index_space_info info;
+	struct kx_error error = {0};
+
+	need(!kx_index_space_info(kit->index, space, &info, &error), error.message);
+	need(info.rows == BUILT || info.rows == 0, "half of what was built is there");
+	for (uint32_t i = 0; i < BUILT; i++) {
+		changes[i] = (struct kx_index_change){.space = space, .key = keys[i]};
+		changes[i].key_len = (size_t)snprintf(keys[i], sizeof(keys[i]), "v%u", i);
+	}
+	need(!kx_index_commit(kit->index, changes, BUILT, &error), error.message);
+}
+
+static void build(struct kx_kit_index *kit)
+{
+	float vectors[BUILT][DIM];
+	char key[16];
+	struct kx_index_build build = {.count = BUILT, .vectors = vectors[0], .row = built_row, .row_ctx = key};
+	struct kx_error error = {0};
+
+	need(!kx_index_space(kit->index, "built", DIM, KX_METRIC_COSINE, &build.space, &error), error.message);
+	empty_built(kit, build.space);
+	for (uint32_t i = 0; i < BUILT; i++)
+		vector_of(i, 1, vectors[i]);
+	need(!kx_index_build(kit->index, &build, &error), error.message);
+}
+
 static _Noreturn void child(const char *folder, const char *seed)
 {
 	struct kx_kit_index kit = {.options = {.recall_share = -1, .cell_rows = 20, .fold_changes = 6, .train_rows = 150}};
@@ -164,8 +204,11 @@ static _Noreturn void child(const char *folder, const char *seed)
 	need(!report.faults, report.first);
 	kx_buf_done(&bytes);
 	say(&ready);
-	for (;;)
+	for (uint32_t i = (uint32_t)random % BUILD_EVERY;; i++) {
+		if (i % BUILD_EVERY == 0)
+			build(&kit);
 		change(&kit, &random, &version);
+	}
 }
 
 /* --- The parent ----------------------------------------------------------------------------------------------- */

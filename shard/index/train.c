@@ -10,7 +10,7 @@
 #define SAMPLE_A_CELL 48u
 #define SAMPLE_LEAST 20000u
 #define CHUNK 512u               /* rows copied, assigned and coded at a time */
-#define BATCH_BYTES (4u << 20)
+#define CENTROIDS_A_BATCH 1024u
 #define TUNE_QUERIES 200u
 #define CATCH_UP_LAST 500u       /* so few changes are taken in while others wait */
 
@@ -247,8 +247,7 @@ static kx_status code_all(struct training *training, struct kx_error *error)
 }
 
 /* A cell's record: its entries, and those of it that are held out. */
-static kx_status put_cell(struct training *training, uint32_t cell, struct kx_kv_batch *batch, struct kx_buf *all,
-			  struct kx_buf *record)
+static kx_status encode_cell(struct training *training, uint32_t cell, struct kx_buf *all, struct kx_buf *record)
 {
 	const uint32_t entry_bytes = training->space->entry_bytes;
 	const struct kx_buf *entries = &training->entries[cell];
@@ -260,37 +259,53 @@ static kx_status put_cell(struct training *training, uint32_t cell, struct kx_kv
 	for (uint32_t i = 0; !status && i < training->query_count; i++)
 		if (training->held_cells[i] == cell)
 			status = kx_buf_append(all, training->held_out + (size_t)i * entry_bytes, entry_bytes);
-	if (!status)
-		status = kx_icell_encode_record(training->gen, cell, all->data, (uint32_t)(all->len / entry_bytes), record);
-	if (!status)
-		kx_icell_put_record(training->gen, cell, batch, record);
+	return status ? status
+		      : kx_icell_encode_record(training->gen, cell, all->data, (uint32_t)(all->len / entry_bytes), record);
+}
+
+static kx_status write_records(struct training *training, struct kx_kv_bulk *bulk, struct kx_error *error)
+{
+	struct kx_buf record = {.max = KX_INDEX_VALUE_MAX}, all = {.max = KX_INDEX_VALUE_MAX};
+	kx_status status = KX_OK;
+
+	for (uint32_t cell = 0; !status && cell < training->cells; cell++) {
+		struct kx_ikey key = kx_ikey_cell(training->space->number, training->gen->number, cell);
+
+		if (encode_cell(training, cell, &all, &record))
+			status = kx_error_nomem(error);
+		else
+			status = kx_kv_bulk_put(bulk, key.bytes, key.len, record.data, record.len, error);
+	}
+	kx_buf_done(&record);
+	kx_buf_done(&all);
+	return status ? status : kx_kv_bulk_finish(bulk, error);
+}
+
+static kx_status write_centroids(struct training *training, struct kx_error *error)
+{
+	struct kx_kv *kv = training->space->index->options.kv;
+	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
+	kx_status status = kx_kv_batch_new(kv, &batch) ? kx_error_nomem(error) : KX_OK;
+
+	for (uint32_t cell = 0; !status && cell < training->cells; cell += KX_CHUNK_CELLS) {
+		const struct kx_icentroid centroid = {cell, kx_ivf_cell_centroid(training->gen->ivf, cell)};
+
+		status = kx_igen_put_centroids(training->gen, batch, &centroid, 1, error);
+		if (!status && (cell % CENTROIDS_A_BATCH == 0 || cell + KX_CHUNK_CELLS >= training->cells))
+			status = kx_kv_write(kv, batch, false, error);
+	}
 	return status;
 }
 
 static kx_status write_cells(struct training *training, struct kx_error *error)
 {
-	struct kx_kv *kv = training->space->index->options.kv;
-	struct kx_buf record = {.max = KX_INDEX_VALUE_MAX}, all = {.max = KX_INDEX_VALUE_MAX};
-	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
-	kx_status status = kx_kv_batch_new(kv, &batch) ? kx_error_nomem(error) : KX_OK;
-	size_t bytes = 0;
+	struct kx_index *index = training->space->index;
+	KX_CLEANUP(kx_kv_bulk_cleanup) struct kx_kv_bulk *bulk = NULL;
+	kx_status status = kx_kv_bulk_new(index->options.kv, kx_ifamily(index, KX_INDEX_CELLS), &bulk, error);
 
-	for (uint32_t cell = 0; !status && cell < training->cells; cell++) {
-		const struct kx_icentroid centroid = {cell, kx_ivf_cell_centroid(training->gen->ivf, cell)};
-
-		if (put_cell(training, cell, batch, &all, &record))
-			status = kx_error_nomem(error);
-		bytes += record.len;
-		if (!status && cell % KX_CHUNK_CELLS == 0)
-			status = kx_igen_put_centroids(training->gen, batch, &centroid, 1, error);
-		if (!status && (bytes > BATCH_BYTES || cell + 1 == training->cells)) {
-			status = kx_kv_write(kv, batch, false, error);
-			bytes = 0;
-		}
-	}
-	kx_buf_done(&record);
-	kx_buf_done(&all);
-	return status;
+	if (!status)
+		status = write_records(training, bulk, error);
+	return status ? status : write_centroids(training, error);
 }
 
 static kx_status fill_cells(struct training *training, struct kx_error *error)

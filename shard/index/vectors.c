@@ -154,6 +154,64 @@ kx_status kx_ivectors_open(struct kx_ivectors *vectors, const char *path, uint32
 	return status;
 }
 
+static bool is_clean(const struct kx_ivectors *vectors, const void *bytes)
+{
+	struct kx_file_record head;
+
+	return vectors->session && kx_file_decode(bytes, KX_FILE_RECORD_BYTES, &head) == KX_OK && head.dim == vectors->dim &&
+	       head.session == vectors->session && head.clean && !head.next_session;
+}
+
+static bool borrow(struct kx_ivectors *vectors, const char *path, uint32_t rows)
+{
+	const size_t bytes = (size_t)file_bytes(vectors, rows);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat info;
+	bool mapped = fd >= 0 && fstat(fd, &info) == 0 && (uint64_t)info.st_size >= bytes && !kx_fault("index.file") &&
+		      mmap(vectors->map, bytes, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED;
+
+	if (fd >= 0)
+		(void)close(fd);
+	if (mapped)
+		(void)madvise(vectors->map, bytes, MADV_RANDOM);
+	vectors->borrowed = mapped && is_clean(vectors, vectors->map);
+	return vectors->borrowed;
+}
+
+kx_status kx_ivectors_open_reader(struct kx_ivectors *vectors, const char *path, uint32_t dim, uint32_t rows,
+				  uint64_t session, struct kx_error *error)
+{
+	kx_status status = kx_ivectors_open(vectors, NULL, dim, rows, session, error);
+
+	if (status)
+		return status;
+	if (!borrow(vectors, path, rows))
+		return kx_ivectors_give_up(vectors, error);
+	atomic_store(&vectors->state, KX_IVECTORS_GOOD);
+	return KX_OK;
+}
+
+bool kx_ivectors_hold(const struct kx_ivectors *vectors)
+{
+	uint8_t bytes[KX_FILE_RECORD_BYTES];
+
+	if (!vectors->borrowed)
+		return true;
+	atomic_thread_fence(memory_order_acquire); /* rows before the head */
+	memcpy(bytes, vectors->map, sizeof(bytes));
+	return is_clean(vectors, bytes);
+}
+
+kx_status kx_ivectors_give_up(struct kx_ivectors *vectors, struct kx_error *error)
+{
+	vectors->borrowed = false;
+	atomic_store(&vectors->state, KX_IVECTORS_FOREIGN);
+	if (mmap(vectors->map, vectors->map_bytes, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+		return kx_error_nomem(error);
+	return KX_OK;
+}
+
 static void mark_clean(struct kx_ivectors *vectors)
 {
 	struct kx_file_record head = {.dim = vectors->dim, .session = vectors->session, .clean = true};

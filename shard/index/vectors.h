@@ -13,7 +13,11 @@
  *    that a crash between them leaves one of the two in the store. A file from before or after a backup, from a copy
  *    that went its own way, of another dimension, cut short or without a good head is foreign: each row is
  *    written again when its cell is first read. Its head holds no session until all are (kx_ivectors_settle()).
- * 4. A search sees a row only through a cell that was read, or by an insert: both have written it.
+ * 4. Who only reads the store borrows the file when its head is clean and holds the session of the store that the reader
+ *    sees: all live rows are right then. A writer that comes later makes the head another's before it changes a row. So what
+ *    was read is right when the head is still as it was afterwards (kx_ivectors_hold()), and else is read again from the
+ *    store, once the file is given up.
+ * 5. A search sees a row only through a cell that was read, or by an insert: both have written it.
  */
 #ifndef KX_SHARD_INDEX_VECTORS_H
 #define KX_SHARD_INDEX_VECTORS_H
@@ -42,6 +46,7 @@ struct kx_ivectors {
 	atomic_int state;
 	uint64_t session;      /* the store's */
 	bool begun;            /* a session of this opening's was made */
+	bool borrowed;         /* a writer's file, mapped to read */
 	atomic_uint_fast64_t written; /* counts rows; and how many of them are on disk */
 	atomic_uint_fast64_t synced;
 };
@@ -49,6 +54,13 @@ struct kx_ivectors {
 /* path NULL: memory. rows: room to begin with. session: the store's, 0: none yet. KX_EFULL, KX_EIO, KX_ENOMEM. */
 kx_status kx_ivectors_open(struct kx_ivectors *vectors, const char *path, uint32_t dim, uint32_t rows, uint64_t session,
 			   struct kx_error *error) KX_MUST_CHECK;
+/* To read: borrows the file at path if it can be believed, and has nothing but memory else. */
+kx_status kx_ivectors_open_reader(struct kx_ivectors *vectors, const char *path, uint32_t dim, uint32_t rows,
+				  uint64_t session, struct kx_error *error) KX_MUST_CHECK;
+/* False: what was read of a borrowed file since it was last true may be wrong. */
+bool kx_ivectors_hold(const struct kx_ivectors *vectors);
+/* No row is known any more. While nobody reads. */
+kx_status kx_ivectors_give_up(struct kx_ivectors *vectors, struct kx_error *error) KX_MUST_CHECK;
 void kx_ivectors_close(struct kx_ivectors *vectors); /* marks it clean when it is */
 
 /* Room for this many rows, on the disk too: a full one is told here, not by a signal when a row is written. */

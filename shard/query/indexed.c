@@ -118,6 +118,8 @@ void kx_indexed_expect(struct kx_ann *ann, uint32_t row)
 
 static void count_spaces(struct indexed *indexed, const struct indexed_row *row, uint32_t sign)
 {
+	if (indexed->partial)
+		return;
 	for (int m = 0; m < KX_ANN_MODALITIES; m++)
 		if (row->space[m] != KX_INDEXED_NO_SPACE)
 			indexed->spaces[row->space[m]].rows += sign;
@@ -220,9 +222,82 @@ static void indexed_free(struct kx_ann *ann)
 	for (uint32_t i = 0; i < indexed->space_count; i++)
 		free(indexed->spaces[i].row_at);
 	kx_bitmap_done(&indexed->loose);
+	kx_buf_done(&indexed->missing);
 	free(indexed->rows);
 	pthread_mutex_destroy(&indexed->filter_lock);
 	free(indexed);
+}
+
+/* --- Totals ---------------------------------------------------------------------------------------------------- */
+
+static bool is_loose(const struct indexed_row *row)
+{
+	for (int m = 0; m < KX_ANN_MODALITIES; m++)
+		if (row->space[m] != KX_INDEXED_NO_SPACE && row->index_row[m] == KX_ANN_NO_ROW)
+			return true;
+	return false;
+}
+
+void kx_indexed_totals(const struct kx_ann *ann, struct kx_totals *totals)
+{
+	const struct indexed *indexed = kx_indexed_of(ann);
+
+	totals->space_count = indexed->space_count;
+	for (uint32_t i = 0; i < indexed->space_count; i++) {
+		const struct indexed_space *from = &indexed->spaces[i];
+
+		totals->spaces[i] = (struct kx_totals_space){.modality = from->modality, .dim = from->dim, .rows = from->rows};
+		memcpy(totals->spaces[i].name, from->name, sizeof(from->name));
+		for (uint32_t j = 0; j < indexed->space_count; j++)
+			totals->both[i][j] = indexed->both[i][j];
+	}
+	/* A row that is expected to change is in the bitmap, too. */
+	for (size_t i = 0; i < kx_bitmap_words(&indexed->loose); i++)
+		for (uint64_t word = indexed->loose.words[i]; word; word &= word - 1)
+			totals->loose += is_loose(&indexed->rows[i * 64 + (size_t)__builtin_ctzll(word)]);
+}
+
+void kx_indexed_video_totals(const struct kx_ann *ann, uint32_t row, struct kx_totals_video *ret)
+{
+	const struct indexed_row *at = &kx_indexed_of(ann)->rows[row];
+
+	for (int m = 0; m < KX_ANN_MODALITIES; m++)
+		ret->space[m] = at->space[m] == KX_INDEXED_NO_SPACE ? KX_TOTALS_NO_SPACE : at->space[m];
+	ret->loose = is_loose(at);
+}
+
+kx_status kx_indexed_preset(struct kx_ann *ann, const struct kx_totals *totals)
+{
+	struct indexed *indexed = kx_indexed_of(ann);
+
+	indexed->partial = indexed->settled = true;
+	indexed->present = (uint32_t)totals->videos;
+	indexed->space_count = totals->space_count;
+	for (uint32_t i = 0; i < totals->space_count; i++) {
+		struct indexed_space *space = &indexed->spaces[i];
+
+		*space = (struct indexed_space){.modality = totals->spaces[i].modality,
+						.dim = totals->spaces[i].dim,
+						.rows = (uint32_t)totals->spaces[i].rows};
+		memcpy(space->name, totals->spaces[i].name, sizeof(space->name));
+		for (uint32_t j = 0; j < totals->space_count; j++)
+			indexed->both[i][j] = (uint32_t)totals->both[i][j];
+		kx_indexed_look_up(indexed, space);
+		if (space->rows && !space->is_indexed)
+			return KX_EBUSY;
+	}
+	return KX_OK;
+}
+
+kx_status kx_indexed_missing(struct kx_ann *ann, struct kx_buf *out, bool *ret_all)
+{
+	struct indexed *indexed = kx_indexed_of(ann);
+	kx_status status = kx_buf_append(out, indexed->missing.data, indexed->missing.len);
+
+	*ret_all = indexed->needs_all || !indexed->missing.len;
+	kx_buf_clear(&indexed->missing);
+	indexed->needs_all = false;
+	return status;
 }
 
 static const struct kx_ann_ops indexed_ops = {
@@ -243,6 +318,7 @@ kx_status kx_indexed_new(struct kx_mirror *mirror, struct kx_index *index, struc
 	indexed->mirror = mirror;
 	indexed->index = index;
 	indexed->store = store;
+	indexed->missing.max = SIZE_MAX / 2;
 	if (kx_indexed_cache_init(&indexed->cache)) {
 		free(indexed);
 		return KX_ENOMEM;

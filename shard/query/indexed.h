@@ -30,6 +30,24 @@ struct kx_indexed_settled {
 kx_status kx_indexed_settle(struct kx_ann *ann, bool read_only, struct kx_indexed_settled *ret, struct kx_error *error)
 	KX_MUST_CHECK;
 
+/* --- For a mirror of a few videos, see mirror_early.c ------------------------------------------------------------- */
+
+struct kx_totals;
+/* All that is there adds up to these, and the index holds every vector; videos are put when a search asks for them. KX_EBUSY:
+ * the index lacks one of the spaces. */
+kx_status kx_indexed_preset(struct kx_ann *ann, const struct kx_totals *totals) KX_MUST_CHECK;
+/* After a search failed with KX_EBUSY: ids that are to be put, each with a zero byte behind it; *ret_all: all are. Appends to
+ * out. */
+kx_status kx_indexed_missing(struct kx_ann *ann, struct kx_buf *out, bool *ret_all) KX_MUST_CHECK;
+
+/* Spaces, pairs of them, and loose rows. KX_ETOOBIG never. */
+void kx_indexed_totals(const struct kx_ann *ann, struct kx_totals *totals);
+/* The row's spaces, as numbers of totals that kx_indexed_totals() filled; and whether it is loose. */
+struct kx_totals_video;
+void kx_indexed_video_totals(const struct kx_ann *ann, uint32_t row, struct kx_totals_video *ret);
+/* Whether the index holds every vector of a record, once what kx_indexed_change_put() says is committed. */
+bool kx_indexed_takes(struct kx_index *index, const struct kx_video_record *record);
+
 /* --- Changes of the index that follow from changes of the store ------------------------------------------------ */
 
 /* Zeroed memory is valid. Ids and vectors are borrowed until kx_indexed_changes_done(). */

@@ -7,6 +7,7 @@
 #include "shard/query/bitmap.h"
 #include "shard/query/indexed.h"
 #include "shard/query/mirror_internal.h"
+#include "shard/query/totals.h"
 
 #define KX_INDEXED_NO_SPACE UINT8_MAX
 #define KX_INDEXED_NAME_MAX (16 + KX_SPACE_MAX)
@@ -65,6 +66,9 @@ struct indexed {
 	struct kx_index *index;
 	struct kx_store *store;
 	bool settled;
+	bool partial; /* of few rows; counts are of all */
+	struct kx_buf missing; /* of a partial one: ids that the last search wants put */
+	bool needs_all;
 	struct indexed_space spaces[KX_ANN_SPACES_MAX];
 	uint32_t space_count;
 	uint32_t both[KX_ANN_SPACES_MAX][KX_ANN_SPACES_MAX]; /* rows with this visual and that audio space */

@@ -172,6 +172,10 @@ static kx_status score_all(struct seek *seek)
 {
 	kx_status status = KX_OK;
 
+	if (seek->indexed->partial) {
+		seek->indexed->needs_all = true;
+		return KX_EBUSY;
+	}
 	seek->best_count = 0;
 	seek->work.exact = true;
 	for (uint32_t row = 0; !status && row < seek->indexed->row_count; row++) {
@@ -261,6 +265,16 @@ static struct candidate *candidate_for(struct seek *seek, uint32_t row)
 	return &seek->candidates[seek->candidate_count - 1];
 }
 
+/* Of a mirror of few rows: the search is to be done again once this video is in it. */
+static kx_status want_row(struct seek *seek, const struct kx_index_hit *hit)
+{
+	struct kx_buf *missing = &seek->indexed->missing;
+
+	if (kx_buf_append(missing, hit->key, hit->key_len) || kx_buf_append(missing, "", 1))
+		return kx_error_nomem(seek->error);
+	return KX_OK;
+}
+
 static kx_status gather_list(struct seek *seek, uint32_t number)
 {
 	const struct list *list = &seek->lists[number];
@@ -272,6 +286,8 @@ static kx_status gather_list(struct seek *seek, uint32_t number)
 		uint32_t row = index_row < space->row_at_cap ? space->row_at[index_row] : KX_ANN_NO_ROW;
 		struct candidate *candidate;
 
+		if (row == KX_ANN_NO_ROW && indexed->partial && want_row(seek, &list->hits.list[i]))
+			return KX_ENOMEM;
 		/* A row that is changing is loose, and scored anyway; one that the mirror does not have yet is not found. */
 		if (row == KX_ANN_NO_ROW || kx_bitmap_has(&indexed->loose, row) || !may_be_found(seek, row))
 			continue;
@@ -405,6 +421,8 @@ static kx_status run_round(struct seek *seek, uint32_t depth, bool *ret_done)
 		if (!status)
 			status = gather_list(seek, i);
 	}
+	if (!status && seek->indexed->missing.len)
+		return KX_EBUSY;
 	if (!status)
 		status = score_candidates(seek);
 	unseen = status ? 0.0 : unseen_score(seek);

@@ -8,6 +8,7 @@
 #include "shard/query/indexed_internal.h"
 
 #define SETTLE_AT_ONCE 512u /* videos in one write */
+#define FILL_LEAST 2000u    /* rows; fewer are as fast one by one */
 #define UNIT_WITHIN 1e-4    /* squared length from 1 */
 
 void kx_indexed_changes_done(struct kx_indexed_changes *changes)
@@ -135,6 +136,25 @@ kx_status kx_indexed_change_remove(struct kx_index *index, const char *id, struc
 	return status;
 }
 
+bool kx_indexed_takes(struct kx_index *index, const struct kx_video_record *record)
+{
+	for (uint32_t i = 0; i < record->result.modality_count; i++) {
+		const struct kx_modality_result *from = &record->result.modalities[i];
+		char name[KX_INDEXED_NAME_MAX];
+		struct kx_index_space_info info;
+		uint32_t space;
+
+		kx_indexed_space_name(from->modality, from->space, name);
+		if (is_indexable(from) && !kx_index_find_space(index, name, &space, NULL) &&
+		    !kx_index_space_info(index, space, &info, NULL) && info.dim == from->dim)
+			continue;
+		for (uint32_t j = 0; j < from->dim; j++)
+			if (from->embedding[j] != 0.0f)
+				return false;
+	}
+	return true;
+}
+
 static double cosine_of(const float *a, const float *b, uint32_t dim)
 {
 	double product = 0.0, one = 0.0, two = 0.0;
@@ -242,6 +262,14 @@ static uint8_t space_of_name(const struct indexed *indexed, const char *name, ui
 	return KX_INDEXED_NO_SPACE;
 }
 
+/* The two did not agree: until they do, the store says nothing of what they add up to. */
+static kx_status forget_totals(struct indexed *indexed, struct kx_indexed_settled *settled, struct kx_error *error)
+{
+	if (settled->added || settled->removed)
+		return KX_OK;
+	return kx_store_set_totals(indexed->store, NULL, 0, error);
+}
+
 static kx_status drop_stale(struct indexed *indexed, uint32_t number, const struct stale *stale, struct kx_error *error)
 {
 	const uint8_t *key = stale->keys.data;
@@ -275,6 +303,8 @@ static kx_status settle_space(struct indexed *indexed, uint32_t number, bool rea
 		indexed->spaces[settle.space].number = number;
 	}
 	status = kx_index_each(indexed->index, number, settle_row, &settle, error);
+	if (!status && !read_only && settle.stale.count)
+		status = forget_totals(indexed, settled, error);
 	if (!status && !read_only) {
 		status = drop_stale(indexed, number, &settle.stale, error);
 		settled->removed += settle.stale.count;
@@ -326,8 +356,10 @@ static kx_status find_added(struct indexed *indexed, uint32_t row, struct kx_err
 static kx_status commit_added(struct indexed *indexed, struct adding *adding, struct kx_indexed_settled *settled,
 			      struct kx_error *error)
 {
-	kx_status status = kx_index_commit(indexed->index, adding->changes.list, adding->changes.count, error);
+	kx_status status = adding->changes.count ? forget_totals(indexed, settled, error) : KX_OK;
 
+	if (!status)
+		status = kx_index_commit(indexed->index, adding->changes.list, adding->changes.count, error);
 	for (size_t i = 0; i < adding->changes.count; i++)
 		settled->added += adding->changes.list[i].vector != NULL;
 	for (uint32_t i = 0; !status && i < adding->count; i++)
@@ -358,6 +390,103 @@ static kx_status add_missing(struct indexed *indexed, struct adding *adding, str
 	return status || !adding->count ? status : commit_added(indexed, adding, settled, error);
 }
 
+/* --- A space that the index lacks as a whole: all at once -------------------------------------------------------- */
+
+struct filling {
+	struct indexed *indexed;
+	uint8_t space;
+	uint32_t row; /* of the mirror, to look at next */
+	struct kx_video_record *record;
+	uint8_t generation[KX_INDEXED_GENERATION_BYTES];
+};
+
+static const struct kx_modality_result *result_of(const struct kx_video_record *record, enum kx_modality modality)
+{
+	for (uint32_t i = 0; i < record->result.modality_count; i++)
+		if (record->result.modalities[i].modality == modality)
+			return &record->result.modalities[i];
+	return NULL;
+}
+
+static kx_status next_video(void *ctx, struct kx_index_change *ret, struct kx_error *error)
+{
+	struct filling *filling = ctx;
+	struct indexed *indexed = filling->indexed;
+	const struct indexed_space *space = &indexed->spaces[filling->space];
+	const int m = (int)space->modality - KX_VISUAL;
+
+	while (filling->row < indexed->row_count) {
+		const uint32_t row = filling->row++;
+		const struct kx_modality_result *from;
+		kx_status status;
+
+		if (!indexed->rows[row].present || indexed->rows[row].space[m] != filling->space)
+			continue;
+		kx_video_record_free(KX_STEAL(filling->record));
+		status = kx_store_video(indexed->store, indexed->mirror->rows[row]->id, &filling->record, error);
+		if (status)
+			return status == KX_ENOTFOUND ? kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "video %s is gone",
+								     indexed->mirror->rows[row]->id)
+						      : status;
+		from = result_of(filling->record, space->modality);
+		if (!from || !is_indexable(from) || strcmp(from->space, space->name) != 0)
+			continue;
+		kx_be64_put(filling->generation, filling->record->generation);
+		*ret = (struct kx_index_change){.key = filling->record->result.video_id,
+						.key_len = strlen(filling->record->result.video_id),
+						.vector = from->embedding,
+						.dim = from->dim,
+						.attributes = filling->generation,
+						.attributes_len = sizeof(filling->generation)};
+		return KX_OK;
+	}
+	return KX_ENOTFOUND;
+}
+
+static kx_status build_space(struct indexed *indexed, uint8_t number, struct kx_indexed_settled *settled,
+			     struct kx_error *error)
+{
+	struct indexed_space *space = &indexed->spaces[number];
+	struct filling filling = {.indexed = indexed, .space = number};
+	struct kx_index_build build = {.space = space->number, .count = space->rows, .next = next_video, .row_ctx = &filling};
+	struct kx_index_space_info info;
+	kx_status status = forget_totals(indexed, settled, error);
+
+	if (!status)
+		status = kx_index_build(indexed->index, &build, error);
+	kx_video_record_free(filling.record);
+	if (status) /* KX_ENOTFOUND: none of its vectors is one that the index takes */
+		return status == KX_ENOTFOUND ? KX_OK : status;
+	status = kx_index_space_info(indexed->index, space->number, &info, error);
+	if (status)
+		return status;
+	settled->added += info.rows;
+	return settle_space(indexed, space->number, true, settled, error);
+}
+
+static kx_status fill_spaces(struct indexed *indexed, struct kx_indexed_settled *settled, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+
+	for (uint32_t i = 0; !status && i < indexed->space_count; i++) {
+		struct indexed_space *space = &indexed->spaces[i];
+		struct kx_index_space_info info;
+		char name[KX_INDEXED_NAME_MAX];
+
+		if (space->rows < FILL_LEAST || space->dim < KX_IVF_DIM_MIN || space->dim > KX_IVF_DIM_MAX)
+			continue;
+		kx_indexed_space_name(space->modality, space->name, name);
+		/* One that can't be made is told of where its videos are added one by one. */
+		if (kx_index_space(indexed->index, name, space->dim, KX_METRIC_COSINE, &space->number, NULL))
+			continue;
+		space->is_indexed = true;
+		status = kx_index_space_info(indexed->index, space->number, &info, error);
+		if (!status && !info.rows)
+			status = build_space(indexed, (uint8_t)i, settled, error);
+	}
+	return status;
+}
+
 kx_status kx_indexed_settle(struct kx_ann *ann, bool read_only, struct kx_indexed_settled *ret, struct kx_error *error)
 {
 	struct indexed *indexed = kx_indexed_of(ann);
@@ -367,6 +496,8 @@ kx_status kx_indexed_settle(struct kx_ann *ann, bool read_only, struct kx_indexe
 	*ret = (struct kx_indexed_settled){0};
 	for (uint32_t i = 0; !status && i < kx_index_space_count(indexed->index); i++)
 		status = settle_space(indexed, i, read_only, ret, error);
+	if (!status && !read_only)
+		status = fill_spaces(indexed, ret, error);
 	for (uint32_t row = 0; !status && row < indexed->row_count; row++)
 		kx_indexed_set_loose(indexed, row);
 	if (!status && !read_only)

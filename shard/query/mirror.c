@@ -10,18 +10,6 @@
 #define SUGGEST_SCAN_MAX 200000u /* ids looked at for a misspelt one */
 #define SUGGEST_LENGTH_MAX 256u  /* edit distance is quadratic */
 
-/* Takes part of an epoch: FNV-1a over id and generation. */
-static uint64_t mark_of(const struct kx_video_record *video)
-{
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
-
-	for (const unsigned char *c = (const unsigned char *)video->result.video_id; *c; c++)
-		hash = (hash ^ *c) * UINT64_C(0x100000001b3);
-	for (int i = 0; i < 8; i++)
-		hash = (hash ^ (video->generation >> (8 * i) & 0xffu)) * UINT64_C(0x100000001b3);
-	return hash;
-}
-
 static int compare_ids(const void *a, const void *b)
 {
 	const struct mirror_row *one = a, *two = b;
@@ -42,7 +30,9 @@ kx_status kx_mirror_new(struct kx_mirror **ret)
 
 	if (!mirror)
 		return KX_ENOMEM;
-	if (pthread_rwlock_init(&mirror->lock, NULL)) {
+	atomic_store(&mirror->loaded, true);
+	if (pthread_rwlock_init(&mirror->lock, NULL) || pthread_mutex_init(&mirror->need_lock, NULL) ||
+	    pthread_mutex_init(&mirror->early_lock, NULL)) {
 		free(mirror);
 		return KX_ENOMEM;
 	}
@@ -80,7 +70,10 @@ void kx_mirror_free(struct kx_mirror *mirror)
 	kx_columns_free(mirror->columns);
 	free(mirror->rows);
 	free(mirror->free_rows);
+	kx_mirror_free(mirror->early);
 	pthread_rwlock_destroy(&mirror->lock);
+	pthread_mutex_destroy(&mirror->need_lock);
+	pthread_mutex_destroy(&mirror->early_lock);
 	free(mirror);
 }
 
@@ -139,6 +132,8 @@ static void count_row(struct kx_mirror *mirror, const struct mirror_row *row, bo
 {
 	uint64_t sign = add ? 1 : UINT64_MAX; /* adding UINT64_MAX takes one away */
 
+	if (mirror->partial)
+		return;
 	mirror->stats.videos += sign;
 	mirror->stats.moments += sign * row->moments;
 	mirror->stats.media_us += sign * row->media_us;
@@ -212,7 +207,7 @@ static kx_status fill_row(struct kx_mirror *mirror, struct mirror_row *row, cons
 	row->duration_us = result->duration_us;
 	row->media_us = result->visual_us > result->audio_us ? result->visual_us : result->audio_us;
 	row->moments = 0;
-	row->mark = mark_of(video);
+	row->mark = kx_totals_mark(result->video_id, video->generation);
 	for (uint32_t i = 0; i < result->modality_count; i++)
 		row->moments += result->modalities[i].moments;
 	count_row(mirror, row, true);
@@ -251,7 +246,11 @@ void kx_mirror_remove(struct kx_mirror *mirror, const char *id)
 
 static kx_status load_one(void *ctx, const struct kx_video_record *video, struct kx_error *error)
 {
-	return kx_mirror_put(ctx, video, error);
+	struct kx_mirror *mirror = ctx;
+
+	if (mirror->stop && kx_stop_asked(mirror->stop))
+		return kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "the shard is stopping");
+	return kx_mirror_put(mirror, video, error);
 }
 
 static kx_status settle(struct kx_mirror *mirror, struct kx_error *error)
@@ -270,11 +269,47 @@ static kx_status settle(struct kx_mirror *mirror, struct kx_error *error)
 	return KX_OK;
 }
 
+/* So that the next who opens the store need not read all of it. */
+static kx_status keep_totals(struct kx_mirror *mirror, struct kx_store *store, struct kx_error *error)
+{
+	struct kx_buf is = {.max = SIZE_MAX / 2}, should = {.max = SIZE_MAX / 2};
+	kx_status status = kx_mirror_totals_after(mirror, NULL, 0, &should, error);
+
+	if (!status)
+		status = kx_store_totals(store, &is, error);
+	if (status == KX_ENOTFOUND)
+		status = KX_OK;
+	if (!status && (is.len != should.len || memcmp(is.data, should.data, is.len) != 0))
+		status = kx_store_set_totals(store, should.data, should.len, error);
+	kx_buf_done(&is);
+	kx_buf_done(&should);
+	return status;
+}
+
 kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struct kx_error *error)
 {
 	kx_status status = kx_store_each_video(store, load_one, mirror, error);
 
-	return status || !mirror->indexed ? status : settle(mirror, error);
+	if (!status && mirror->indexed)
+		status = settle(mirror, error);
+	if (!status && mirror->indexed && !mirror->read_only)
+		status = keep_totals(mirror, store, error);
+	if (!status)
+		atomic_store(&mirror->loaded, true);
+	return status;
+}
+
+kx_status kx_mirror_need(struct kx_mirror *mirror, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+
+	if (atomic_load(&mirror->loaded))
+		return KX_OK;
+	pthread_mutex_lock(&mirror->need_lock);
+	if (!atomic_load(&mirror->loaded))
+		status = kx_mirror_load(mirror, mirror->store, error);
+	pthread_mutex_unlock(&mirror->need_lock);
+	return status;
 }
 
 kx_status kx_mirror_use_index(struct kx_mirror *mirror, struct kx_index *index, struct kx_store *store, bool read_only)
@@ -287,6 +322,7 @@ kx_status kx_mirror_use_index(struct kx_mirror *mirror, struct kx_index *index, 
 	kx_ann_free(mirror->ann);
 	mirror->ann = ann;
 	mirror->indexed = true;
+	mirror->index = index;
 	mirror->read_only = read_only;
 	return KX_OK;
 }
@@ -317,18 +353,22 @@ kx_status kx_mirror_set_classes(struct kx_mirror *mirror, const struct kx_class_
 	return status;
 }
 
-kx_status kx_mirror_schema(struct kx_mirror *mirror, struct kx_query_reply *reply)
+kx_status kx_mirror_schema(struct kx_mirror *mirror, struct kx_query_reply *reply, struct kx_error *error)
 {
-	kx_status status;
+	kx_status status = kx_mirror_need(mirror, error);
 
+	if (status)
+		return status;
 	pthread_rwlock_rdlock(&mirror->lock);
 	status = kx_columns_schema(mirror->columns, reply);
 	pthread_rwlock_unlock(&mirror->lock);
-	return status;
+	return status ? kx_error_nomem(error) : KX_OK;
 }
 
 void kx_mirror_stats(struct kx_mirror *mirror, struct kx_shard_stats *ret)
 {
+	if (!atomic_load(&mirror->loaded) && mirror->early)
+		mirror = mirror->early;
 	pthread_rwlock_rdlock(&mirror->lock);
 	ret->videos = mirror->stats.videos;
 	ret->moments = mirror->stats.moments;
@@ -355,6 +395,8 @@ size_t kx_mirror_suggest(struct kx_mirror *mirror, const char *id, char *ret[KX_
 	size_t distances[KX_MIRROR_SUGGESTIONS], count = 0, kept = 0;
 	const char *ids[KX_MIRROR_SUGGESTIONS];
 
+	if (kx_mirror_need(mirror, NULL))
+		return 0;
 	pthread_rwlock_rdlock(&mirror->lock);
 	for (uint32_t i = 0; i < mirror->count && i < SUGGEST_SCAN_MAX; i++) {
 		const char *candidate = mirror->rows[i]->id;

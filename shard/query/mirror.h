@@ -5,6 +5,7 @@
 #ifndef KX_SHARD_QUERY_MIRROR_H
 #define KX_SHARD_QUERY_MIRROR_H
 
+#include "common/base/thread.h"
 #include "common/record/query.h"
 #include "common/record/video.h"
 #include "shard/ann/ann.h"
@@ -17,7 +18,21 @@ struct kx_mirror;
 kx_status kx_mirror_new(struct kx_mirror **ret) KX_MUST_CHECK;
 void kx_mirror_free(struct kx_mirror *mirror); /* NULL is nothing */
 
+/* Reads every record. */
 kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struct kx_error *error) KX_MUST_CHECK;
+/* Puts that off where it can: when there is an index, and the store has totals that say that it holds every vector, nearest
+ * videos are found without, by reading the records of those alone that the index finds. Whatever needs all records (a
+ * filter, ids left out, duplicates, single moments, the schema, a name that is unknown) loads them first, and so must
+ * whoever is about to change the store: kx_mirror_need(). Without totals it loads at once. index: what answers until then,
+ * whether the mirror uses one or not; NULL: none. stop may be NULL; asked, loading ends with KX_ECANCELED. All borrowed. */
+kx_status kx_mirror_defer(struct kx_mirror *mirror, struct kx_store *store, struct kx_index *index,
+			  const struct kx_stop *stop, struct kx_error *error) KX_MUST_CHECK;
+kx_status kx_mirror_need(struct kx_mirror *mirror, struct kx_error *error) KX_MUST_CHECK; /* blocks while another loads */
+
+/* What all records add up to after these changes, for kx_store_batch_totals(). Before the mirror is told of them. Without an
+ * index nothing is appended. KX_ENOMEM. */
+kx_status kx_mirror_totals_after(struct kx_mirror *mirror, const struct kx_store_change *changes, size_t count,
+				 struct kx_buf *out, struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_mirror_put(struct kx_mirror *mirror, const struct kx_video_record *video, struct kx_error *error)
 	KX_MUST_CHECK;
 void kx_mirror_remove(struct kx_mirror *mirror, const char *id);
@@ -37,7 +52,7 @@ void kx_mirror_set_recall(struct kx_mirror *mirror, double recall);
 /* Names of classes for filters, which are copied. Without them classes are named by number. KX_ENOMEM. */
 kx_status kx_mirror_set_classes(struct kx_mirror *mirror, const struct kx_class_names *names) KX_MUST_CHECK;
 /* Fills the reply's attributes. KX_ENOMEM. */
-kx_status kx_mirror_schema(struct kx_mirror *mirror, struct kx_query_reply *reply) KX_MUST_CHECK;
+kx_status kx_mirror_schema(struct kx_mirror *mirror, struct kx_query_reply *reply, struct kx_error *error) KX_MUST_CHECK;
 
 /* Which videos are near-duplicates of which: `of` is the id of the one that stands for all. Those that are not indexed
  * are passed over; all that was known before is forgotten. KX_ENOMEM. */

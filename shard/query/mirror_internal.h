@@ -3,9 +3,11 @@
 #define KX_SHARD_QUERY_MIRROR_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "shard/query/filter_cache.h"
 #include "shard/query/mirror.h"
+#include "shard/query/totals.h"
 
 struct mirror_row {
 	char *id; /* NULL: the row is free */
@@ -20,8 +22,15 @@ struct mirror_row {
 struct kx_mirror {
 	pthread_rwlock_t lock;
 	struct kx_ann *ann;
-	bool indexed;             /* ann is of shard/query/indexed.h */
+	bool indexed;             /* ann is of shard/query/indexed.h, over */
+	struct kx_index *index;
 	bool read_only;
+	bool partial;             /* of a few videos: `stats` and `epoch` are the store's totals */
+	struct kx_mirror *early;  /* while not loaded: partial, what is searched until then. NULL: none */
+	struct kx_store *store;   /* what is to be loaded */
+	const struct kx_stop *stop;
+	atomic_bool loaded;       /* or nothing was put off */
+	pthread_mutex_t need_lock, early_lock;
 	double recall;            /* where a query wants none; 0: by how many videos there are */
 	struct kx_columns *columns;
 	struct kx_filter_cache *cache;
@@ -37,5 +46,12 @@ struct kx_mirror {
 
 /* With the lock held. */
 struct mirror_row *kx_mirror_row(const struct kx_mirror *mirror, const char *id); /* NULL: no such video */
+
+/* The page of nearest videos that is in the mirror itself. Takes the lock. */
+kx_status kx_mirror_search_here(struct kx_mirror *mirror, const struct kx_mirror_query *query,
+				struct kx_similar_answer *answer, struct kx_error *error) KX_MUST_CHECK;
+/* Before everything is loaded. KX_EBUSY: it must be. */
+kx_status kx_mirror_search_early(struct kx_mirror *mirror, const struct kx_mirror_query *query,
+				 struct kx_similar_answer *answer, struct kx_error *error) KX_MUST_CHECK;
 
 #endif

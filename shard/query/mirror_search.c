@@ -376,8 +376,8 @@ static kx_status answer_page(struct search *search, struct kx_similar_answer *an
 	return status;
 }
 
-kx_status kx_mirror_search(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_similar_answer *answer,
-			   struct kx_error *error)
+kx_status kx_mirror_search_here(struct kx_mirror *mirror, const struct kx_mirror_query *query,
+				struct kx_similar_answer *answer, struct kx_error *error)
 {
 	struct search search;
 	kx_status status;
@@ -389,6 +389,17 @@ kx_status kx_mirror_search(struct kx_mirror *mirror, const struct kx_mirror_quer
 	search_done(&search);
 	pthread_rwlock_unlock(&mirror->lock);
 	return status;
+}
+
+kx_status kx_mirror_search(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_similar_answer *answer,
+			   struct kx_error *error)
+{
+	kx_status status = atomic_load(&mirror->loaded) ? KX_EBUSY : kx_mirror_search_early(mirror, query, answer, error);
+
+	if (status != KX_EBUSY)
+		return status;
+	status = kx_mirror_need(mirror, error);
+	return status ? status : kx_mirror_search_here(mirror, query, answer, error);
 }
 
 /* --- For searches that go to the store ------------------------------------------------------------------------ */
@@ -420,8 +431,10 @@ kx_status kx_mirror_matching(struct kx_mirror *mirror, const struct kx_mirror_qu
 {
 	struct kx_id_list list = {0};
 	struct search search;
-	kx_status status;
+	kx_status status = kx_mirror_need(mirror, error);
 
+	if (status)
+		return status;
 	pthread_rwlock_rdlock(&mirror->lock);
 	status = search_init(&search, mirror, query, error);
 	if (!status && list_rows(&search, &list))
@@ -447,8 +460,10 @@ kx_status kx_mirror_describe(struct kx_mirror *mirror, const struct kx_mirror_qu
 			     struct kx_error *error)
 {
 	struct search search = {.mirror = mirror, .query = query};
-	kx_status status = KX_OK;
+	kx_status status = kx_mirror_need(mirror, error);
 
+	if (status)
+		return status;
 	pthread_rwlock_rdlock(&mirror->lock);
 	if (query->query->explain) /* all else of the query is of no matter any more */
 		status = use_filter(&search, error);
@@ -465,8 +480,10 @@ kx_status kx_mirror_describe(struct kx_mirror *mirror, const struct kx_mirror_qu
 
 kx_status kx_mirror_set_duplicates(struct kx_mirror *mirror, const struct kx_duplicate_pair *pairs, size_t count)
 {
-	kx_status status = KX_OK;
+	kx_status status = kx_mirror_need(mirror, NULL);
 
+	if (status)
+		return status;
 	pthread_rwlock_wrlock(&mirror->lock);
 	for (uint32_t row = 0; !status && row < mirror->count; row++)
 		if (kx_bitmap_has(&mirror->columns->live, row))

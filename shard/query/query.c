@@ -218,7 +218,7 @@ static kx_status answer(const struct kx_query_context *context, const struct kx_
 	case KX_QUERY_VIDEOS:
 		return answer_videos(context, request, reply, error);
 	case KX_QUERY_SCHEMA:
-		return kx_mirror_schema(context->mirror, reply) ? kx_error_nomem(error) : KX_OK;
+		return kx_mirror_schema(context->mirror, reply, error);
 	}
 	return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "a kind of query that this shard does not know: %d",
 			    (int)request->kind);

@@ -11,11 +11,12 @@
 
 #include <cmocka.h>
 
+#include "common/base/fault.h"
 #include "common/base/fs.h"
 #include "common/base/testkit.h"
 #include "common/learn/learn.h"
 #include "shard/query/indexed.h"
-#include "shard/query/mirror.h"
+#include "shard/query/mirror_internal.h"
 #include "shard/store/testkit.h"
 
 #define VISUAL_DIM 48u
@@ -337,6 +338,161 @@ static void same_as_comparing_all(void **state)
 }
 
 /* What a kill between the records and the index leaves is mended at the next opening, and seen through read-only. */
+/* Opens without loading, and asks. */
+static void defer(struct fixture *fixture)
+{
+	struct kx_error error = {0};
+
+	kx_mirror_free(fixture->indexed);
+	assert_int_equal(kx_mirror_new(&fixture->indexed), KX_OK);
+	assert_int_equal(kx_mirror_use_index(fixture->indexed, fixture->index, fixture->store, false), KX_OK);
+	if (kx_mirror_defer(fixture->indexed, fixture->store, fixture->index, NULL, &error))
+		fail_msg("%s", error.message);
+}
+
+static bool is_loaded(const struct fixture *fixture)
+{
+	return atomic_load(&fixture->indexed->loaded);
+}
+
+/* Videos that the index holds wholly, some without picture or sound; opened anew, so that the store has totals of them. */
+static void put_whole(struct fixture *fixture, uint32_t count)
+{
+	float visual[VISUAL_DIM], audio[AUDIO_DIM];
+
+	for (uint32_t i = 0; i < count; i++) {
+		fill(&fixture->random, visual, VISUAL_DIM);
+		fill(&fixture->random, audio, AUDIO_DIM);
+		if (i % 11 == 3)
+			memset(visual, 0, sizeof(visual));
+		put_vectors(fixture, i, i % 9 != 5 ? visual : NULL, i % 9 != 4 ? audio : NULL, ALL);
+	}
+	close_store(fixture);
+	open_store(fixture, false);
+}
+
+static void ask_early(struct fixture *fixture, uint32_t number, uint32_t k, uint32_t pages)
+{
+	float visual[VISUAL_DIM], audio[AUDIO_DIM];
+	struct kx_ann_vector vectors[2] = {{KX_VISUAL, "pictures", VISUAL_DIM, visual}, {KX_AUDIO, "sounds", AUDIO_DIM, audio}};
+	struct kx_similar_query query = {.k = k, .weight_visual = 0.6, .weight_audio = 0.4, .recall = 1.0};
+	char exclude[32];
+
+	fill(&fixture->random, visual, VISUAL_DIM);
+	fill(&fixture->random, audio, AUDIO_DIM);
+	name_video(number, exclude);
+	for (uint32_t page = 0; page < pages && (!page || query.cursor); page++)
+		compare(fixture, vectors + (number % 3 == 0), number % 3 ? 2 : 1, number % 2 ? exclude : NULL, &query);
+	free(query.cursor);
+}
+
+static void early_is_the_same(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_shard_stats stats[2] = {{0}};
+
+	put_whole(fixture, VIDEOS);
+	defer(fixture);
+	assert_false(is_loaded(fixture));
+	kx_mirror_stats(fixture->indexed, &stats[0]);
+	kx_mirror_stats(fixture->exact, &stats[1]);
+	assert_memory_equal(&stats[0], &stats[1], sizeof(stats[0]));
+	assert_int_equal(fixture->indexed->early->epoch, fixture->exact->epoch);
+	ask_early(fixture, 1, 5, 1);
+	assert_true(fixture->indexed->early->count < VIDEOS / 3); /* by far not all were read */
+	for (uint32_t i = 0; i < 12; i++)
+		ask_early(fixture, i, i % 4 ? 10 : 40, 3);
+	diverse_and_grouped(fixture);
+	assert_false(is_loaded(fixture));
+	ask_both(fixture, "duration < 10", 10, 2);
+	assert_true(is_loaded(fixture));
+	ask_all_sorts(fixture);
+	churn(fixture, 200, ALL);
+	ask_all_sorts(fixture);
+	verify(fixture);
+}
+
+/* What does not read back, does not add up or is not there is not believed: everything is loaded. */
+static void early_only_by_good_totals(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_buf totals = {.max = 1 << 20};
+	KX_CLEANUP(kx_cleanup_free) struct kx_totals *decoded = calloc(1, sizeof(*decoded));
+
+	assert_non_null(decoded);
+	put_whole(fixture, 300);
+	assert_int_equal(kx_store_totals(fixture->store, &totals, NULL), KX_OK);
+	for (size_t at = 0; at < totals.len; at += 7) {
+		totals.data[at] ^= 0x10;
+		assert_int_not_equal(kx_totals_decode(totals.data, totals.len, decoded), KX_OK);
+		totals.data[at] ^= 0x10;
+	}
+	for (size_t len = 0; len < totals.len; len++)
+		assert_int_not_equal(kx_totals_decode(totals.data, len, decoded), KX_OK);
+	assert_int_equal(kx_totals_decode(totals.data, totals.len, decoded), KX_OK);
+	defer(fixture);
+	assert_false(is_loaded(fixture));
+
+	totals.data[40] ^= 1;
+	assert_int_equal(kx_store_set_totals(fixture->store, totals.data, totals.len, NULL), KX_OK);
+	defer(fixture);
+	assert_true(is_loaded(fixture)); /* and made anew */
+	defer(fixture);
+	assert_false(is_loaded(fixture));
+	assert_int_equal(kx_store_set_totals(fixture->store, NULL, 0, NULL), KX_OK);
+	defer(fixture);
+	assert_true(is_loaded(fixture));
+	ask_all_sorts(fixture);
+	kx_buf_done(&totals);
+}
+
+/* A read that fails is told, or what needs all is loaded; the next search is right. */
+static void early_reads_may_fail(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_error error = {0};
+	bool whole = false;
+
+	put_whole(fixture, 300);
+	for (uint64_t nth = 1; !whole; nth += 3) {
+		struct kx_similar_query query = {.k = 5, .weight_visual = 1, .weight_audio = 1, .recall = 1};
+		struct kx_similar_answer answer = {0};
+		float values[VISUAL_DIM];
+		struct kx_ann_vector vector = {KX_VISUAL, "pictures", VISUAL_DIM, values};
+		struct kx_mirror_query to = {.vectors = &vector, .count = 1, .query = &query};
+
+		assert_true(nth < 1000);
+		defer(fixture);
+		fill(&fixture->random, values, VISUAL_DIM);
+		kx_fault_arm("kv.read", nth);
+		whole = kx_mirror_search(fixture->indexed, &to, &answer, &error) == KX_OK;
+		kx_fault_clear();
+		kx_similar_answer_done(&answer);
+		ask_early(fixture, 1, 10, 1);
+	}
+}
+
+/* Many records and no index: it is built at once, of what it takes, and the rest is found by its records. */
+static void an_older_store(void **state)
+{
+	struct fixture *fixture = *state;
+
+	for (uint32_t i = 0; i < VIDEOS; i++)
+		put_video(fixture, i, STORE_ONLY);
+	assert_true(kx_index_is_empty(fixture->index));
+	close_store(fixture);
+	open_store(fixture, false);
+	assert_false(kx_index_is_empty(fixture->index));
+	ask_all_sorts(fixture);
+	verify(fixture);
+	churn(fixture, 300, ALL);
+	ask_all_sorts(fixture);
+	verify(fixture);
+	close_store(fixture);
+	open_store(fixture, false);
+	ask_all_sorts(fixture);
+}
+
 static void records_ahead_of_the_index(void **state)
 {
 	struct fixture *fixture = *state;
@@ -555,7 +711,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(same_as_comparing_all),	TEST(records_ahead_of_the_index), TEST(halfway), TEST(beside_changes), TEST(best_behind_the_lists), TEST(approximately),
-		TEST(another_space_is_refused),
+		TEST(another_space_is_refused), TEST(early_is_the_same), TEST(an_older_store), TEST(early_only_by_good_totals), TEST(early_reads_may_fail),
 	};
 
 	kx_learn_init();

@@ -190,8 +190,14 @@ void *kx_shard_consume(void *arg)
 {
 	struct kx_shard *shard = arg;
 	struct kx_error error = {0};
-	kx_status status = kx_store_each_outbox(shard->store, send_again, shard, &error);
+	kx_status status = kx_mirror_need(shard->mirror, &error);
 
+	if (status == KX_ECANCELED && kx_stop_asked(&shard->stop)) {
+		kx_bus_consumer_close(KX_STEAL(shard->consumer));
+		return NULL;
+	}
+	if (!status)
+		status = kx_store_each_outbox(shard->store, send_again, shard, &error);
 	while (!status && !kx_stop_asked(&shard->stop)) {
 		wait_for_room(shard);
 		status = run_round(shard, true, &error);

@@ -54,7 +54,9 @@ kx_status kx_shard_index_open(struct kx_store *store, const char *data_dir, bool
 	}
 	if (status == KX_ECORRUPT || status == KX_EVERSION) {
 		kx_log(KX_LOG_WARN, "index: %s; it is made anew from the stored videos", why.message);
-		status = wipe(kx_store_kv(store), error);
+		status = kx_store_set_totals(store, NULL, 0, error);
+		if (!status)
+			status = wipe(kx_store_kv(store), error);
 		return status ? status : kx_index_open(&options, ret, error);
 	}
 	if (status && error)
@@ -116,10 +118,19 @@ kx_status kx_shard_commit(struct kx_store_batch *batch, struct kx_index *index, 
 			  struct kx_error *error)
 {
 	struct kx_indexed_changes changes = {0};
+	struct kx_buf totals = {.max = SIZE_MAX / 2};
+	size_t count;
+	const struct kx_store_change *list = kx_store_changes(batch, &count);
 	kx_status status = index ? collect(batch, index, mirror, &changes, error) : KX_OK;
 
+	if (!status && index)
+		status = kx_mirror_totals_after(mirror, list, count, &totals, error);
+	if (!status && totals.len)
+		kx_store_batch_totals(batch, totals.data, totals.len);
 	if (!status)
 		status = changes.count ? commit_both(batch, index, &changes, error) : kx_store_commit(batch, error);
+	kx_store_batch_totals(batch, NULL, 0);
+	kx_buf_done(&totals);
 	kx_indexed_changes_done(&changes);
 	return status;
 }

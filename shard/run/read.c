@@ -1,6 +1,8 @@
 /* Reading a whole store without a shard: verify and export. Both see it as it was when they opened it. */
+#include <stdlib.h>
 #include <string.h>
 
+#include "shard/query/totals.h"
 #include "shard/run/index.h"
 #include "shard/run/shard.h"
 
@@ -11,10 +13,11 @@ static kx_status open_to_read(const char *data_dir, struct kx_store **ret, struc
 	return kx_shard_store_open(data_dir, true, ret, error);
 }
 
-/* Counts what the index holds of the records. */
+/* Counts what the index holds of the records, and what these add up to. */
 struct matching {
 	struct kx_index *index;
 	uint64_t held, missing;
+	struct kx_totals totals;
 };
 
 static kx_status match_vector(struct matching *matching, const struct kx_video_record *video,
@@ -37,11 +40,39 @@ static kx_status match_vector(struct matching *matching, const struct kx_video_r
 
 static kx_status match_video(void *ctx, const struct kx_video_record *video, struct kx_error *error)
 {
+	struct matching *matching = ctx;
+	struct kx_totals_video share;
+	uint64_t missing = matching->missing;
 	kx_status status = KX_OK;
 
 	for (uint32_t i = 0; !status && i < video->result.modality_count; i++)
-		status = match_vector(ctx, video, &video->result.modalities[i], error);
-	return status;
+		status = match_vector(matching, video, &video->result.modalities[i], error);
+	if (!status && kx_totals_of_record(&matching->totals, video, &share))
+		status = kx_error_set(error, KX_ETOOBIG, KX_ERROR_FATAL, "more than %d embedding spaces in one shard",
+				      KX_ANN_SPACES_MAX);
+	if (status)
+		return status;
+	share.loose = matching->missing > missing || !kx_indexed_takes(matching->index, video);
+	kx_totals_add(&matching->totals, &share, 1);
+	return KX_OK;
+}
+
+/* None are a state, too: of a shard that was killed between two parts of a batch. */
+static kx_status verify_totals(struct kx_store *store, const struct kx_totals *should, struct kx_error *error)
+{
+	KX_CLEANUP(kx_cleanup_free) struct kx_totals *are = malloc(sizeof(*are));
+	struct kx_buf bytes = {.max = SIZE_MAX / 2};
+	kx_status status = are ? kx_store_totals(store, &bytes, error) : kx_error_nomem(error);
+
+	if (!status && kx_totals_decode(bytes.data, bytes.len, are))
+		status = kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "the totals of the store do not read back");
+	if (!status && !kx_totals_are_same(are, should))
+		status = kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL,
+				      "the totals of the store are not its records': %llu videos of %llu, %llu moments of %llu",
+				      (unsigned long long)are->videos, (unsigned long long)should->videos,
+				      (unsigned long long)are->moments, (unsigned long long)should->moments);
+	kx_buf_done(&bytes);
+	return status == KX_ENOTFOUND ? KX_OK : status;
 }
 
 /* What is in the records and not in the index, or the other way round, is what a killed shard leaves between two parts of
@@ -51,7 +82,7 @@ static kx_status verify_index(struct kx_store *store, const char *data_dir, stru
 {
 	KX_CLEANUP(kx_index_cleanup) struct kx_index *index = NULL;
 	struct kx_index_report report = {0};
-	struct matching matching = {0};
+	KX_CLEANUP(kx_cleanup_free) struct matching *matching = calloc(1, sizeof(*matching));
 	kx_status status = kx_shard_index_open(store, data_dir, true, true, 0, &index, error);
 
 	if (status || !index)
@@ -60,15 +91,20 @@ static kx_status verify_index(struct kx_store *store, const char *data_dir, stru
 	if (!status && report.faults)
 		status = kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "index: %llu faults; the first: %s",
 				      (unsigned long long)report.faults, report.first);
-	matching.index = index;
+	if (!status && !matching)
+		status = kx_error_nomem(error);
+	if (status)
+		return status;
+	matching->index = index;
+	status = kx_store_each_video(store, match_video, matching, error);
 	if (!status)
-		status = kx_store_each_video(store, match_video, &matching, error);
+		status = verify_totals(store, &matching->totals, error);
 	if (status)
 		return status;
 	ret->index_rows = report.rows;
 	ret->index_cells = report.cells;
-	ret->index_missing = matching.missing;
-	ret->index_extra = report.rows - matching.held;
+	ret->index_missing = matching->missing;
+	ret->index_extra = report.rows - matching->held;
 	return KX_OK;
 }
 

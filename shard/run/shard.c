@@ -90,7 +90,7 @@ static kx_status open_store(struct kx_shard *shard, const struct kx_shard_option
 	for (size_t i = 0; i < options->class_count; i++)
 		if (kx_mirror_set_classes(shard->mirror, &options->classes[i]))
 			return kx_error_nomem(error);
-	return kx_mirror_load(shard->mirror, shard->store, error);
+	return kx_mirror_defer(shard->mirror, shard->store, shard->index, &shard->stop, error);
 }
 
 static kx_status start_consumer(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)

@@ -28,7 +28,8 @@ struct kx_shard_options {
 };
 
 /* The topics of the namespace must be there. Fails as the store does: KX_EVERSION, KX_EBUSY, KX_EFULL; read-only
- * KX_ENOTFOUND when nothing is indexed yet. Blocks while the embeddings of all videos are read. */
+ * KX_ENOTFOUND when nothing is indexed yet. Where the store and its index agree it does not wait until all videos are read:
+ * nearest videos are answered before, and what needs all (kx_mirror_defer()) waits for that itself. */
 kx_status kx_shard_start(const struct kx_shard_options *options, struct kx_shard **ret, struct kx_error *error) KX_MUST_CHECK;
 void kx_shard_stop(struct kx_shard *shard); /* finishes the batch in hand */
 kx_status kx_shard_health(struct kx_shard *shard, struct kx_error *error); /* thread-safe */
@@ -46,7 +47,7 @@ kx_status kx_shard_ask(struct kx_wire *wire, const char *endpoint, const struct 
  * embedding comes out of its features again bit by bit, every video has the moments it says, and its embedding and
  * classes come out of them likewise. digest: SHA-256 over all VideoResult and Moment records in
  * order, the same for the same catalogue and recipe however it was indexed. The vector index is proved too: it is right in
- * itself, and what it holds of a record's generation is that record's vector. */
+ * itself, and what it holds of a record's generation is that record's vector. So are the totals that a shard opens by. */
 struct kx_shard_verify {
 	uint64_t videos, moments, rows, pending;
 	uint64_t index_rows, index_cells;      /* of the vector index; 0: there is none yet */

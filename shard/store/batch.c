@@ -76,7 +76,34 @@ kx_status kx_batch_flush(struct kx_store_batch *batch, struct kx_error *error)
 	if (status || !kx_kv_batch_count(batch->write))
 		return status;
 	batch->unsynced = true;
+	kx_kv_batch_delete(batch->write, KX_STORE_META, kx_store_totals_key, strlen(kx_store_totals_key));
 	return kx_kv_write(batch->store->kv, batch->write, false, error);
+}
+
+void kx_store_batch_totals(struct kx_store_batch *batch, const void *bytes, size_t len)
+{
+	batch->totals = bytes;
+	batch->totals_len = len;
+}
+
+static bool changes_records(const struct kx_store_batch *batch)
+{
+	for (size_t i = 0; i < batch->change_count; i++)
+		if (batch->changes[i].kind == KX_STORE_STORED || batch->changes[i].kind == KX_STORE_REMOVED)
+			return true;
+	return batch->unsynced;
+}
+
+static void put_totals(struct kx_store_batch *batch)
+{
+	const size_t len = strlen(kx_store_totals_key);
+
+	if (!changes_records(batch))
+		return;
+	if (batch->totals)
+		kx_kv_batch_put(batch->write, KX_STORE_META, kx_store_totals_key, len, batch->totals, batch->totals_len);
+	else
+		kx_kv_batch_delete(batch->write, KX_STORE_META, kx_store_totals_key, len);
 }
 
 kx_status kx_store_commit(struct kx_store_batch *batch, struct kx_error *error)
@@ -85,6 +112,7 @@ kx_status kx_store_commit(struct kx_store_batch *batch, struct kx_error *error)
 
 	if (status || (!kx_kv_batch_count(batch->write) && !batch->unsynced))
 		return status;
+	put_totals(batch);
 	batch->unsynced = false;
 	return kx_kv_write(batch->store->kv, batch->write, true, error);
 }

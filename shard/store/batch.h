@@ -8,6 +8,8 @@ struct kx_store_batch {
 	struct kx_store *store;
 	struct kx_kv_batch *write;
 	uint64_t now_ms;
+	const void *totals; /* NULL: not said */
+	size_t totals_len;
 	bool unsynced; /* parts of it are written and may not be on disk */
 	struct kx_entities entities;
 	struct kx_store_change *changes;

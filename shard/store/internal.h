@@ -10,6 +10,8 @@ struct kx_store {
 	bool has_more;
 };
 
+extern const char kx_store_totals_key[];
+
 char *kx_store_offset_key(const char *bus, const char *topic, int partition); /* the caller frees; NULL: no memory */
 
 /* A number of the meta family. KX_ENOTFOUND without a message when there is none. key NULL is no memory. */

@@ -22,6 +22,7 @@ static const struct kx_kv_family families[KX_STORE_FAMILIES] = {
 
 static const char format_key[] = "format";
 static const char offset_prefix[] = "offset/";
+const char kx_store_totals_key[] = "totals";
 
 static kx_status write_format(struct kx_store *store, struct kx_error *error)
 {
@@ -49,6 +50,8 @@ static kx_status check_format(struct kx_store *store, const char *path, struct k
 		return kx_error_set(error, KX_ENOTFOUND, KX_ERROR_FATAL, "store %s: nothing is in it yet", path);
 	if (status)
 		return status;
+	if (format == KX_STORE_FORMAT - 1)
+		return store->read_only ? KX_OK : write_format(store, error);
 	if (format != KX_STORE_FORMAT)
 		return kx_error_set(error, KX_EVERSION, KX_ERROR_FATAL,
 				    "store %s: written in format %" PRIu64 ", this program has format %u; index into a new "
@@ -124,6 +127,24 @@ bool kx_store_has_more(const struct kx_store *store)
 struct kx_kv *kx_store_kv(struct kx_store *store)
 {
 	return store->kv;
+}
+
+kx_status kx_store_totals(struct kx_store *store, struct kx_buf *out, struct kx_error *error)
+{
+	return kx_kv_get(store->kv, KX_STORE_META, kx_store_totals_key, strlen(kx_store_totals_key), out, error);
+}
+
+kx_status kx_store_set_totals(struct kx_store *store, const void *bytes, size_t len, struct kx_error *error)
+{
+	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
+
+	if (kx_kv_batch_new(store->kv, &batch))
+		return kx_error_nomem(error);
+	if (len)
+		kx_kv_batch_put(batch, KX_STORE_META, kx_store_totals_key, strlen(kx_store_totals_key), bytes, len);
+	else
+		kx_kv_batch_delete(batch, KX_STORE_META, kx_store_totals_key, strlen(kx_store_totals_key));
+	return kx_kv_write(store->kv, batch, true, error);
 }
 
 kx_status kx_store_video(struct kx_store *store, const char *id, struct kx_video_record **ret, struct kx_error *error)

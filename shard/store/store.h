@@ -16,7 +16,9 @@
 #include "shard/store/keys.h"
 #include "shard/store/summary.h"
 
-#define KX_STORE_FORMAT 1u
+/* 2 keeps totals. 1 is read, and is 2 once it is opened to write: a program that does not know of totals must not leave some
+ * behind that are wrong. */
+#define KX_STORE_FORMAT 2u
 
 /* Families, in the order that kx_kv knows them by. */
 enum kx_store_family {
@@ -67,6 +69,14 @@ kx_status kx_store_each_moment(struct kx_store *store, const char *id, uint64_t 
 			       void *ctx, struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_store_pending_count(struct kx_store *store, uint64_t *ret, struct kx_error *error) KX_MUST_CHECK;
 uint64_t kx_store_disk_bytes(struct kx_store *store);
+
+/* What all video records add up to: bytes of the caller's, written in one batch with the records that they count
+ * (kx_store_batch_totals()), and taken away by any batch that changes records without saying what they add up to then. So
+ * what is there is right, whenever the process died. Appends; KX_ENOTFOUND without a message: none. */
+kx_status kx_store_totals(struct kx_store *store, struct kx_buf *out, struct kx_error *error) KX_MUST_CHECK;
+/* While no batch is open: sets them, or takes them away (len 0). Synced. */
+kx_status kx_store_set_totals(struct kx_store *store, const void *bytes, size_t len, struct kx_error *error)
+	KX_MUST_CHECK;
 
 /* The next offset to read, or -1 when none is stored. An offset means something only with its bus. */
 kx_status kx_store_offset(struct kx_store *store, const char *bus, const char *topic, int partition, int64_t *ret,
@@ -130,6 +140,9 @@ void kx_store_batch_delivered(struct kx_store_batch *batch, const char *id, uint
 
 /* What the commit will write, for whoever keeps families beside the store's: after the last message was applied. */
 struct kx_kv_batch *kx_store_batch_write(struct kx_store_batch *batch);
+
+/* What records add up to once this batch is committed; borrowed until then. */
+void kx_store_batch_totals(struct kx_store_batch *batch, const void *bytes, size_t len);
 
 /* One synced write. Afterwards the changes are true; they are the batch's and valid until it is freed. */
 kx_status kx_store_commit(struct kx_store_batch *batch, struct kx_error *error) KX_MUST_CHECK;

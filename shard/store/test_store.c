@@ -523,6 +523,95 @@ static void test_failed_writes_change_nothing_for_good(void **state)
 	assert_int_equal(audit.pending, 0);
 }
 
+static bool has_totals(struct fixture *fixture, const char *text)
+{
+	struct kx_buf totals = {.max = 64};
+	kx_status status = kx_store_totals(fixture->store, &totals, NULL);
+	bool has = text ? !status && totals.len == strlen(text) && memcmp(totals.data, text, totals.len) == 0
+			: status == KX_ENOTFOUND;
+
+	kx_buf_done(&totals);
+	return has;
+}
+
+/* Totals are those of the records that are there, or none are. */
+static void test_totals_go_with_what_they_count(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_store_batch *batch = NULL;
+
+	assert_true(has_totals(fixture, NULL));
+	assert_int_equal(kx_store_set_totals(fixture->store, "none", 4, NULL), KX_OK);
+	assert_int_equal(kx_store_batch_new(fixture->store, 1, &batch, NULL), KX_OK);
+	kx_store_batch_offset(batch, "bus", "topic", 0, 1); /* changes no record */
+	kx_store_batch_totals(batch, "other", 5);
+	assert_int_equal(kx_store_commit(batch, NULL), KX_OK);
+	kx_store_batch_cleanup(&batch);
+	assert_true(has_totals(fixture, "none"));
+
+	kx_kit_stream_add(&fixture->stream, &clip);
+	apply(fixture); /* says nothing of totals */
+	assert_true(has_totals(fixture, NULL));
+	kx_kit_stream_delete(&fixture->stream, clip.id, clip.generation);
+	assert_int_equal(kx_store_set_totals(fixture->store, "one", 3, NULL), KX_OK);
+	apply(fixture);
+	assert_true(has_totals(fixture, NULL));
+}
+
+/* Part of a batch is on disk before its commit, which may never come. */
+static void test_totals_of_half_a_batch(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_store_batch *batch = NULL;
+	struct kx_result *result = NULL;
+
+	assert_int_equal(kx_store_set_totals(fixture->store, "none", 4, NULL), KX_OK);
+	assert_int_equal(kx_store_batch_new(fixture->store, 1, &batch, NULL), KX_OK);
+	kx_kit_stream_add(&fixture->stream, &clip);
+	for (size_t i = 0; i < fixture->stream.count; i++) {
+		const struct kx_buf *message = &fixture->stream.messages[i];
+
+		assert_int_equal(kx_result_unpack(message->data, message->len, &result, NULL), KX_OK);
+		assert_int_equal(kx_store_apply(batch, result, NULL), KX_OK);
+		kx_result_free(result);
+	}
+	assert_true(has_totals(fixture, NULL));
+	kx_store_batch_totals(batch, "one", 3);
+	assert_int_equal(kx_store_commit(batch, NULL), KX_OK);
+	kx_store_batch_cleanup(&batch);
+	assert_true(has_totals(fixture, "one"));
+	reopen(fixture);
+	assert_true(has_totals(fixture, "one"));
+}
+
+static uint64_t format_of(struct fixture *fixture)
+{
+	struct kx_buf value = {.max = 8};
+	uint64_t format;
+
+	assert_int_equal(kx_kv_get(kx_store_kv(fixture->store), KX_STORE_META, "format", 6, &value, NULL), KX_OK);
+	format = kx_be64_get(value.data);
+	kx_buf_done(&value);
+	return format;
+}
+
+/* Of before there were totals. */
+static void test_the_format_before_opens(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_store_options reading = {.data_dir = fixture->folder, .read_only = true};
+	struct kx_error error = {0};
+	uint8_t format[8];
+
+	kx_be64_put(format, KX_STORE_FORMAT - 1);
+	kx_kit_put(fixture->store, KX_STORE_META, "format", 6, format, sizeof(format));
+	kx_store_cleanup(&fixture->store);
+	assert_int_equal(kx_store_open(&reading, &fixture->store, &error), KX_OK);
+	assert_int_equal(format_of(fixture), KX_STORE_FORMAT - 1);
+	reopen(fixture);
+	assert_int_equal(format_of(fixture), KX_STORE_FORMAT);
+}
+
 static void test_another_format_is_refused(void **state)
 {
 	struct fixture *fixture = *state;
@@ -569,6 +658,9 @@ int main(void)
 		TEST(test_offsets_belong_to_their_bus),
 		TEST(test_offsets_of_local_buses_that_are_gone),
 		TEST(test_failed_writes_change_nothing_for_good),
+		TEST(test_totals_go_with_what_they_count),
+		TEST(test_totals_of_half_a_batch),
+		TEST(test_the_format_before_opens),
 		TEST(test_another_format_is_refused),
 		TEST(test_a_store_that_is_not_there),
 	};

@@ -91,9 +91,7 @@ static kx_status build(const struct bench_set *set, uint32_t cells, struct kx_er
 	if (status)
 		return status;
 	all.space = engine->space;
-	status = kx_index_build(engine->index, &all, error);
-	if (!status)
-		status = kx_index_tune(engine->index, engine->space, error);
+	status = kx_index_build(engine->index, &all, error); /* and tunes: kx_index_tune() would train once more */
 	if (!status)
 		status = kx_kv_flush(engine->kv, error);
 	close_engine(engine);
