@@ -20,6 +20,7 @@ struct mirror_row {
 struct kx_mirror {
 	pthread_rwlock_t lock;
 	struct kx_ann *ann;
+	struct kx_moments *moments; /* NULL: they are not in the index */
 	bool indexed;             /* ann is of shard/query/indexed.h */
 	bool read_only;
 	double recall;            /* where a query wants none; 0: by how many videos there are */

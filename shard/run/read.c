@@ -1,6 +1,7 @@
 /* Reading a whole store without a shard: verify and export. Both see it as it was when they opened it. */
 #include <string.h>
 
+#include "shard/query/moments_index.h"
 #include "shard/run/index.h"
 #include "shard/run/shard.h"
 
@@ -13,7 +14,9 @@ static kx_status open_to_read(const char *data_dir, struct kx_store **ret, struc
 
 /* Counts what the index holds of the records. */
 struct matching {
+	struct kx_store *store;
 	struct kx_index *index;
+	bool with_moments; /* the index is meant to hold them */
 	uint64_t held, missing;
 };
 
@@ -35,13 +38,42 @@ static kx_status match_vector(struct matching *matching, const struct kx_video_r
 	return KX_OK;
 }
 
+static kx_status match_moments(struct matching *matching, const struct kx_video_record *video, struct kx_error *error)
+{
+	struct kx_moments_compared compared;
+	kx_status status = kx_moments_compare(matching->index, matching->store, video, &compared, error);
+
+	if (status)
+		return status;
+	if (compared.least_cosine < ALIKE)
+		return kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL,
+				    "index: the vector of a moment of %s is not that of its record (cosine %.3f)",
+				    video->result.video_id, compared.least_cosine);
+	matching->held += compared.held;
+	matching->missing += compared.missing;
+	return KX_OK;
+}
+
 static kx_status match_video(void *ctx, const struct kx_video_record *video, struct kx_error *error)
 {
+	struct matching *matching = ctx;
 	kx_status status = KX_OK;
 
 	for (uint32_t i = 0; !status && i < video->result.modality_count; i++)
-		status = match_vector(ctx, video, &video->result.modalities[i], error);
-	return status;
+		status = match_vector(matching, video, &video->result.modalities[i], error);
+	return status || !matching->with_moments ? status : match_moments(matching, video, error);
+}
+
+/* A shard that does without them leaves none. */
+static bool has_moments(struct kx_index *index)
+{
+	for (uint32_t i = 0; i < kx_index_space_count(index); i++) {
+		struct kx_index_space_info info;
+
+		if (kx_moments_are_in(index, i) && !kx_index_space_info(index, i, &info, NULL) && info.rows)
+			return true;
+	}
+	return false;
 }
 
 /* What is in the records and not in the index, or the other way round, is what a killed shard leaves between two parts of
@@ -60,7 +92,9 @@ static kx_status verify_index(struct kx_store *store, const char *data_dir, stru
 	if (!status && report.faults)
 		status = kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "index: %llu faults; the first: %s",
 				      (unsigned long long)report.faults, report.first);
+	matching.store = store;
 	matching.index = index;
+	matching.with_moments = has_moments(index);
 	if (!status)
 		status = kx_store_each_video(store, match_video, &matching, error);
 	if (status)

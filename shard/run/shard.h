@@ -23,6 +23,7 @@ struct kx_shard_options {
 	const char *endpoint;  /* where it answers, e.g. ipc://<data_dir>/shard.sock */
 	double recall;         /* of queries that want none in particular; 0: exact while videos are few, else a little less */
 	uint64_t index_memory_bytes; /* of vector codes; what is beyond is read at each search. 0: no bound */
+	bool without_moments;  /* single moments are not in the index: they are read instead */
 	const struct kx_class_names *classes; /* [class_count], copied: what filters may call classes */
 	size_t class_count;
 };
