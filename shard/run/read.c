@@ -64,16 +64,17 @@ static kx_status match_video(void *ctx, const struct kx_video_record *video, str
 	return status || !matching->with_moments ? status : match_moments(matching, video, error);
 }
 
-/* A shard that does without them leaves none. */
-static bool has_moments(struct kx_index *index)
+static uint64_t count_moments(struct kx_index *index)
 {
+	uint64_t count = 0;
+
 	for (uint32_t i = 0; i < kx_index_space_count(index); i++) {
 		struct kx_index_space_info info;
 
-		if (kx_moments_are_in(index, i) && !kx_index_space_info(index, i, &info, NULL) && info.rows)
-			return true;
+		if (kx_moments_are_in(index, i) && !kx_index_space_info(index, i, &info, NULL))
+			count += info.rows;
 	}
-	return false;
+	return count;
 }
 
 /* What is in the records and not in the index, or the other way round, is what a killed shard leaves between two parts of
@@ -94,7 +95,8 @@ static kx_status verify_index(struct kx_store *store, const char *data_dir, stru
 				      (unsigned long long)report.faults, report.first);
 	matching.store = store;
 	matching.index = index;
-	matching.with_moments = has_moments(index);
+	ret->index_moments = count_moments(index);
+	matching.with_moments = ret->index_moments; /* a shard that does without them leaves none */
 	if (!status)
 		status = kx_store_each_video(store, match_video, &matching, error);
 	if (status)

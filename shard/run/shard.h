@@ -47,10 +47,11 @@ kx_status kx_shard_ask(struct kx_wire *wire, const char *endpoint, const struct 
  * embedding comes out of its features again bit by bit, every video has the moments it says, and its embedding and
  * classes come out of them likewise. digest: SHA-256 over all VideoResult and Moment records in
  * order, the same for the same catalogue and recipe however it was indexed. The vector index is proved too: it is right in
- * itself, and what it holds of a record's generation is that record's vector. */
+ * itself, and what it holds of a record's generation is that record's vector, or its moment's. */
 struct kx_shard_verify {
 	uint64_t videos, moments, rows, pending;
 	uint64_t index_rows, index_cells;      /* of the vector index; 0: there is none yet */
+	uint64_t index_moments;                /* of the rows */
 	uint64_t index_missing, index_extra;   /* vectors that it lacks, or has too many: the next shard that writes mends it */
 	uint8_t digest[KX_SHA_LEN];
 };
