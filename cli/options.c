@@ -126,7 +126,7 @@ static const struct kx_option table[] = {
 	 .help = "what -k counts; moments: single ones", .commands = KX_CMD_SIMILAR},
 	{.key = "recall", .type = KX_OPTION_REAL, .unit = "share", .min = 0, .max = 1, .value = "0",
 	 .help = "of the true nearest that must be found; 1: all, 0: what the shard is set to, and all while fewer than 20,000 "
-		 "videos are indexed, else 0.95",
+		 "videos (or, at their level, moments) are indexed, else 0.95",
 	 .commands = KX_CMD_SIMILAR | KX_CMD_INDEX | KX_CMD_DEAD | KX_CMD_SHARD},
 	{.key = "memory", .type = KX_OPTION_INT, .unit = "MiB", .min = 0, .max = 1e6, .value = "0",
 	 .help = "for the codes that nearest videos are found by; what is beyond is read from disk at each query; 0: all in memory",

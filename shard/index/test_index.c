@@ -132,6 +132,46 @@ static void finds_what_was_put(void **state)
 	kx_kit_verify(kit);
 }
 
+struct walked {
+	char text[200];
+	struct kx_kit_index *kit;
+	uint32_t space;
+};
+
+static kx_status walk_key(void *ctx, const void *key, size_t key_len, uint32_t row, struct kx_error *error)
+{
+	struct walked *walked = ctx;
+	size_t len = strlen(walked->text);
+	uint32_t is = UINT32_MAX;
+
+	(void)snprintf(walked->text + len, sizeof(walked->text) - len, "%.*s ", (int)key_len, (const char *)key);
+	check(kx_index_get(walked->kit->index, walked->space, key, key_len, &is, NULL, NULL, error), error);
+	assert_int_equal(is, row);
+	return key_len == 5 ? KX_ECANCELED : KX_OK;
+}
+
+static void keys_are_walked_by_prefix(void **state)
+{
+	struct kx_kit_index *kit = *state;
+	struct walked walked = {.kit = kit};
+	uint32_t other;
+
+	walked.space = open_space(kit, "a");
+	other = open_space(kit, "b");
+	put_many(kit, walked.space, 0, 130);
+	put_many(kit, other, 120, 140);
+	assert_int_equal(kx_kit_put(kit, walked.space, 121, NULL, 0, NULL), KX_OK);
+	assert_int_equal(kx_index_each_key(kit->index, walked.space, "v12", 3, walk_key, &walked, NULL), KX_OK);
+	assert_string_equal(walked.text, "v12 v120 v122 v123 v124 v125 v126 v127 v128 v129 ");
+	walked.text[0] = '\0';
+	assert_int_equal(kx_index_each_key(kit->index, walked.space, "w", 1, walk_key, &walked, NULL), KX_OK);
+	assert_string_equal(walked.text, "");
+	put_many(kit, walked.space, 1230, 1240);
+	assert_int_equal(kx_index_each_key(kit->index, walked.space, "v123", 4, walk_key, &walked, NULL), KX_ECANCELED);
+	assert_string_equal(walked.text, "v123 v1230 ");
+	assert_int_equal(kx_index_each_key(kit->index, 7, "v", 1, walk_key, &walked, NULL), KX_ENOTFOUND);
+}
+
 static void cells_split_and_dissolve(void **state)
 {
 	struct kx_kit_index *kit = *state;
@@ -733,6 +773,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(finds_what_was_put, setup, teardown),
+		cmocka_unit_test_setup_teardown(keys_are_walked_by_prefix, setup, teardown),
 		cmocka_unit_test_setup_teardown(cells_split_and_dissolve, setup, teardown),
 		cmocka_unit_test_setup_teardown(copies_of_one_vector_split_too, setup, teardown),
 		cmocka_unit_test_setup_teardown(refuses_nonsense, setup, teardown),

@@ -20,7 +20,7 @@ struct kx_index;
 
 struct kx_duplicates_options {
 	struct kx_index *index; /* of the store, which holds its moments or some of them; NULL: each is compared with each */
-	double recall;          /* of the moments that are like one, by the index; 0: 0.98. Two chances for each pair */
+	double recall;          /* of the moments that are like one, by the index; 0: 0.9. Each pair has two chances, and a copy many pairs */
 	double threshold; /* least mean cosine of the frames that are shown in both, 0 < threshold <= 1 */
 	const struct kx_stop *stop; /* may be NULL */
 };

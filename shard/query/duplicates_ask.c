@@ -6,8 +6,8 @@
 #include "shard/query/duplicates_internal.h"
 #include "shard/query/moments_index_internal.h"
 
-#define RECALL 0.98
-#define DEPTH_FIRST 32u
+#define RECALL 0.9
+#define DEPTH_FIRST 16u
 #define DEPTH_GROWS 8u
 #define OWN_MOST 128u /* more of a video's own in the way of others are filtered out */
 

@@ -443,8 +443,12 @@ static void count_spaces(struct seek *seek)
 {
 	uint32_t spaces = 0;
 
-	for (uint32_t i = 0; i < kx_index_space_count(seek->moments->index); i++)
-		spaces += seek->moments->spaces[i].cap > 0;
+	for (uint32_t i = 0; seek->both && i < kx_index_space_count(seek->moments->index); i++) {
+		struct kx_index_space_info info;
+
+		spaces += kx_moments_are_in(seek->moments->index, i) &&
+			  !kx_index_space_info(seek->moments->index, i, &info, NULL) && info.rows;
+	}
 	seek->mixed = seek->both && spaces > seek->list_count;
 }
 

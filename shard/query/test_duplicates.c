@@ -49,15 +49,12 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static void apply(struct fixture *fixture, const struct kx_result *result)
+static void apply(struct kx_store_batch *batch, const struct kx_result *result)
 {
-	KX_CLEANUP(kx_store_batch_cleanup) struct kx_store_batch *batch = NULL;
 	struct kx_error error = {0};
 
-	assert_int_equal(kx_store_batch_new(fixture->store, 1, &batch, NULL), KX_OK);
 	if (kx_store_apply(batch, result, &error))
 		fail_msg("%s", error.message);
-	assert_int_equal(kx_store_commit(batch, NULL), KX_OK);
 }
 
 /* One frame a second; frame t of content c is the same wherever it is shown, but for the noise of a re-encode. Frames
@@ -81,7 +78,7 @@ struct clip {
 	double noise;
 };
 
-static void add_moment(struct fixture *fixture, const struct clip *clip, uint32_t index)
+static void add_moment(struct kx_store_batch *batch, const struct clip *clip, uint32_t index)
 {
 	uint64_t first = index * 10u, count = clip->seconds - first < 10 ? clip->seconds - first : 10;
 	uint8_t features[10 * DIM];
@@ -100,7 +97,7 @@ static void add_moment(struct fixture *fixture, const struct clip *clip, uint32_
 					   .count = (uint32_t)count, .dim = DIM, .pts_us = pts, .features = features, .lo = lo,
 					   .step = step, .embedding = embedding};
 	assert_int_equal(kx_learn_embed_moment(features, lo, step, count, DIM, embedding, &result.moment.embedding_scale), KX_OK);
-	apply(fixture, &result);
+	apply(batch, &result);
 }
 
 static void add(struct fixture *fixture, const struct clip *clip)
@@ -112,11 +109,14 @@ static void add(struct fixture *fixture, const struct clip *clip)
 					     .frames = (uint32_t)clip->seconds, .visual_us = clip->seconds * SECOND,
 					     .has_visual = true, .decode_mode = KX_DECODE_EXACT, .moment_us = 10 * SECOND,
 					     .recipe_sha256 = {1}}};
+	KX_CLEANUP(kx_store_batch_cleanup) struct kx_store_batch *batch = NULL;
 
-	apply(fixture, &plan);
+	assert_int_equal(kx_store_batch_new(fixture->store, 1, &batch, NULL), KX_OK);
+	apply(batch, &plan);
 	for (uint32_t i = 0; i * 10 < clip->seconds; i++)
-		add_moment(fixture, clip, i);
-	apply(fixture, &end);
+		add_moment(batch, clip, i);
+	apply(batch, &end);
+	assert_int_equal(kx_store_commit(batch, NULL), KX_OK);
 }
 
 struct seen {

@@ -1,7 +1,7 @@
 /* Single moments through the index and by reading all of them; near-duplicates through it and by comparing each with each.
  *
  *   kx_bench_moments similar FOLDER VIDEOS [QUERIES [VISUAL_DIM AUDIO_DIM]]
- *   kx_bench_moments duplicates FOLDER VIDEOS [both|index]
+ *   kx_bench_moments duplicates FOLDER VIDEOS [both|index [RECALL...]]
  *
  * FOLDER must not be there; it keeps the store. One line a figure; CPU time of the process, all threads. Videos have 5 to 35
  * moments of ten seconds. For similar, moments are random mixtures of 20 factors around those of their video, half of which picture
@@ -18,6 +18,7 @@
 #include "common/base/testkit.h"
 #include "common/learn/learn.h"
 #include "shard/query/duplicates.h"
+#include "shard/query/moments_index.h"
 #include "shard/query/query.h"
 #include "shard/run/index.h"
 
@@ -324,6 +325,55 @@ static void put_moments_in(struct bench *bench)
 	fflush(stdout);
 }
 
+/* Taking moments out and putting them in, as indexing does: a video's changes in a write of their own, synced. */
+static void change_some(struct bench *bench)
+{
+	struct kx_moments_changes changes = {0};
+	double cpu[2];
+	uint64_t vectors = 0;
+	uint32_t most = bench->videos < 200 ? bench->videos : 200;
+
+	cpu[0] = cpu_s();
+	for (uint32_t i = 0; i < most; i++) {
+		char id[32];
+
+		snprintf(id, sizeof(id), "%08u.mp4", i);
+		need(!kx_moments_change_remove(bench->index, id, &changes, NULL), "removing");
+		vectors += changes.count;
+		need(!kx_moments_commit(bench->index, &changes, NULL), "removing");
+	}
+	cpu[1] = cpu_s();
+	for (uint32_t i = 0; i < most; i++) {
+		KX_CLEANUP(kx_video_record_cleanup) struct kx_video_record *record = NULL;
+		char id[32];
+
+		snprintf(id, sizeof(id), "%08u.mp4", i);
+		need(!kx_store_video(bench->store, id, &record, NULL) &&
+			     !kx_moments_change_put(bench->index, bench->store, record, &changes, NULL) &&
+			     !kx_moments_commit(bench->index, &changes, NULL) && !kx_mirror_put(bench->mirror, record, NULL),
+		     "putting");
+	}
+	printf("by changes, CPU us a vector: out %.0f, in %.0f; %.1f vectors a video\n",
+	       (cpu[1] - cpu[0]) * 1e6 / (double)vectors, (cpu_s() - cpu[1]) * 1e6 / (double)vectors, (double)vectors / most);
+	fflush(stdout);
+}
+
+static void tell_size(const struct bench *bench)
+{
+	uint64_t hot = 0, rows = 0;
+
+	for (uint32_t i = 0; i < kx_index_space_count(bench->index); i++) {
+		struct kx_index_stats stats;
+
+		need(!kx_index_stats(bench->index, i, &stats, NULL), "stats");
+		hot += stats.hot_bytes;
+		rows += stats.rows;
+	}
+	printf("vectors %llu, of codes and centroids MiB %.1f, store MiB %.0f\n", (unsigned long long)rows, (double)hot / 1048576.0,
+	       (double)kx_store_disk_bytes(bench->store) / 1048576.0);
+	fflush(stdout);
+}
+
 /* --- Similar ------------------------------------------------------------------------------------------------------- */
 
 struct asked {
@@ -408,6 +458,8 @@ static void bench_similar(struct bench *bench)
 	open_store(bench);
 	make_store(bench, put_for_similar);
 	put_moments_in(bench);
+	change_some(bench);
+	tell_size(bench);
 	need(!kx_mirror_new(&reading) && !kx_mirror_load(reading, bench->store, NULL), "mirror");
 	compare(bench, reading, "picture", picture);
 	compare(bench, reading, "picture and sound", both);
@@ -441,9 +493,9 @@ static kx_status hear(void *ctx, const struct kx_duplicate *members, size_t coun
 	return KX_OK;
 }
 
-static void find(struct bench *bench, struct kx_index *index, const char *name, struct said *said)
+static void find(struct bench *bench, struct kx_index *index, double recall, const char *name, struct said *said)
 {
-	struct kx_duplicates_options options = {.threshold = 0.8, .index = index};
+	struct kx_duplicates_options options = {.threshold = 0.8, .index = index, .recall = recall};
 	struct kx_duplicates_stats stats;
 	struct kx_error error = {0};
 	double cpu = cpu_s();
@@ -476,28 +528,40 @@ static double found_of(const struct bench *bench, const struct said *said)
 	return all ? (double)found / all : 1.0;
 }
 
-static void bench_duplicates(struct bench *bench, bool quadratic)
+static void find_by_index(struct bench *bench, double recall, const struct said *should)
 {
-	struct said should = {0}, is = {0};
+	struct said is = {0};
 	uint32_t same = 0, all = 0;
+
+	find(bench, bench->index, recall, "by the index", &is);
+	printf("recall %.2f, copies found: %.4f", recall, found_of(bench, &is));
+	for (uint32_t i = 0; should->of && i < bench->videos; i++) {
+		all += should->of[i] != 0;
+		same += should->of[i] && is.of[i] == should->of[i];
+	}
+	if (should->of)
+		printf("; of what each with each finds: %.4f (%u of %u)", all ? (double)same / all : 1.0, same, all);
+	putchar('\n');
+	free(is.of);
+}
+
+static void bench_duplicates(struct bench *bench, bool quadratic, int recall_count, char **recalls)
+{
+	struct said should = {0};
 
 	open_store(bench);
 	make_store(bench, put_for_duplicates);
 	put_moments_in(bench);
 	kx_mirror_free(bench->mirror);
-	find(bench, bench->index, "by the index", &is);
-	printf("copies found by the index: %.4f\n", found_of(bench, &is));
 	if (quadratic) {
-		find(bench, NULL, "each with each", &should);
-		for (uint32_t i = 0; i < bench->videos; i++) {
-			all += should.of[i] != 0;
-			same += should.of[i] && is.of[i] == should.of[i];
-		}
-		printf("copies found by each with each: %.4f; of what it finds, by the index: %.4f (%u of %u)\n",
-		       found_of(bench, &should), all ? (double)same / all : 1.0, same, all);
+		find(bench, NULL, 0.0, "each with each", &should);
+		printf("copies found: %.4f\n", found_of(bench, &should));
 	}
+	for (int i = 0; i < recall_count; i++)
+		find_by_index(bench, atof(recalls[i]), &should);
+	if (!recall_count)
+		find_by_index(bench, 0.0, &should);
 	free(should.of);
-	free(is.of);
 }
 
 int main(int argc, char **argv)
@@ -506,7 +570,7 @@ int main(int argc, char **argv)
 
 	if (argc < 4) {
 		fprintf(stderr, "usage: kx_bench_moments similar FOLDER VIDEOS [QUERIES [VISUAL_DIM AUDIO_DIM]]\n"
-				"       kx_bench_moments duplicates FOLDER VIDEOS [both|index]\n");
+				"       kx_bench_moments duplicates FOLDER VIDEOS [both|index [RECALL...]]\n");
 		return 2;
 	}
 	bench.folder = argv[2];
@@ -517,7 +581,7 @@ int main(int argc, char **argv)
 		bench.dim[0] = DUPLICATES_DIM;
 		bench.dim[1] = 0;
 		make_matrices(&bench);
-		bench_duplicates(&bench, argc < 5 || strcmp(argv[4], "both") == 0);
+		bench_duplicates(&bench, argc < 5 || strcmp(argv[4], "both") == 0, argc > 5 ? argc - 5 : 0, argv + 5);
 	} else {
 		bench.queries = argc > 4 ? (uint32_t)atoi(argv[4]) : bench.queries;
 		bench.dim[0] = argc > 6 ? (uint32_t)atoi(argv[5]) : bench.dim[0];
