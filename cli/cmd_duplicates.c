@@ -9,6 +9,7 @@
 #include "common/base/str.h"
 #include "shard/query/duplicates.h"
 #include "shard/query/duplicates_file.h"
+#include "shard/run/index.h"
 
 struct listing {
 	bool json;
@@ -79,12 +80,16 @@ static kx_status visit(void *ctx, const struct kx_duplicate *members, size_t cou
 
 static kx_status find(const struct kx_config *config, const char *dir, struct kx_error *error)
 {
-	struct kx_store_options store_options = {.data_dir = dir, .read_only = true};
 	struct kx_duplicates_options options = {.threshold = kx_config_real(config, "threshold"), .stop = &kx_interrupted};
 	KX_CLEANUP(kx_store_cleanup) struct kx_store *store = NULL;
+	KX_CLEANUP(kx_index_cleanup) struct kx_index *index = NULL;
 	struct kx_duplicates_stats stats = {0};
 	struct listing listing = {.json = kx_config_flag(config, "json")};
-	kx_status status = kx_store_open(&store_options, &store, error);
+	kx_status status = kx_shard_store_open(dir, true, &store, error);
+	if (status == KX_OK)
+		status = kx_shard_index_open(store, dir, true, true, 0, &index, error);
+	if (index != NULL && kx_shard_index_moments(index) >= KX_DUPLICATES_INDEX_FROM)
+		options.index = index;
 	if (status == KX_OK)
 		status = kx_duplicates_find(store, &options, visit, &listing, &stats, error);
 	if (status == KX_OK)

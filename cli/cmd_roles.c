@@ -2,6 +2,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/capsule.h"
 #include "cli/classes.h"
@@ -112,7 +113,9 @@ static kx_status run_shard(const struct kx_config *config, struct kx_error *erro
 						   .endpoint = listen != NULL ? listen : data->endpoint,
 						   .recall = kx_config_real(config, "recall"),
 						   .index_memory_bytes = (uint64_t)kx_config_int(config, "memory")
-									 << 20};
+									 << 20,
+						   .without_moments =
+							   strcmp(kx_config_text(config, "moments-index"), "off") == 0};
 		status = kx_shard_start(&options, &shard, error);
 		kx_cli_classes_done(&classes);
 	}

@@ -41,11 +41,12 @@ static kx_status print_proof(const struct kx_config *config, const struct proof 
 	char digest[2 * KX_SHA_LEN + 1];
 	kx_hex_encode(proof->store.digest, KX_SHA_LEN, digest);
 	if (kx_config_flag(config, "json"))
-		return kx_json_print(json_pack("{s:b, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I}, s:s}", "good", 1, "videos",
+		return kx_json_print(json_pack("{s:b, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I, s:I}, s:s}", "good", 1, "videos",
 					       (json_int_t)proof->store.videos, "moments",
 					       (json_int_t)proof->store.moments, "rows", (json_int_t)proof->store.rows,
 					       "pending", (json_int_t)proof->store.pending, "index", "vectors",
-					       (json_int_t)proof->store.index_rows, "missing",
+					       (json_int_t)proof->store.index_rows, "moments",
+					       (json_int_t)proof->store.index_moments, "missing",
 					       (json_int_t)proof->store.index_missing, "extra",
 					       (json_int_t)proof->store.index_extra, "digest", digest),
 				     error);
@@ -54,7 +55,8 @@ static kx_status print_proof(const struct kx_config *config, const struct proof 
 	for (int i = KX_INPUT_PLANNED; i <= KX_INPUT_DELETED; i++)
 		if (proof->counts[i] > 0)
 			printf(" %" PRIu64 " %s", proof->counts[i], kx_input_state_name((enum kx_input_state)i));
-	printf("\nindex: %" PRIu64 " vectors in %" PRIu64 " cells", proof->store.index_rows, proof->store.index_cells);
+	printf("\nindex: %" PRIu64 " vectors, %" PRIu64 " of them of moments, in %" PRIu64 " cells", proof->store.index_rows,
+	       proof->store.index_moments, proof->store.index_cells);
 	if (proof->store.index_missing || proof->store.index_extra)
 		printf(", %" PRIu64 " missing and %" PRIu64 " too many, which the next kinodex index or shard mends",
 		       proof->store.index_missing, proof->store.index_extra);

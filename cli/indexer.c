@@ -159,7 +159,8 @@ static kx_status start_roles(struct index_run *run, const struct kx_config *conf
 		.data_dir = run->data->dir, .bus = run->bus, .ns = ns, .wire = run->wire,
 		.endpoint = run->data->endpoint, .classes = classes.names, .class_count = classes.count,
 		.recall = kx_config_real(config, "recall"),
-		.index_memory_bytes = (uint64_t)kx_config_int(config, "memory") << 20};
+		.index_memory_bytes = (uint64_t)kx_config_int(config, "memory") << 20,
+		.without_moments = strcmp(kx_config_text(config, "moments-index"), "off") == 0};
 	status = kx_shard_start(&shard, &run->shard, error);
 	if (status == KX_OK)
 		status = kx_prober_new(run->engine->program, run->data->work_dir, &run->prober, error);

@@ -143,6 +143,12 @@ typedef kx_status (*kx_index_visit)(void *ctx, uint32_t row, const void *key, si
 kx_status kx_index_each(struct kx_index *index, uint32_t space, kx_index_visit visit, void *ctx,
 			struct kx_error *error) KX_MUST_CHECK;
 
+/* The keys of a space that begin with prefix, in the order of their bytes, and where each is; as of the call. */
+typedef kx_status (*kx_index_visit_key)(void *ctx, const void *key, size_t key_len, uint32_t row,
+					struct kx_error *error);
+kx_status kx_index_each_key(struct kx_index *index, uint32_t space, const void *prefix, size_t prefix_len,
+			    kx_index_visit_key visit, void *ctx, struct kx_error *error) KX_MUST_CHECK;
+
 /* Which rows may be found. Made by whoever evaluates a filter; used by many searches at once. Rows that are freed must
  * be taken out, and new ones put in, from kx_index_row_changed(), or the filter be made anew: rows are used again. */
 struct kx_index_filter;

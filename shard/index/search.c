@@ -241,6 +241,35 @@ kx_status kx_index_each(struct kx_index *index, uint32_t number, kx_index_visit 
 	return kx_kv_iter_error(iter, error);
 }
 
+kx_status kx_index_each_key(struct kx_index *index, uint32_t number, const void *prefix, size_t prefix_len,
+			    kx_index_visit_key visit, void *ctx, struct kx_error *error)
+{
+	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
+	const size_t head = kx_ikey_space(number).len;
+	uint8_t from[KX_IKEY_KEY_MAX];
+	struct kx_ispace *space;
+	kx_status status = kx_ispace_get(index, number, &space, error);
+
+	if (status || prefix_len > KX_INDEX_KEY_MAX)
+		return status;
+	if (kx_kv_iter_new(index->options.kv, kx_ifamily(index, KX_INDEX_KEYS), from,
+			   kx_ikey_key(number, prefix, prefix_len, from), &iter))
+		return kx_error_nomem(error);
+	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter)) {
+		size_t key_len, len;
+		const uint8_t *key = kx_kv_iter_key(iter, &key_len);
+		const void *value = kx_kv_iter_value(iter, &len);
+
+		if (len != 4 || key_len < head)
+			return kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "space %s: the row of a key is none",
+					    space->record.name);
+		status = visit(ctx, key + head, key_len - head, kx_le32_get(value), error);
+		if (status)
+			return status;
+	}
+	return kx_kv_iter_error(iter, error);
+}
+
 /* --- Search --------------------------------------------------------------------------------------------------- */
 
 void kx_index_hits_done(struct kx_index_hits *hits)

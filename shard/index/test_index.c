@@ -132,6 +132,46 @@ static void finds_what_was_put(void **state)
 	kx_kit_verify(kit);
 }
 
+struct walked {
+	char text[200];
+	struct kx_kit_index *kit;
+	uint32_t space;
+};
+
+static kx_status walk_key(void *ctx, const void *key, size_t key_len, uint32_t row, struct kx_error *error)
+{
+	struct walked *walked = ctx;
+	size_t len = strlen(walked->text);
+	uint32_t is = UINT32_MAX;
+
+	(void)snprintf(walked->text + len, sizeof(walked->text) - len, "%.*s ", (int)key_len, (const char *)key);
+	check(kx_index_get(walked->kit->index, walked->space, key, key_len, &is, NULL, NULL, error), error);
+	assert_int_equal(is, row);
+	return key_len == 5 ? KX_ECANCELED : KX_OK;
+}
+
+static void keys_are_walked_by_prefix(void **state)
+{
+	struct kx_kit_index *kit = *state;
+	struct walked walked = {.kit = kit};
+	uint32_t other;
+
+	walked.space = open_space(kit, "a");
+	other = open_space(kit, "b");
+	put_many(kit, walked.space, 0, 130);
+	put_many(kit, other, 120, 140);
+	assert_int_equal(kx_kit_put(kit, walked.space, 121, NULL, 0, NULL), KX_OK);
+	assert_int_equal(kx_index_each_key(kit->index, walked.space, "v12", 3, walk_key, &walked, NULL), KX_OK);
+	assert_string_equal(walked.text, "v12 v120 v122 v123 v124 v125 v126 v127 v128 v129 ");
+	walked.text[0] = '\0';
+	assert_int_equal(kx_index_each_key(kit->index, walked.space, "w", 1, walk_key, &walked, NULL), KX_OK);
+	assert_string_equal(walked.text, "");
+	put_many(kit, walked.space, 1230, 1240);
+	assert_int_equal(kx_index_each_key(kit->index, walked.space, "v123", 4, walk_key, &walked, NULL), KX_ECANCELED);
+	assert_string_equal(walked.text, "v123 v1230 ");
+	assert_int_equal(kx_index_each_key(kit->index, 7, "v", 1, walk_key, &walked, NULL), KX_ENOTFOUND);
+}
+
 static void cells_split_and_dissolve(void **state)
 {
 	struct kx_kit_index *kit = *state;
@@ -643,6 +683,143 @@ static void live_recall_steers(void **state)
 	kx_index_hits_done(&hits);
 }
 
+#define LIVE 20000u
+#define K 10u
+
+/* Even numbers match; of the later ones a quarter is deleted. More than are compared one by one are left. */
+static bool is_deleted(uint32_t number)
+{
+	return number >= 2000 && number % 8 == 2;
+}
+
+static bool may_be_found(uint32_t number, bool after)
+{
+	return number % 2 == 0 && !(after && is_deleted(number));
+}
+
+/* [LIVE][DIM] of unit length; the caller frees. */
+static float *live_vectors(void)
+{
+	float *vectors = malloc((size_t)LIVE * DIM * sizeof(*vectors));
+
+	assert_non_null(vectors);
+	for (uint32_t i = 0; i < LIVE; i++) {
+		float *vector = vectors + (size_t)i * DIM, squares = 0.0f;
+
+		vector_of(i, vector);
+		for (uint32_t d = 0; d < DIM; d++)
+			squares += vector[d] * vector[d];
+		for (uint32_t d = 0; d < DIM; d++)
+			vector[d] /= sqrtf(squares);
+	}
+	return vectors;
+}
+
+static void delete_some(struct kx_kit_index *kit, uint32_t space)
+{
+	struct kx_index_change changes[LIVE / 8] = {0};
+	static char keys[LIVE / 8][16];
+	struct kx_error error = {0};
+	size_t count = 0;
+
+	for (uint32_t i = 0; i < LIVE; i++) {
+		if (!is_deleted(i))
+			continue;
+		changes[count] = (struct kx_index_change){.space = space, .key = keys[count]};
+		changes[count].key_len = (size_t)snprintf(keys[count], sizeof(keys[count]), "v%u", i);
+		count++;
+	}
+	check(kx_index_commit(kit->index, changes, count, &error), &error);
+}
+
+static float dot(const float *a, const float *b)
+{
+	float sum = 0.0f;
+
+	for (uint32_t d = 0; d < DIM; d++)
+		sum += a[d] * b[d];
+	return sum;
+}
+
+/* The share of the true nearest K that are among the hits: those that fewer than K are nearer than. */
+static double share_of(const float *vectors, const float *vector, const struct kx_index_hits *hits, bool after)
+{
+	uint32_t found = 0;
+
+	for (uint32_t i = 0; i < hits->count; i++) {
+		uint32_t number = kx_kit_number(&hits->list[i]), nearer = 0;
+		float score = dot(vector, vectors + (size_t)number * DIM);
+
+		assert_true(may_be_found(number, after));
+		for (uint32_t other = 0; other < LIVE && nearer < K; other++)
+			nearer += may_be_found(other, after) && dot(vector, vectors + (size_t)other * DIM) > score;
+		found += nearer < K;
+	}
+	return (double)found / K;
+}
+
+static void filter_follows(void *ctx, uint32_t space, uint32_t row, const void *key, size_t key_len, const void *attributes,
+			   size_t attributes_len)
+{
+	struct kx_index_filter **filter = ctx;
+
+	(void)space, (void)key_len, (void)attributes, (void)attributes_len;
+	if (*filter && !key)
+		assert_int_equal(kx_index_filter_set(*filter, row, false), KX_OK);
+}
+
+/* What is told of live recall under filters is what the queries had, also after a part of what they match was deleted. */
+static void live_recall_under_filters_is_true(void **state)
+{
+	struct kx_kit_index *kit = *state;
+	KX_CLEANUP(kx_cleanup_free) float *vectors = live_vectors();
+	struct kx_index_filter *filter = NULL;
+	struct kx_index_hits hits = {0};
+	struct kx_error error = {0};
+	struct kx_index_stats stats;
+	float vector[DIM];
+	struct kx_index_build build = {.count = LIVE, .vectors = vectors, .row = bulk_row};
+	struct kx_index_query query = {.vector = vector, .dim = DIM, .k = K, .recall = 0.7};
+	uint64_t bits[LIVE / 64 + 1] = {0};
+	double shares = 0.0;
+	uint32_t asked = 0;
+
+	kit->options.recall_share = 1e9;
+	kit->options.row_changed = filter_follows;
+	kit->options.row_changed_ctx = &filter;
+	build.space = open_space(kit, "a");
+	check(kx_index_build(kit->index, &build, &error), &error);
+	for (uint32_t i = 0; i < LIVE; i += 2) {
+		char key[16];
+		size_t len = (size_t)snprintf(key, sizeof(key), "v%u", i);
+		uint32_t row;
+
+		check(kx_index_get(kit->index, build.space, key, len, &row, NULL, NULL, &error), &error);
+		assert_true(row < LIVE);
+		bits[row / 64] |= UINT64_C(1) << (row % 64);
+	}
+	check(kx_index_filter_new(kit->index, build.space, bits, LIVE, &filter, &error), &error);
+	drain(kit);
+	for (uint32_t i = 0; i < 300; i++) {
+		if (i == 100)
+			delete_some(kit, build.space);
+		vector_of(100000 + i, vector);
+		query.filter = i % 4 ? filter : NULL;
+		check(kx_index_search(kit->index, build.space, &query, &hits, &error), &error);
+		drain(kit);
+		shares += query.filter ? share_of(vectors, vector, &hits, i >= 100) : 0.0;
+		asked += query.filter != NULL;
+	}
+	stats = stats_of(kit, build.space);
+	assert_int_equal(stats.recall_filtered_samples, asked);
+	assert_int_equal(stats.recall_samples, 300);
+	if (fabs(stats.recall_filtered - shares / asked) > 0.01)
+		fail_msg("%.4f is told, %.4f it was", stats.recall_filtered, shares / asked);
+	assert_in_range((int)(1000.0 * shares / asked), 500, 990); /* else any number would do */
+	kx_index_hits_done(&hits);
+	kx_index_filter_free(filter);
+}
+
 /* A flipped bit in a cell's record: the cell is made again. The checksum of the store is right: it wrote the rot. */
 static void rotten_cells_are_made_again(void **state)
 {
@@ -703,6 +880,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(finds_what_was_put, setup, teardown),
+		cmocka_unit_test_setup_teardown(keys_are_walked_by_prefix, setup, teardown),
 		cmocka_unit_test_setup_teardown(cells_split_and_dissolve, setup, teardown),
 		cmocka_unit_test_setup_teardown(copies_of_one_vector_split_too, setup, teardown),
 		cmocka_unit_test_setup_teardown(refuses_nonsense, setup, teardown),
@@ -719,6 +897,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(older_store_opens, setup, teardown),
 		cmocka_unit_test_setup_teardown(other_versions_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(live_recall_steers, setup, teardown),
+		cmocka_unit_test_setup_teardown(live_recall_under_filters_is_true, setup, teardown),
 		cmocka_unit_test_setup_teardown(rotten_cells_are_made_again, setup, teardown),
 	};
 

@@ -226,7 +226,7 @@ kx_status kx_duplicates_find(struct kx_store *store, const struct kx_duplicates_
 	if (!status)
 		status = prepare(&finding, &stats, error);
 	if (!status)
-		status = kx_dup_match(&finding.set, options, &finding.matches, &finding.match_count, error);
+		status = kx_dup_match(store, &finding.set, options, &finding.matches, &finding.match_count, &stats.compared, error);
 	stats.matches = finding.match_count;
 	if (!status)
 		status = verify_all(&finding, store, options, &stats, error);

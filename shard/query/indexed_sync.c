@@ -6,6 +6,7 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 #include "shard/query/indexed_internal.h"
+#include "shard/query/moments_index.h"
 
 #define SETTLE_AT_ONCE 512u /* videos in one write */
 #define FILL_LEAST 2000u    /* rows; fewer are as fast one by one */
@@ -121,7 +122,7 @@ kx_status kx_indexed_change_put(struct kx_index *index, const struct kx_video_re
 			status = add_change(changes, space, id, strlen(id), from, record->generation, error);
 	}
 	for (uint32_t space = 0; !status && space < kx_index_space_count(index); space++)
-		if (!in[space])
+		if (!in[space] && !kx_moments_are_in(index, space))
 			status = add_change(changes, space, id, strlen(id), NULL, 0, error);
 	return status;
 }
@@ -132,7 +133,8 @@ kx_status kx_indexed_change_remove(struct kx_index *index, const char *id, struc
 	kx_status status = KX_OK;
 
 	for (uint32_t space = 0; !status && space < kx_index_space_count(index); space++)
-		status = add_change(changes, space, id, strlen(id), NULL, 0, error);
+		if (!kx_moments_are_in(index, space))
+			status = add_change(changes, space, id, strlen(id), NULL, 0, error);
 	return status;
 }
 
@@ -495,7 +497,8 @@ kx_status kx_indexed_settle(struct kx_ann *ann, bool read_only, struct kx_indexe
 
 	*ret = (struct kx_indexed_settled){0};
 	for (uint32_t i = 0; !status && i < kx_index_space_count(indexed->index); i++)
-		status = settle_space(indexed, i, read_only, ret, error);
+		if (!kx_moments_are_in(indexed->index, i))
+			status = settle_space(indexed, i, read_only, ret, error);
 	if (!status && !read_only)
 		status = fill_spaces(indexed, ret, error);
 	for (uint32_t row = 0; !status && row < indexed->row_count; row++)

@@ -6,6 +6,7 @@
 #include "common/base/str.h"
 #include "shard/query/indexed.h"
 #include "shard/query/mirror_internal.h"
+#include "shard/query/moments_index.h"
 
 #define SUGGEST_SCAN_MAX 200000u /* ids looked at for a misspelt one */
 #define SUGGEST_LENGTH_MAX 256u  /* edit distance is quadratic */
@@ -66,6 +67,7 @@ void kx_mirror_free(struct kx_mirror *mirror)
 		free(mirror->rows[i]);
 	}
 	kx_ann_free(mirror->ann);
+	kx_moments_free(mirror->moments);
 	kx_filter_cache_free(mirror->cache);
 	kx_columns_free(mirror->columns);
 	free(mirror->rows);
@@ -160,6 +162,8 @@ static void drop_row(struct kx_mirror *mirror, struct mirror_row *row)
 {
 	count_row(mirror, row, false);
 	kx_ann_remove(mirror->ann, row->number);
+	if (mirror->moments)
+		kx_moments_remove(mirror->moments, row->number);
 	kx_columns_remove(mirror->columns, row->number);
 	kx_filter_cache_changed(mirror->cache, mirror->columns, row->number);
 	(void)tdelete(row, &mirror->by_id, compare_ids);
@@ -189,7 +193,7 @@ static size_t record_vectors(const struct kx_video_result *result, struct kx_ann
 }
 
 static kx_status fill_row(struct kx_mirror *mirror, struct mirror_row *row, const struct kx_video_record *video,
-			  struct kx_error *error)
+			  const struct kx_moments_found *found, struct kx_error *error)
 {
 	const struct kx_video_result *result = &video->result;
 	struct kx_ann_vector vectors[KX_ANN_MODALITIES];
@@ -199,6 +203,8 @@ static kx_status fill_row(struct kx_mirror *mirror, struct mirror_row *row, cons
 	row->generation = video->generation;
 	status = kx_ann_put(mirror->ann, row->number, vectors, count, error);
 	if (!status && kx_columns_put(mirror->columns, row->number, video))
+		status = kx_error_nomem(error);
+	if (!status && mirror->moments && kx_moments_put(mirror->moments, row->number, video, found))
 		status = kx_error_nomem(error);
 	kx_filter_cache_changed(mirror->cache, mirror->columns, row->number);
 	if (status)
@@ -217,19 +223,25 @@ static kx_status fill_row(struct kx_mirror *mirror, struct mirror_row *row, cons
 kx_status kx_mirror_put(struct kx_mirror *mirror, const struct kx_video_record *video, struct kx_error *error)
 {
 	const char *id = video->result.video_id;
+	struct kx_moments_found found = {0};
 	struct mirror_row *row;
 	bool added;
-	kx_status status;
+	kx_status status = mirror->moments ? kx_moments_look(mirror->moments, video, &found, error) : KX_OK;
 
+	if (status) {
+		kx_moments_found_done(&found);
+		return kx_error_prefix(error, status, "video %s: ", id);
+	}
 	pthread_rwlock_wrlock(&mirror->lock);
 	row = kx_mirror_row(mirror, id);
 	added = !row;
 	if (added)
 		row = add_row(mirror, id);
-	status = row ? fill_row(mirror, row, video, error) : kx_error_nomem(error);
+	status = row ? fill_row(mirror, row, video, &found, error) : kx_error_nomem(error);
 	if (status && row && added)
 		drop_row(mirror, row);
 	pthread_rwlock_unlock(&mirror->lock);
+	kx_moments_found_done(&found);
 	return status ? kx_error_prefix(error, status, "video %s: ", id) : KX_OK;
 }
 
@@ -286,6 +298,25 @@ static kx_status keep_totals(struct kx_mirror *mirror, struct kx_store *store, s
 	return status;
 }
 
+/* Read-only it waits for the first query that needs it. */
+static kx_status settle_moments(struct kx_mirror *mirror, struct kx_error *error)
+{
+	struct kx_moments_settled settled = {0};
+	kx_status status;
+
+	if (!mirror->moments || mirror->read_only)
+		return KX_OK;
+	pthread_rwlock_wrlock(&mirror->lock);
+	status = kx_moments_settle(mirror->moments, &settled, error);
+	pthread_rwlock_unlock(&mirror->lock);
+	if (status)
+		return kx_error_prefix(error, status, "index of moments: ");
+	if (settled.added || settled.removed)
+		kx_log(KX_LOG_INFO, "index: %llu moments of stored videos were added, %llu of others removed",
+		       (unsigned long long)settled.added, (unsigned long long)settled.removed);
+	return KX_OK;
+}
+
 kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struct kx_error *error)
 {
 	kx_status status = kx_store_each_video(store, load_one, mirror, error);
@@ -294,6 +325,8 @@ kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struc
 		status = settle(mirror, error);
 	if (!status && mirror->indexed && !mirror->read_only)
 		status = keep_totals(mirror, store, error);
+	if (!status)
+		status = settle_moments(mirror, error);
 	if (!status)
 		atomic_store(&mirror->loaded, true);
 	return status;
@@ -312,6 +345,13 @@ kx_status kx_mirror_need(struct kx_mirror *mirror, struct kx_error *error)
 	return status;
 }
 
+kx_status kx_mirror_use_moments(struct kx_mirror *mirror, struct kx_index *index, struct kx_store *store,
+				bool read_only)
+{
+	mirror->read_only = read_only;
+	return kx_moments_new(mirror, index, store, read_only, &mirror->moments);
+}
+
 kx_status kx_mirror_use_index(struct kx_mirror *mirror, struct kx_index *index, struct kx_store *store, bool read_only)
 {
 	struct kx_ann *ann;
@@ -327,6 +367,11 @@ kx_status kx_mirror_use_index(struct kx_mirror *mirror, struct kx_index *index, 
 	return KX_OK;
 }
 
+struct kx_moments *kx_mirror_moments(const struct kx_mirror *mirror)
+{
+	return mirror->moments;
+}
+
 void kx_mirror_set_recall(struct kx_mirror *mirror, double recall)
 {
 	mirror->recall = recall;
@@ -337,9 +382,11 @@ void kx_mirror_expect(struct kx_mirror *mirror, const char *id)
 	const struct mirror_row *row;
 
 	pthread_rwlock_wrlock(&mirror->lock);
-	row = mirror->indexed ? kx_mirror_row(mirror, id) : NULL;
-	if (row)
+	row = mirror->indexed || mirror->moments ? kx_mirror_row(mirror, id) : NULL;
+	if (row && mirror->indexed)
 		kx_indexed_expect(mirror->ann, row->number);
+	if (row && mirror->moments)
+		kx_moments_expect(mirror->moments, row->number);
 	pthread_rwlock_unlock(&mirror->lock);
 }
 

@@ -14,6 +14,7 @@
 
 struct kx_index;
 struct kx_mirror;
+struct kx_moments;
 
 kx_status kx_mirror_new(struct kx_mirror **ret) KX_MUST_CHECK;
 void kx_mirror_free(struct kx_mirror *mirror); /* NULL is nothing */
@@ -42,6 +43,10 @@ void kx_mirror_remove(struct kx_mirror *mirror, const char *id);
  * Without it the mirror holds all vectors and compares with each. KX_ENOMEM. */
 kx_status kx_mirror_use_index(struct kx_mirror *mirror, struct kx_index *index, struct kx_store *store,
 			      bool read_only) KX_MUST_CHECK;
+/* Likewise for single moments, with or without the other. */
+kx_status kx_mirror_use_moments(struct kx_mirror *mirror, struct kx_index *index, struct kx_store *store,
+				bool read_only) KX_MUST_CHECK;
+struct kx_moments *kx_mirror_moments(const struct kx_mirror *mirror); /* NULL: they are not in the index */
 /* With an index, before it is changed: until the video is put or removed it is found by its record alone. */
 void kx_mirror_expect(struct kx_mirror *mirror, const char *id);
 /* The recall of queries that want none; 0: 1 below KX_MIRROR_EXACT_VIDEOS, else KX_MIRROR_RECALL. Before any search. */
@@ -84,6 +89,19 @@ struct kx_id_list {
 kx_status kx_mirror_matching(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_id_list *ret,
 			     struct kx_error *error) KX_MUST_CHECK;
 void kx_id_list_done(struct kx_id_list *list);
+/* What may be found, as rows, while the mirror is locked for reading. */
+struct kx_mirror_rows {
+	const struct kx_mirror *mirror;
+	const uint64_t *rows;  /* as struct kx_ann_query has it; NULL: all */
+	uint32_t row_count;
+	uint32_t exclude;      /* a row, or KX_ANN_NO_ROW */
+	uint64_t matching;     /* how many are left */
+	double recall;         /* what the query wants, or the shard; 0: nobody said */
+};
+kx_status kx_mirror_with_rows(struct kx_mirror *mirror, const struct kx_mirror_query *query,
+			      kx_status (*run)(void *ctx, const struct kx_mirror_rows *rows, struct kx_error *error),
+			      void *ctx, struct kx_error *error) KX_MUST_CHECK;
+
 /* Title, source, labels, length, group and explanation of a hit that has an id. One that is gone stays as it is. */
 kx_status kx_mirror_describe(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_similar_hit *hit,
 			     struct kx_error *error) KX_MUST_CHECK;

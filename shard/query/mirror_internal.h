@@ -22,6 +22,7 @@ struct mirror_row {
 struct kx_mirror {
 	pthread_rwlock_t lock;
 	struct kx_ann *ann;
+	struct kx_moments *moments; /* NULL: they are not in the index */
 	bool indexed;             /* ann is of shard/query/indexed.h, over */
 	struct kx_index *index;
 	bool read_only;

@@ -448,6 +448,29 @@ kx_status kx_mirror_matching(struct kx_mirror *mirror, const struct kx_mirror_qu
 	return status;
 }
 
+kx_status kx_mirror_with_rows(struct kx_mirror *mirror, const struct kx_mirror_query *query,
+			      kx_status (*run)(void *ctx, const struct kx_mirror_rows *rows, struct kx_error *error),
+			      void *ctx, struct kx_error *error)
+{
+	struct kx_mirror_rows rows = {.mirror = mirror};
+	struct search search;
+	kx_status status;
+
+	pthread_rwlock_rdlock(&mirror->lock);
+	status = search_init(&search, mirror, query, error);
+	if (!status) {
+		rows.rows = search.ann.rows;
+		rows.row_count = search.ann.row_count;
+		rows.exclude = search.ann.exclude;
+		rows.matching = matching(&search);
+		rows.recall = query->query->recall > 0.0 ? query->query->recall : mirror->recall;
+		status = run(ctx, &rows, error);
+	}
+	search_done(&search);
+	pthread_rwlock_unlock(&mirror->lock);
+	return status;
+}
+
 void kx_id_list_done(struct kx_id_list *list)
 {
 	for (size_t i = 0; i < list->count; i++)

@@ -14,12 +14,14 @@
 #include "common/base/str.h"
 #include "common/base/testkit.h"
 #include "common/learn/learn.h"
+#include "shard/index/index.h"
 #include "shard/query/duplicates.h"
 #include "shard/query/query.h"
 #include "shard/store/testkit.h"
 
 #define DIM 64u
 #define SECOND UINT64_C(1000000)
+#define STILL 500u /* contents from it on show the same frame all the time */
 
 struct fixture {
 	char *folder;
@@ -47,15 +49,12 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static void apply(struct fixture *fixture, const struct kx_result *result)
+static void apply(struct kx_store_batch *batch, const struct kx_result *result)
 {
-	KX_CLEANUP(kx_store_batch_cleanup) struct kx_store_batch *batch = NULL;
 	struct kx_error error = {0};
 
-	assert_int_equal(kx_store_batch_new(fixture->store, 1, &batch, NULL), KX_OK);
 	if (kx_store_apply(batch, result, &error))
 		fail_msg("%s", error.message);
-	assert_int_equal(kx_store_commit(batch, NULL), KX_OK);
 }
 
 /* One frame a second; frame t of content c is the same wherever it is shown, but for the noise of a re-encode. Frames
@@ -79,7 +78,7 @@ struct clip {
 	double noise;
 };
 
-static void add_moment(struct fixture *fixture, const struct clip *clip, uint32_t index)
+static void add_moment(struct kx_store_batch *batch, const struct clip *clip, uint32_t index)
 {
 	uint64_t first = index * 10u, count = clip->seconds - first < 10 ? clip->seconds - first : 10;
 	uint8_t features[10 * DIM];
@@ -89,7 +88,7 @@ static void add_moment(struct fixture *fixture, const struct clip *clip, uint32_
 	struct kx_result result = {.video_id = (char *)(uintptr_t)clip->id, .generation = 1, .kind = KX_RESULT_MOMENT};
 
 	for (uint64_t i = 0; i < count; i++) {
-		frame(clip->content, clip->from + first + i, clip->noise, clip->from + 1, features + i * DIM);
+		frame(clip->content, clip->content >= STILL ? 0 : clip->from + first + i, clip->noise, clip->from + 1, features + i * DIM);
 		lo[i] = -0.5f;
 		step[i] = 2.0f / 255.0f;
 		pts[i] = (first + i) * SECOND;
@@ -98,7 +97,7 @@ static void add_moment(struct fixture *fixture, const struct clip *clip, uint32_
 					   .count = (uint32_t)count, .dim = DIM, .pts_us = pts, .features = features, .lo = lo,
 					   .step = step, .embedding = embedding};
 	assert_int_equal(kx_learn_embed_moment(features, lo, step, count, DIM, embedding, &result.moment.embedding_scale), KX_OK);
-	apply(fixture, &result);
+	apply(batch, &result);
 }
 
 static void add(struct fixture *fixture, const struct clip *clip)
@@ -110,11 +109,14 @@ static void add(struct fixture *fixture, const struct clip *clip)
 					     .frames = (uint32_t)clip->seconds, .visual_us = clip->seconds * SECOND,
 					     .has_visual = true, .decode_mode = KX_DECODE_EXACT, .moment_us = 10 * SECOND,
 					     .recipe_sha256 = {1}}};
+	KX_CLEANUP(kx_store_batch_cleanup) struct kx_store_batch *batch = NULL;
 
-	apply(fixture, &plan);
+	assert_int_equal(kx_store_batch_new(fixture->store, 1, &batch, NULL), KX_OK);
+	apply(batch, &plan);
 	for (uint32_t i = 0; i * 10 < clip->seconds; i++)
-		add_moment(fixture, clip, i);
-	apply(fixture, &end);
+		add_moment(batch, clip, i);
+	apply(batch, &end);
+	assert_int_equal(kx_store_commit(batch, NULL), KX_OK);
 }
 
 struct seen {
@@ -245,6 +247,139 @@ static void the_file_is_read_again(void **state)
 	kx_mirror_free(mirror);
 }
 
+/* --- By the index ------------------------------------------------------------------------------------------------ */
+
+#define FILMS 60u
+#define COPIES 40u
+
+struct pairs {
+	char text[64 * COPIES];
+	size_t clusters, members;
+};
+
+static kx_status see_pairs(void *ctx, const struct kx_duplicate *members, size_t count, struct kx_error *error)
+{
+	struct pairs *pairs = ctx;
+
+	(void)error;
+	pairs->clusters++;
+	pairs->members += count;
+	for (size_t i = 1; i < count; i++) {
+		size_t len = strlen(pairs->text);
+
+		snprintf(pairs->text + len, sizeof(pairs->text) - len, "%s>%s@%.1f ", members[0].id, members[i].id,
+			 (double)members[i].offset_us / 1e6);
+	}
+	return KX_OK;
+}
+
+/* Films of their own; re-encodes of some, whole, or a piece from somewhere in it; one that shows the same all the time. */
+static void add_catalogue(struct fixture *fixture, uint32_t from, uint32_t to, uint64_t *random)
+{
+	for (uint32_t i = from; i < to; i++) {
+		uint64_t film = kx_test_random(random) % FILMS, start = kx_test_random(random) % 40;
+		char id[16];
+
+		if (i < FILMS) {
+			snprintf(id, sizeof(id), "film-%03u", i);
+			add(fixture, &(struct clip){id, i + 1, 0, 60 + i % 30, 0.0});
+			continue;
+		}
+		snprintf(id, sizeof(id), "copy-%03u", i);
+		if (i % 2)
+			add(fixture, &(struct clip){id, film + 1, 0, 60, 20.0});
+		else
+			add(fixture, &(struct clip){id, film + 1, start, 20, 20.0});
+	}
+}
+
+static void open_with_index(struct fixture *fixture, struct kx_index **ret)
+{
+	struct kx_store_options options = {.data_dir = fixture->folder, .more = kx_index_families,
+					   .more_count = KX_INDEX_FAMILIES};
+	KX_CLEANUP(kx_cleanup_free) char *dir = kx_fs_join(fixture->folder, "index-0");
+	struct kx_index_options index = {.family = KX_STORE_FAMILIES, .dir = dir, .manual = true, .train_rows = 200,
+					 .cell_rows = 30};
+
+	kx_store_close(fixture->store);
+	assert_int_equal(kx_store_open(&options, &fixture->store, NULL), KX_OK);
+	index.kv = kx_store_kv(fixture->store);
+	assert_int_equal(kx_index_open(&index, ret, NULL), KX_OK);
+}
+
+static void put_moments_in(struct fixture *fixture, struct kx_index *index)
+{
+	struct kx_mirror *mirror = NULL;
+
+	assert_int_equal(kx_mirror_new(&mirror), KX_OK);
+	assert_int_equal(kx_mirror_use_moments(mirror, index, fixture->store, false), KX_OK);
+	assert_int_equal(kx_mirror_load(mirror, fixture->store, NULL), KX_OK);
+	kx_mirror_free(mirror);
+}
+
+static void same_by_the_index(struct fixture *fixture, struct kx_index *index, struct kx_duplicates_stats *ret)
+{
+	struct kx_duplicates_options options = {.threshold = 0.96, .recall = 1.0};
+	struct pairs *is = calloc(1, sizeof(*is)), *should = calloc(1, sizeof(*should));
+	struct kx_duplicates_stats stats;
+	struct kx_error error = {0};
+
+	assert_true(is && should);
+	if (kx_duplicates_find(fixture->store, &options, see_pairs, should, &stats, &error))
+		fail_msg("%s", error.message);
+	assert_int_equal(stats.compared, stats.moments);
+	options.index = index;
+	if (kx_duplicates_find(fixture->store, &options, see_pairs, is, ret, &error))
+		fail_msg("%s", error.message);
+	assert_string_equal(is->text, should->text);
+	assert_int_equal(ret->moments, stats.moments);
+	assert_true(should->clusters > 10 && should->members >= should->clusters + COPIES / 2);
+	free(is);
+	free(should);
+}
+
+/* All of them in the index; then some that it does not know; none. */
+static void the_index_finds_the_same(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_duplicates_stats stats;
+	struct kx_index *index = NULL;
+	uint64_t random = kx_test_seed();
+
+	add_catalogue(fixture, 0, FILMS + COPIES, &random);
+	open_with_index(fixture, &index);
+	same_by_the_index(fixture, index, &stats);
+	assert_int_equal(stats.compared, stats.moments);
+	put_moments_in(fixture, index);
+	same_by_the_index(fixture, index, &stats);
+	assert_int_equal(stats.compared, 0);
+	add_catalogue(fixture, FILMS + COPIES, FILMS + COPIES + 10, &random);
+	same_by_the_index(fixture, index, &stats);
+	assert_in_range(stats.compared, 20, 60);
+	kx_index_close(index);
+}
+
+/* Hundreds of moments of one video that are all alike do not hide the other that shows the same. */
+static void a_still_picture_hides_nothing(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_duplicates_options options = {.threshold = 0.96};
+	struct seen seen = {0};
+	struct kx_index *index = NULL;
+
+	for (unsigned i = 0; i < 3; i++) {
+		const char *const ids[] = {"a-still", "b-still", "c-other"};
+
+		add(fixture, &(struct clip){ids[i], STILL + i / 2, 0, 2000, 0.0});
+	}
+	open_with_index(fixture, &index);
+	put_moments_in(fixture, index);
+	options.index = index;
+	assert_int_equal(kx_duplicates_find(fixture->store, &options, see, &seen, NULL, NULL), KX_OK);
+	assert_string_equal(seen.text, "a-still@0.0 b-still@0.0");
+	kx_index_close(index);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -254,6 +389,8 @@ int main(void)
 		TEST(offsets_go_through_others),
 		TEST(what_is_not_alike_is_not_joined),
 		TEST(the_file_is_read_again),
+		TEST(the_index_finds_the_same),
+		TEST(a_still_picture_hides_nothing),
 	};
 
 	kx_learn_init();

@@ -15,7 +15,8 @@ kx_status kx_shard_store_open(const char *data_dir, bool read_only, struct kx_st
  * it follows from the records. manual: no threads. memory_bytes: as struct kx_index_options has it. */
 kx_status kx_shard_index_open(struct kx_store *store, const char *data_dir, bool read_only, bool manual,
 			      uint64_t memory_bytes, struct kx_index **ret, struct kx_error *error) KX_MUST_CHECK;
-uint64_t kx_shard_index_rows(struct kx_index *index);
+uint64_t kx_shard_index_rows(struct kx_index *index); /* videos */
+uint64_t kx_shard_index_moments(struct kx_index *index);
 
 /* Commits the batch, and what follows for the index in the same write. Until the mirror was told of the changes, the
  * videos they are of are found by their records. index NULL: the batch alone. */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "shard/query/totals.h"
+#include "shard/query/moments_index.h"
 #include "shard/run/index.h"
 #include "shard/run/shard.h"
 
@@ -15,7 +16,9 @@ static kx_status open_to_read(const char *data_dir, struct kx_store **ret, struc
 
 /* Counts what the index holds of the records, and what these add up to. */
 struct matching {
+	struct kx_store *store;
 	struct kx_index *index;
+	bool with_moments; /* the index is meant to hold them */
 	uint64_t held, missing;
 	struct kx_totals totals;
 };
@@ -38,6 +41,22 @@ static kx_status match_vector(struct matching *matching, const struct kx_video_r
 	return KX_OK;
 }
 
+static kx_status match_moments(struct matching *matching, const struct kx_video_record *video, struct kx_error *error)
+{
+	struct kx_moments_compared compared;
+	kx_status status = kx_moments_compare(matching->index, matching->store, video, &compared, error);
+
+	if (status)
+		return status;
+	if (compared.least_cosine < ALIKE)
+		return kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL,
+				    "index: the vector of a moment of %s is not that of its record (cosine %.3f)",
+				    video->result.video_id, compared.least_cosine);
+	matching->held += compared.held;
+	matching->missing += compared.missing;
+	return KX_OK;
+}
+
 static kx_status match_video(void *ctx, const struct kx_video_record *video, struct kx_error *error)
 {
 	struct matching *matching = ctx;
@@ -54,7 +73,7 @@ static kx_status match_video(void *ctx, const struct kx_video_record *video, str
 		return status;
 	share.loose = matching->missing > missing || !kx_indexed_takes(matching->index, video);
 	kx_totals_add(&matching->totals, &share, 1);
-	return KX_OK;
+	return matching->with_moments ? match_moments(matching, video, error) : KX_OK;
 }
 
 /* None are a state, too: of a shard that was killed between two parts of a batch. */
@@ -73,6 +92,19 @@ static kx_status verify_totals(struct kx_store *store, const struct kx_totals *s
 				      (unsigned long long)are->moments, (unsigned long long)should->moments);
 	kx_buf_done(&bytes);
 	return status == KX_ENOTFOUND ? KX_OK : status;
+}
+
+static uint64_t count_moments(struct kx_index *index)
+{
+	uint64_t count = 0;
+
+	for (uint32_t i = 0; i < kx_index_space_count(index); i++) {
+		struct kx_index_space_info info;
+
+		if (kx_moments_are_in(index, i) && !kx_index_space_info(index, i, &info, NULL))
+			count += info.rows;
+	}
+	return count;
 }
 
 /* What is in the records and not in the index, or the other way round, is what a killed shard leaves between two parts of
@@ -95,7 +127,10 @@ static kx_status verify_index(struct kx_store *store, const char *data_dir, stru
 		status = kx_error_nomem(error);
 	if (status)
 		return status;
+	matching->store = store;
 	matching->index = index;
+	ret->index_moments = count_moments(index);
+	matching->with_moments = ret->index_moments; /* a shard that does without them leaves none */
 	status = kx_store_each_video(store, match_video, matching, error);
 	if (!status)
 		status = verify_totals(store, &matching->totals, error);

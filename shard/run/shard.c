@@ -4,9 +4,11 @@
 #include <string.h>
 
 #include "common/base/log.h"
+#include "shard/query/moments_index.h"
 #include "shard/run/internal.h"
 
 #define SERVER_QUEUE 64
+#define READ_MOMENTS 20000u /* as many are read sooner than their index is walked for one answer */
 
 void kx_shard_fail(struct kx_shard *shard, kx_status status, const struct kx_error *error)
 {
@@ -74,6 +76,23 @@ static kx_status use_index(struct kx_shard *shard, const struct kx_shard_options
 	return kx_mirror_use_index(shard->mirror, shard->index, shard->store, options->read_only);
 }
 
+/* Without, what an index of before holds of moments goes: nobody would keep it up. */
+static kx_status use_moments(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
+{
+	uint64_t removed = 0;
+	kx_status status;
+
+	if (!shard->index || (options->read_only && kx_shard_index_moments(shard->index) < READ_MOMENTS))
+		return KX_OK;
+	if (!options->without_moments)
+		return kx_mirror_use_moments(shard->mirror, shard->index, shard->store, options->read_only) ? kx_error_nomem(error)
+													 : KX_OK;
+	status = options->read_only ? KX_OK : kx_moments_drop(shard->index, &removed, error);
+	if (removed)
+		kx_log(KX_LOG_INFO, "index: %llu moments were taken out", (unsigned long long)removed);
+	return status;
+}
+
 static kx_status open_store(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
 {
 	kx_status status = kx_shard_store_open(options->data_dir, options->read_only, &shard->store, error);
@@ -87,6 +106,9 @@ static kx_status open_store(struct kx_shard *shard, const struct kx_shard_option
 		return kx_error_nomem(error);
 	if (use_index(shard, options))
 		return kx_error_nomem(error);
+	status = use_moments(shard, options, error);
+	if (status)
+		return status;
 	for (size_t i = 0; i < options->class_count; i++)
 		if (kx_mirror_set_classes(shard->mirror, &options->classes[i]))
 			return kx_error_nomem(error);

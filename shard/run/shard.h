@@ -23,6 +23,7 @@ struct kx_shard_options {
 	const char *endpoint;  /* where it answers, e.g. ipc://<data_dir>/shard.sock */
 	double recall;         /* of queries that want none in particular; 0: exact while videos are few, else a little less */
 	uint64_t index_memory_bytes; /* of vector codes; what is beyond is read at each search. 0: no bound */
+	bool without_moments;  /* single moments are not in the index: they are read instead */
 	const struct kx_class_names *classes; /* [class_count], copied: what filters may call classes */
 	size_t class_count;
 };
@@ -47,10 +48,12 @@ kx_status kx_shard_ask(struct kx_wire *wire, const char *endpoint, const struct 
  * embedding comes out of its features again bit by bit, every video has the moments it says, and its embedding and
  * classes come out of them likewise. digest: SHA-256 over all VideoResult and Moment records in
  * order, the same for the same catalogue and recipe however it was indexed. The vector index is proved too: it is right in
- * itself, and what it holds of a record's generation is that record's vector. So are the totals that a shard opens by. */
+ * itself, and what it holds of a record's generation is that record's vector, or its moment's. So are the totals that a
+ * shard opens by. */
 struct kx_shard_verify {
 	uint64_t videos, moments, rows, pending;
 	uint64_t index_rows, index_cells;      /* of the vector index; 0: there is none yet */
+	uint64_t index_moments;                /* of the rows */
 	uint64_t index_missing, index_extra;   /* vectors that it lacks, or has too many: the next shard that writes mends it */
 	uint8_t digest[KX_SHA_LEN];
 };

@@ -21,6 +21,7 @@
 
 #define NS "kill"
 #define VIDEOS 24u
+#define MOMENTS 13u /* of each */
 #define ROUNDS 12
 #define NEW_ROUNDS 20
 #define WAIT_US 60000000u
@@ -84,7 +85,7 @@ static void child_send(struct child *child, unsigned number)
 	char id[8];
 
 	snprintf(id, sizeof(id), "%u", number);
-	kx_kit_stream_add(&stream, &(struct kx_kit_video){.id = id, .generation = 1, .parts = 3, .visual_moments = 9,
+	kx_kit_stream_add(&stream, &(struct kx_kit_video){.id = id, .generation = 1, .parts = 3, .visual_moments = MOMENTS - 4,
 							  .audio_moments = 4, .content = number});
 	for (size_t i = 0; i < stream.count; i++)
 		need(!kx_bus_publish(child->bus, child->topics.name[KX_TOPIC_RESULTS], KX_BUS_KEYED, id, strlen(id),
@@ -135,7 +136,7 @@ static void child_check(const char *folder, const bool *announced, bool orderly)
 	if (status != KX_ENOTFOUND) {
 		need(!status, error.message);
 		need(!kx_shard_each(folder, &visitor, &error), error.message);
-		need(!orderly || (report.index_rows == 2 * VIDEOS && !report.index_missing && !report.index_extra),
+		need(!orderly || (report.index_rows == (2 + MOMENTS) * VIDEOS && !report.index_missing && !report.index_extra),
 		     "the index is not that of the records");
 	}
 	for (unsigned i = 0; i < VIDEOS; i++)

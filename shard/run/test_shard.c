@@ -29,6 +29,7 @@ struct fixture {
 	struct kx_shard *shard;
 	struct kx_bus_consumer *events;
 	struct kx_topics topics;
+	bool without_moments;
 };
 
 static void start(struct fixture *fixture)
@@ -37,7 +38,8 @@ static void start(struct fixture *fixture)
 					   .bus = fixture->bus,
 					   .ns = NS,
 					   .wire = fixture->wire,
-					   .endpoint = fixture->endpoint};
+					   .endpoint = fixture->endpoint,
+					   .without_moments = fixture->without_moments};
 	struct kx_error error = {0};
 
 	if (kx_shard_start(&options, &fixture->shard, &error))
@@ -226,7 +228,7 @@ static void test_from_bus_to_answer(void **state)
 	assert_int_equal(reply->similar.hits[0].match_count, 5);
 	verify(fixture, &first); /* beside the writer */
 	assert_int_equal(first.videos, 3);
-	verify_index(&first, 6);
+	verify_index(&first, 6 + 27); /* with their moments */
 	assert_int_equal(kx_shard_each(fixture->folder, &visitor, NULL), KX_OK);
 	assert_int_equal(counts[0], 3);
 	assert_int_equal(counts[1], 3 * 9 * KX_KIT_ROWS);
@@ -273,7 +275,7 @@ static void test_deleted_videos_are_not_found(void **state)
 	again = ask_similar(fixture, "a", 5);
 	assert_int_equal(again->similar.hit_count, 1);
 	verify(fixture, &report);
-	verify_index(&report, 4);
+	verify_index(&report, 4 + 18);
 	kx_kit_stream_delete(&stream, "never seen", 7);
 	publish_stream(fixture, "never seen", &stream);
 	await_deleted(fixture, "never seen", 7);
@@ -428,7 +430,7 @@ static void test_a_store_without_an_index(void **state)
 	start(fixture);
 	expect_nearest(fixture->shard, "a", "d", 3);
 	verify(fixture, &report);
-	verify_index(&report, 7);
+	verify_index(&report, 7 + 22);
 	stop(fixture);
 	/* The older version goes on for a while. */
 	kx_kit_stream_delete(&stream, "d", 1);
@@ -436,12 +438,12 @@ static void test_a_store_without_an_index(void **state)
 	add_video(&stream, "e", 1, 5);
 	apply_without_index(fixture, &stream);
 	verify(fixture, &report);
-	assert_int_equal(report.index_missing, 4);
-	assert_int_equal(report.index_extra, 4);
+	assert_int_equal(report.index_missing, 4 + 12);
+	assert_int_equal(report.index_extra, 4 + 12);
 	start(fixture);
 	expect_nearest(fixture->shard, "a", "b", 3);
 	verify(fixture, &report);
-	verify_index(&report, 7);
+	verify_index(&report, 7 + 22);
 }
 
 /* Every value of the index's first family. */
@@ -482,7 +484,65 @@ static void test_an_index_that_is_damaged(void **state)
 	start(fixture);
 	expect_nearest(fixture->shard, "a", "b", 1);
 	verify(fixture, &report);
-	verify_index(&report, 4);
+	verify_index(&report, 4 + 12);
+}
+
+static struct kx_query_reply *ask_moments(struct kx_shard *shard, const char *id)
+{
+	struct kx_query_request request = {.kind = KX_QUERY_SIMILAR,
+					   .similar = {.video_id = (char *)(uintptr_t)id, .k = 100, .weight_visual = 0.6,
+						       .weight_audio = 0.4, .level = KX_LEVEL_MOMENTS}};
+	struct kx_query_reply *reply = NULL;
+
+	assert_int_equal(kx_shard_answer(shard, &request, &reply, NULL), KX_OK);
+	assert_int_equal(reply->status, KX_OK);
+	return reply;
+}
+
+static void same_moments(struct kx_shard *shard, const struct kx_query_reply *should)
+{
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *is = ask_moments(shard, "a");
+
+	assert_int_equal(is->similar.hit_count, should->similar.hit_count);
+	for (uint32_t i = 0; i < is->similar.hit_count; i++) {
+		assert_string_equal(is->similar.hits[i].video_id, should->similar.hits[i].video_id);
+		assert_int_equal(is->similar.hits[i].moment_start_us, should->similar.hits[i].moment_start_us);
+		assert_true(is->similar.hits[i].score == should->similar.hits[i].score);
+	}
+}
+
+/* With them in the index, and in a shard that does without, the answer is the same; and they come back. */
+static void test_moments_in_the_index_or_not(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_shard_verify report;
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *with = NULL;
+
+	start(fixture);
+	for (unsigned i = 0; i < 4; i++) {
+		const char *const ids[] = {"a", "b", "c", "d"};
+
+		publish_video(fixture, ids[i], 1, i);
+		await_stored(fixture, ids[i]);
+	}
+	publish_video(fixture, "b", 2, 7); /* replaced */
+	await_stored(fixture, "b");
+	with = ask_moments(fixture->shard, "a");
+	assert_int_equal(with->similar.hit_count, 3 * 6);
+	assert_true(with->similar.work.rows > 0 && with->similar.exact);
+	stop(fixture);
+	fixture->without_moments = true;
+	start(fixture);
+	same_moments(fixture->shard, with);
+	verify(fixture, &report);
+	verify_index(&report, 8);
+	stop(fixture);
+	fixture->without_moments = false;
+	start(fixture);
+	same_moments(fixture->shard, with);
+	verify(fixture, &report);
+	verify_index(&report, 8 + 36);
+	assert_int_equal(report.index_moments, 36);
 }
 
 static void test_readers_and_a_second_writer(void **state)
@@ -536,6 +596,7 @@ int main(void)
 		TEST(test_an_event_that_was_committed_is_told),
 		TEST(test_a_store_without_an_index),
 		TEST(test_an_index_that_is_damaged),
+		TEST(test_moments_in_the_index_or_not),
 		TEST(test_readers_and_a_second_writer),
 		TEST(test_queries_that_nobody_can_answer),
 	};

@@ -266,6 +266,27 @@ kx_status kx_store_each_summary(struct kx_store *store, const char *id, uint64_t
 	return each_moment_record(store, KX_STORE_MOMENTS, id, generation, visit_summary, &wanted, error);
 }
 
+kx_status kx_store_summary(struct kx_store *store, const char *id, uint64_t generation, enum kx_modality modality,
+			   uint32_t index, struct kx_summary *ret, struct kx_error *error)
+{
+	const struct kx_moment_key of = {.id = id, .generation = generation, .modality = modality, .index = index};
+	struct kx_buf value = {.max = KX_SUMMARY_MAX};
+	struct kx_key key;
+	kx_status status;
+
+	kx_key_moment(&key, id, generation, modality, index);
+	status = kx_kv_get(store->kv, KX_STORE_MOMENTS, key.bytes, key.len, &value, error);
+	if (!status) {
+		status = kx_summary_unpack(value.data, value.len, ret, error);
+		if (status)
+			status = moment_prefix(error, status, &of);
+		else
+			status = check_key(&of, ret->modality, ret->index, error);
+	}
+	kx_buf_done(&value);
+	return status;
+}
+
 struct moment_visit {
 	kx_status (*visit)(void *ctx, const struct kx_moment *moment, const void *bytes, size_t len,
 			   struct kx_error *error);

@@ -62,6 +62,9 @@ kx_status kx_store_each_video(struct kx_store *store,
 kx_status kx_store_each_summary(struct kx_store *store, const char *id, uint64_t generation,
 				kx_status (*visit)(void *ctx, const struct kx_summary *summary, struct kx_error *error),
 				void *ctx, struct kx_error *error) KX_MUST_CHECK;
+/* One of them. KX_ENOTFOUND. */
+kx_status kx_store_summary(struct kx_store *store, const char *id, uint64_t generation, enum kx_modality modality,
+			   uint32_t index, struct kx_summary *ret, struct kx_error *error) KX_MUST_CHECK;
 /* The same, whole. bytes: its packed form. */
 kx_status kx_store_each_moment(struct kx_store *store, const char *id, uint64_t generation,
 			       kx_status (*visit)(void *ctx, const struct kx_moment *moment, const void *bytes,
