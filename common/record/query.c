@@ -38,6 +38,17 @@ static Kinodex__V1__VideosQuery *videos_write(struct kx_writer *w, const struct 
 	return m;
 }
 
+static Kinodex__V1__CareOrder *care_write(struct kx_writer *w, const struct kx_query_request *request)
+{
+	Kinodex__V1__CareOrder *m = KX_WRITER_NEW(w, care_order);
+
+	if (m == NULL)
+		return NULL;
+	m->work = request->care.work;
+	m->path = request->care.path;
+	return m;
+}
+
 static void request_write_body(struct kx_writer *w, const struct kx_query_request *request,
 			       Kinodex__V1__QueryRequest *m)
 {
@@ -65,6 +76,10 @@ static void request_write_body(struct kx_writer *w, const struct kx_query_reques
 	case KX_QUERY_SCHEMA:
 		m->body_case = KINODEX__V1__QUERY_REQUEST__BODY_SCHEMA;
 		m->schema = KX_WRITER_NEW(w, schema_query);
+		return;
+	case KX_QUERY_CARE:
+		m->body_case = KINODEX__V1__QUERY_REQUEST__BODY_CARE;
+		m->care = care_write(w, request);
 		return;
 	}
 	kx_writer_fail(w, KX_EINVAL);
@@ -109,6 +124,14 @@ static void videos_read(struct kx_reader *r, const Kinodex__V1__VideosQuery *m, 
 					     KX_ID_MAX, &request->video_id_count);
 }
 
+static void care_read(struct kx_reader *r, const Kinodex__V1__CareOrder *m, struct kx_query_request *request)
+{
+	bool has_path = m->work == KX_CARE_CHECKPOINT;
+
+	request->care.work = (enum kx_care_work)kx_read_u32(r, "work", m->work, KX_CARE_COMPACT, KX_CARE_CHECKPOINT);
+	request->care.path = kx_read_string(r, "path", m->path, has_path, has_path ? KX_TEXT_MAX : 0);
+}
+
 static void request_read_body(struct kx_reader *r, const Kinodex__V1__QueryRequest *m,
 			      struct kx_query_request *request)
 {
@@ -135,8 +158,12 @@ static void request_read_body(struct kx_reader *r, const Kinodex__V1__QueryReque
 	case KINODEX__V1__QUERY_REQUEST__BODY_SCHEMA:
 		request->kind = KX_QUERY_SCHEMA;
 		return;
+	case KINODEX__V1__QUERY_REQUEST__BODY_CARE:
+		request->kind = KX_QUERY_CARE;
+		care_read(r, m->care, request);
+		return;
 	default:
-		kx_reader_fail(r, KX_ECORRUPT, NULL, "neither similar, batch, video, videos, schema nor stats");
+		kx_reader_fail(r, KX_ECORRUPT, NULL, "neither similar, batch, video, videos, schema, stats nor care");
 	}
 }
 
@@ -159,6 +186,7 @@ static void kx_query_request_clear(struct kx_query_request *request)
 		kx_similar_query_done(&request->batch[i]);
 	free(request->batch);
 	kx_clear_strings(request->video_ids, request->video_id_count);
+	free(request->care.path);
 }
 
 KX_RECORD_DEFINE(kx_query_request, QueryRequest, query_request);

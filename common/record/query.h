@@ -17,6 +17,20 @@ enum kx_query_kind {
 	KX_QUERY_SIMILAR_BATCH, /* batch */
 	KX_QUERY_VIDEOS,      /* video_ids */
 	KX_QUERY_SCHEMA,
+	KX_QUERY_CARE,        /* care */
+};
+
+/* To be done with a store as a whole. */
+enum kx_care_work { KX_CARE_COMPACT = 1, KX_CARE_CHECKPOINT };
+
+struct kx_care_order {
+	enum kx_care_work work;
+	char *path; /* checkpoint: of the new folder, absolute; else "" */
+};
+
+struct kx_care_done {
+	uint64_t bytes_before; /* on disk, of the store */
+	uint64_t bytes_after;  /* of the store, or of its checkpoint */
 };
 
 struct kx_query_request {
@@ -29,6 +43,7 @@ struct kx_query_request {
 	struct kx_similar_query *batch;
 	uint32_t video_id_count;
 	char **video_ids;
+	struct kx_care_order care;
 };
 
 KX_RECORD_FUNCTIONS(kx_query_request);
@@ -90,6 +105,7 @@ struct kx_query_reply {
 	struct kx_found_video *found;
 	uint32_t attribute_count;
 	struct kx_attribute_info *attributes; /* by name */
+	struct kx_care_done care;
 };
 
 KX_RECORD_FUNCTIONS(kx_query_reply);

@@ -147,6 +147,17 @@ static void stats_read(const Kinodex__V1__Stats *m, struct kx_shard_stats *stats
 	stats->index_recall_samples = m->index_recall_samples;
 }
 
+static Kinodex__V1__CareDone *care_write(struct kx_writer *w, const struct kx_care_done *care)
+{
+	Kinodex__V1__CareDone *m = KX_WRITER_NEW(w, care_done);
+
+	if (m == NULL)
+		return NULL;
+	m->bytes_before = care->bytes_before;
+	m->bytes_after = care->bytes_after;
+	return m;
+}
+
 static Kinodex__V1__MomentClasses **moments_write(struct kx_writer *w, const struct kx_query_reply *reply)
 {
 	Kinodex__V1__MomentClasses **list = kx_writer_list(w, reply->moment_count);
@@ -205,6 +216,7 @@ static Kinodex__V1__QueryReply *kx_query_reply_write(struct kx_writer *w, const 
 	m->moments = moments_write(w, reply);
 	m->stats = stats_write(w, &reply->stats);
 	reply_write_lists(w, reply, m);
+	m->care = care_write(w, &reply->care);
 	return m;
 }
 
@@ -278,6 +290,8 @@ static void kx_query_reply_read(struct kx_reader *r, const Kinodex__V1__QueryRep
 	reply_read_answers(r, m, reply);
 	reply_read_found(r, m, reply);
 	reply_read_attributes(r, m, reply);
+	if (m->care != NULL)
+		reply->care = (struct kx_care_done){m->care->bytes_before, m->care->bytes_after};
 }
 
 static void kx_query_reply_clear(struct kx_query_reply *reply)
