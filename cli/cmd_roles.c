@@ -110,6 +110,7 @@ static kx_status run_shard(const struct kx_config *config, struct kx_error *erro
 						   .ns = kx_config_text(config, "namespace"),
 						   .wire = wire,
 						   .endpoint = listen != NULL ? listen : data->endpoint,
+						   .control = data->control,
 						   .recall = kx_config_real(config, "recall"),
 						   .index_memory_bytes = (uint64_t)kx_config_int(config, "memory")
 									 << 20};
@@ -128,6 +129,8 @@ static kx_status run_shard(const struct kx_config *config, struct kx_error *erro
 int kx_cmd_shard(const struct kx_config *config)
 {
 	struct kx_error error = {0};
+	if (kx_config_argc(config) > 0)
+		return kx_cmd_care(config);
 	if (needs_brokers(config))
 		return say_brokers("shard");
 	return run_shard(config, &error) == KX_OK ? KX_EXIT_DONE : kx_fail(&error);

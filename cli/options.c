@@ -7,7 +7,7 @@
 #define READS (KX_CMD_DUPLICATES | KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_STATUS | KX_CMD_DEAD | KX_CMD_VERIFY | KX_CMD_EXPORT)
 #define BUSES (KX_CMD_INDEX | KX_CMD_DEAD | ROLES)
 #define PRINTS \
-	(KX_CMD_INDEX | KX_CMD_COORDINATOR | KX_CMD_BUNDLE | KX_CMD_REPLAY | KX_CMD_PROBE | READS)
+	(KX_CMD_INDEX | KX_CMD_COORDINATOR | KX_CMD_SHARD | KX_CMD_BUNDLE | KX_CMD_REPLAY | KX_CMD_PROBE | READS)
 
 static const struct kx_option table[] = {
 	{.key = "data", .letter = 'd', .type = KX_OPTION_TEXT, .unit = "DIR", .value = "kinodex-data",

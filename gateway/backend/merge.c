@@ -415,6 +415,8 @@ static kx_status merge(const struct kx_query_request *request, struct kx_query_r
 		return KX_OK;
 	case KX_QUERY_SCHEMA:
 		return merge_schema(replies, count, into);
+	case KX_QUERY_CARE:
+		break; /* nothing that goes to many */
 	}
 	return KX_EINVAL;
 }

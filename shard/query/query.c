@@ -219,6 +219,8 @@ static kx_status answer(const struct kx_query_context *context, const struct kx_
 		return answer_videos(context, request, reply, error);
 	case KX_QUERY_SCHEMA:
 		return kx_mirror_schema(context->mirror, reply) ? kx_error_nomem(error) : KX_OK;
+	case KX_QUERY_CARE:
+		break; /* no question */
 	}
 	return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "a kind of query that this shard does not know: %d",
 			    (int)request->kind);

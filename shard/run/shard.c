@@ -35,6 +35,15 @@ uint64_t kx_shard_skipped(struct kx_shard *shard)
 	return atomic_load(&shard->skipped);
 }
 
+/* The thread has closed the socket, unless it was never started. */
+static void end_server(struct kx_shard_server *server)
+{
+	if (server->running)
+		pthread_join(server->thread, NULL);
+	if (server->socket)
+		kx_wire_socket_close(server->socket, 0);
+}
+
 void kx_shard_stop(struct kx_shard *shard)
 {
 	if (!shard)
@@ -43,12 +52,10 @@ void kx_shard_stop(struct kx_shard *shard)
 		kx_stop_ask(&shard->stop);
 	if (shard->consuming)
 		pthread_join(shard->consumer_thread, NULL);
-	if (shard->serving)
-		pthread_join(shard->server_thread, NULL);
-	/* The threads have closed these, unless they were never started. */
+	end_server(&shard->queries);
+	end_server(&shard->orders);
+	/* The thread has closed it, unless it was never started. */
 	kx_bus_consumer_close(shard->consumer);
-	if (shard->socket)
-		kx_wire_socket_close(shard->socket, 0);
 	kx_outbox_free(shard->outbox);
 	kx_mirror_free(shard->mirror);
 	kx_index_close(shard->index);
@@ -110,13 +117,26 @@ static kx_status start_consumer(struct kx_shard *shard, const struct kx_shard_op
 	return status;
 }
 
-static kx_status start_server(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
+static kx_status start_server(struct kx_shard *shard, struct kx_shard_server *server, struct kx_wire *wire,
+			      const char *endpoint, const char *name, struct kx_error *error)
 {
-	kx_status status = kx_wire_server(options->wire, options->endpoint, SERVER_QUEUE, &shard->socket, error);
+	kx_status status = kx_wire_server(wire, endpoint, SERVER_QUEUE, &server->socket, error);
 
+	server->shard = shard;
 	if (!status)
-		status = kx_thread_start(&shard->server_thread, "kx-shard-answer", kx_shard_serve, shard, error);
-	shard->serving = !status;
+		status = kx_thread_start(&server->thread, name, kx_shard_serve, server, error);
+	server->running = !status;
+	return status;
+}
+
+static kx_status start_servers(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
+{
+	kx_status status =
+		start_server(shard, &shard->queries, options->wire, options->endpoint, "kx-shard-answer", error);
+
+	shard->orders.takes_orders = true;
+	if (!status && options->control && !options->read_only)
+		status = start_server(shard, &shard->orders, options->wire, options->control, "kx-shard-order", error);
 	return status;
 }
 
@@ -139,7 +159,7 @@ kx_status kx_shard_start(const struct kx_shard_options *options, struct kx_shard
 	if (!status)
 		status = open_store(shard, options, error);
 	if (!status && options->wire)
-		status = start_server(shard, options, error);
+		status = start_servers(shard, options, error);
 	if (!status && !options->read_only)
 		status = start_consumer(shard, options, error);
 	if (status)

@@ -1,7 +1,8 @@
 /* The shard role: materialises results in RocksDB and answers queries. Layer: shard/run.
  *
  * Threads it owns: one that consumes results (several messages and their offset a WriteBatch, synced, then the event
- * that says so), one that answers queries on a ZeroMQ endpoint. Read-only it has only the second, or none.
+ * that says so), one that answers queries on a ZeroMQ endpoint, one that takes orders on another. Read-only it has only
+ * the second, or none.
  */
 #ifndef KX_SHARD_RUN_SHARD_H
 #define KX_SHARD_RUN_SHARD_H
@@ -21,6 +22,8 @@ struct kx_shard_options {
 	const char *ns;
 	struct kx_wire *wire;  /* NULL: no query thread, use kx_shard_answer() */
 	const char *endpoint;  /* where it answers, e.g. ipc://<data_dir>/shard.sock */
+	const char *control;   /* where it also takes orders (KX_QUERY_CARE), on a thread of their own: for the store's owner
+				* alone to reach. NULL: it takes none */
 	double recall;         /* of queries that want none in particular; 0: exact while videos are few, else a little less */
 	uint64_t index_memory_bytes; /* of vector codes; what is beyond is read at each search. 0: no bound */
 	const struct kx_class_names *classes; /* [class_count], copied: what filters may call classes */
@@ -41,6 +44,16 @@ kx_status kx_shard_answer(struct kx_shard *shard, const struct kx_query_request 
 /* Asks a shard that listens at endpoint. KX_ETIMEDOUT when nobody answers. */
 kx_status kx_shard_ask(struct kx_wire *wire, const char *endpoint, const struct kx_query_request *request,
 		       int timeout_ms, struct kx_query_reply **ret, struct kx_error *error) KX_MUST_CHECK;
+
+/* The same for an order, which may take long: for as long as goes_on(ctx), asked about once a second, says that the shard
+ * is there. KX_ECANCELED: it said no. */
+kx_status kx_shard_order(struct kx_wire *wire, const char *control, const struct kx_care_order *order,
+			 bool (*goes_on)(void *ctx), void *ctx, struct kx_care_done *ret, struct kx_error *error)
+	KX_MUST_CHECK;
+/* Carries an order out on a store that no process holds: KX_EBUSY. KX_ENOTFOUND: there is none. A checkpoint that fails
+ * leaves nothing. KX_EEXIST, KX_EFULL, KX_EIO. Blocks for as long as it takes. */
+kx_status kx_shard_care(const char *data_dir, const struct kx_care_order *order, struct kx_care_done *ret,
+			struct kx_error *error) KX_MUST_CHECK;
 
 /* Reads the whole store back: block checksums, every record unpacks, every moment's
  * embedding comes out of its features again bit by bit, every video has the moments it says, and its embedding and

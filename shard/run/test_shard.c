@@ -9,6 +9,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/fault.h"
+#include "common/base/fs.h"
 #include "common/base/str.h"
 #include "common/bus/topics.h"
 #include "common/learn/learn.h"
@@ -23,7 +24,7 @@
 
 struct fixture {
 	char *folder;
-	char *endpoint;
+	char *endpoint, *control;
 	struct kx_bus *bus;
 	struct kx_wire *wire;
 	struct kx_shard *shard;
@@ -37,7 +38,8 @@ static void start(struct fixture *fixture)
 					   .bus = fixture->bus,
 					   .ns = NS,
 					   .wire = fixture->wire,
-					   .endpoint = fixture->endpoint};
+					   .endpoint = fixture->endpoint,
+					   .control = fixture->control};
 	struct kx_error error = {0};
 
 	if (kx_shard_start(&options, &fixture->shard, &error))
@@ -59,6 +61,7 @@ static int set_up(void **state)
 	assert_non_null(fixture);
 	fixture->folder = kx_kit_folder();
 	fixture->endpoint = kx_strf("ipc://%s/shard.sock", fixture->folder);
+	fixture->control = kx_strf("ipc://%s/orders.sock", fixture->folder);
 	kx_topics_init(&fixture->topics, NS);
 	assert_int_equal(kx_bus_local_new(&options, &fixture->bus, NULL), KX_OK);
 	assert_int_equal(kx_bus_topic(fixture->bus, fixture->topics.name[KX_TOPIC_RESULTS], 3, 0, NULL, NULL), KX_OK);
@@ -80,6 +83,7 @@ static int tear_down(void **state)
 	kx_wire_free(fixture->wire);
 	kx_bus_free(fixture->bus);
 	free(fixture->endpoint);
+	free(fixture->control);
 	kx_kit_folder_done(fixture->folder);
 	free(fixture);
 	return 0;
@@ -523,6 +527,169 @@ static void test_queries_that_nobody_can_answer(void **state)
 	assert_true(strlen(refused->message) > 0);
 }
 
+static bool is_there(void *ctx)
+{
+	return ((struct fixture *)ctx)->shard != NULL;
+}
+
+static kx_status order(struct fixture *fixture, enum kx_care_work work, const char *path, struct kx_care_done *done,
+		       struct kx_error *error)
+{
+	struct kx_care_order care = {.work = work, .path = (char *)(uintptr_t)path};
+
+	if (!fixture->shard)
+		return kx_shard_care(fixture->folder, &care, done, error);
+	return kx_shard_order(fixture->wire, fixture->control, &care, is_there, fixture, done, error);
+}
+
+/* Three videos of which one was indexed many times. */
+static void fill(struct fixture *fixture)
+{
+	start(fixture);
+	for (uint64_t i = 0; i < 8; i++) {
+		publish_video(fixture, "a", 1 + i, 1 + i);
+		await_stored(fixture, "a");
+	}
+	publish_video(fixture, "b", 1, 2);
+	await_stored(fixture, "b");
+	publish_video(fixture, "c", 1, 8);
+	await_stored(fixture, "c");
+}
+
+static void test_compacting(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_shard_verify before, after;
+	struct kx_care_done done = {0};
+	struct kx_error error = {0};
+
+	fill(fixture);
+	verify(fixture, &before);
+	if (order(fixture, KX_CARE_COMPACT, "", &done, &error)) /* beside the shard */
+		fail_msg("%s", error.message);
+	assert_true(done.bytes_after > 0 && done.bytes_after < done.bytes_before);
+	expect_nearest(fixture->shard, "a", "c", 2);
+	publish_video(fixture, "d", 1, 4);
+	await_stored(fixture, "d");
+	stop(fixture);
+	assert_int_equal(order(fixture, KX_CARE_COMPACT, "", &done, &error), KX_OK); /* and without one */
+	start(fixture);
+	expect_nearest(fixture->shard, "a", "c", 3);
+	verify(fixture, &after);
+	verify_index(&after, before.index_rows + 2);
+	assert_int_equal(after.videos, before.videos + 1);
+}
+
+/* A second data directory, its store a checkpoint of the fixture's. */
+struct copy {
+	char *folder, *store;
+};
+
+static struct copy copy_new(void)
+{
+	struct copy copy = {.folder = kx_kit_folder()};
+
+	copy.store = kx_strf("%s/shard-0", copy.folder);
+	return copy;
+}
+
+static void copy_done(struct copy *copy)
+{
+	kx_kit_folder_done(copy->folder);
+	free(copy->store);
+}
+
+static void expect_copy(const struct copy *copy, const struct kx_shard_verify *of, uint32_t hits)
+{
+	struct kx_shard_options options = {.data_dir = copy->folder, .read_only = true};
+	struct kx_shard_verify report;
+	struct kx_shard *shard = NULL;
+
+	assert_int_equal(kx_shard_verify(copy->folder, &report, NULL), KX_OK);
+	assert_memory_equal(report.digest, of->digest, sizeof(report.digest));
+	verify_index(&report, of->index_rows);
+	assert_int_equal(kx_shard_start(&options, &shard, NULL), KX_OK);
+	expect_nearest(shard, "a", "c", hits);
+	kx_shard_stop(shard);
+}
+
+static void test_a_checkpoint_answers_alike(void **state)
+{
+	struct fixture *fixture = *state;
+	struct copy beside = copy_new(), without = copy_new();
+	struct kx_shard_verify report;
+	struct kx_care_done done = {0};
+	struct kx_error error = {0};
+
+	fill(fixture);
+	verify(fixture, &report);
+	if (order(fixture, KX_CARE_CHECKPOINT, beside.store, &done, &error))
+		fail_msg("%s", error.message);
+	assert_true(done.bytes_after > 0);
+	assert_int_equal(order(fixture, KX_CARE_CHECKPOINT, beside.store, &done, &error), KX_EEXIST);
+	stop(fixture);
+	assert_int_equal(order(fixture, KX_CARE_CHECKPOINT, without.store, &done, &error), KX_OK);
+	start(fixture); /* what comes later is not in them */
+	publish_video(fixture, "d", 1, 20);
+	await_stored(fixture, "d");
+	expect_copy(&beside, &report, 2);
+	expect_copy(&without, &report, 2);
+	copy_done(&beside);
+	copy_done(&without);
+}
+
+/* Whatever fails, and whenever: nothing is left, and the store is as good as before. */
+static void test_a_checkpoint_that_fails_leaves_nothing(void **state)
+{
+	static const char *const points[] = {"kv.write", "kv.read", "index.file"};
+	struct fixture *fixture = *state;
+	struct copy copy = copy_new();
+	struct kx_shard_verify before, after;
+	size_t failed = 0;
+
+	fill(fixture);
+	verify(fixture, &before);
+	stop(fixture);
+	for (size_t i = 0; i < KX_ARRAY_LEN(points); i++) {
+		kx_status status = KX_EIO;
+
+		for (uint64_t nth = 1; status; nth++) {
+			struct kx_care_done done = {0};
+
+			kx_fault_arm(points[i], nth);
+			status = order(fixture, KX_CARE_CHECKPOINT, copy.store, &done, NULL);
+			kx_fault_arm(points[i], 0);
+			failed += status != KX_OK;
+			assert_int_equal(kx_fs_exists(copy.store), status == KX_OK);
+		}
+		assert_int_equal(kx_fs_remove_tree(copy.store, NULL), KX_OK);
+	}
+	assert_true(failed > KX_ARRAY_LEN(points));
+	start(fixture);
+	expect_nearest(fixture->shard, "a", "c", 2);
+	verify(fixture, &after);
+	assert_memory_equal(before.digest, after.digest, sizeof(before.digest));
+	copy_done(&copy);
+}
+
+static void test_orders_are_the_owners(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_query_request request = {.kind = KX_QUERY_CARE, .care = {.work = KX_CARE_COMPACT, .path = (char *)""}};
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
+	struct kx_care_done done = {0};
+	struct kx_error error = {0};
+
+	assert_int_equal(order(fixture, KX_CARE_COMPACT, "", &done, &error), KX_ENOTFOUND);
+	start(fixture);
+	reply = ask(fixture, &request); /* where queries come */
+	assert_int_equal(reply->status, KX_EPERM);
+	stop(fixture);
+	struct kx_care_order care = request.care;
+	assert_int_equal(kx_shard_order(fixture->wire, fixture->control, &care, is_there, fixture, &done, &error),
+			 KX_ECANCELED); /* nobody is there */
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -538,6 +705,10 @@ int main(void)
 		TEST(test_an_index_that_is_damaged),
 		TEST(test_readers_and_a_second_writer),
 		TEST(test_queries_that_nobody_can_answer),
+		TEST(test_compacting),
+		TEST(test_a_checkpoint_answers_alike),
+		TEST(test_a_checkpoint_that_fails_leaves_nothing),
+		TEST(test_orders_are_the_owners),
 	};
 
 	kx_learn_init();
