@@ -108,6 +108,8 @@ static kx_status run_shard(const struct kx_config *config, struct kx_error *erro
 						   .class_count = classes.count,
 						   .bus = bus,
 						   .ns = kx_config_text(config, "namespace"),
+						   .part = (unsigned)kx_config_int(config, "shard"),
+						   .parts = (unsigned)kx_config_int(config, "shards"),
 						   .wire = wire,
 						   .endpoint = listen != NULL ? listen : data->endpoint,
 						   .control = data->control,
@@ -133,6 +135,9 @@ int kx_cmd_shard(const struct kx_config *config)
 		return kx_cmd_care(config);
 	if (needs_brokers(config))
 		return say_brokers("shard");
+	if (kx_config_int(config, "shard") >= kx_config_int(config, "shards"))
+		return kx_usage("--shard %d of --shards %d: they are counted from 0", (int)kx_config_int(config, "shard"),
+				(int)kx_config_int(config, "shards"));
 	return run_shard(config, &error) == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }
 

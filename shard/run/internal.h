@@ -51,7 +51,8 @@ void *kx_shard_serve(void *server);
 kx_status kx_shard_take_care(struct kx_store *store, struct kx_index *index, const struct kx_care_order *order,
 			     struct kx_care_done *ret, struct kx_error *error) KX_MUST_CHECK;
 
-/* Joins the group of the results topic; offsets come from the store. */
-kx_status kx_shard_subscribe(struct kx_shard *shard, const char *ns, struct kx_error *error) KX_MUST_CHECK;
+/* Takes its part of the results topic, once the store is that part's; offsets come from the store. */
+kx_status kx_shard_subscribe(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
+	KX_MUST_CHECK;
 
 #endif

@@ -110,7 +110,7 @@ static kx_status start_consumer(struct kx_shard *shard, const struct kx_shard_op
 		return kx_error_nomem(error);
 	status = kx_store_drop_offsets(shard->store, kx_bus_identity(shard->bus), error);
 	if (!status)
-		status = kx_shard_subscribe(shard, options->ns, error);
+		status = kx_shard_subscribe(shard, options, error);
 	if (!status)
 		status = kx_thread_start(&shard->consumer_thread, "kx-shard-take", kx_shard_consume, shard, error);
 	shard->consuming = !status;

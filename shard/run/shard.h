@@ -20,6 +20,7 @@ struct kx_shard_options {
 	bool read_only;        /* beside a process that writes */
 	struct kx_bus *bus;    /* NULL when read-only */
 	const char *ns;
+	unsigned part, parts;  /* takes the videos whose partition of the results topic is part modulo parts; parts 0: all */
 	struct kx_wire *wire;  /* NULL: no query thread, use kx_shard_answer() */
 	const char *endpoint;  /* where it answers, e.g. ipc://<data_dir>/shard.sock */
 	const char *control;   /* where it also takes orders (KX_QUERY_CARE), on a thread of their own: for the store's owner
@@ -30,7 +31,8 @@ struct kx_shard_options {
 	size_t class_count;
 };
 
-/* The topics of the namespace must be there. Fails as the store does: KX_EVERSION, KX_EBUSY, KX_EFULL; read-only
+/* The topics of the namespace must be there. Fails as the store does: KX_EVERSION, KX_EBUSY, KX_EFULL, KX_EINVAL (it is
+ * another part's, or there are fewer partitions than parts); read-only
  * KX_ENOTFOUND when nothing is indexed yet. Blocks while the embeddings of all videos are read. */
 kx_status kx_shard_start(const struct kx_shard_options *options, struct kx_shard **ret, struct kx_error *error) KX_MUST_CHECK;
 void kx_shard_stop(struct kx_shard *shard); /* finishes the batch in hand */

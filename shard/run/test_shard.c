@@ -30,19 +30,28 @@ struct fixture {
 	struct kx_shard *shard;
 	struct kx_bus_consumer *events;
 	struct kx_topics topics;
+	unsigned part, parts;
 };
 
-static void start(struct fixture *fixture)
+static kx_status try_start(struct fixture *fixture, struct kx_error *error)
 {
 	struct kx_shard_options options = {.data_dir = fixture->folder,
+					   .part = fixture->part,
+					   .parts = fixture->parts,
 					   .bus = fixture->bus,
 					   .ns = NS,
 					   .wire = fixture->wire,
 					   .endpoint = fixture->endpoint,
 					   .control = fixture->control};
+
+	return kx_shard_start(&options, &fixture->shard, error);
+}
+
+static void start(struct fixture *fixture)
+{
 	struct kx_error error = {0};
 
-	if (kx_shard_start(&options, &fixture->shard, &error))
+	if (try_start(fixture, &error))
 		fail_msg("%s", error.message);
 }
 
@@ -690,6 +699,99 @@ static void test_orders_are_the_owners(void **state)
 			 KX_ECANCELED); /* nobody is there */
 }
 
+static void refused(struct fixture *fixture, unsigned part, unsigned parts, const char *said)
+{
+	struct kx_error error = {0};
+
+	fixture->part = part;
+	fixture->parts = parts;
+	assert_int_equal(try_start(fixture, &error), KX_EINVAL);
+	if (!strstr(error.message, said))
+		fail_msg("\"%s\" does not say \"%s\"", error.message, said);
+}
+
+static bool has_video(struct fixture *fixture, const char *id)
+{
+	struct kx_query_request request = {.kind = KX_QUERY_VIDEO, .video_id = (char *)(uintptr_t)id};
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = ask(fixture, &request);
+
+	assert_true(reply->status == KX_OK || reply->status == KX_ENOTFOUND);
+	return reply->status == KX_OK;
+}
+
+/* A second shard on the same bus. */
+static struct fixture beside(const struct fixture *first)
+{
+	struct fixture other = *first;
+
+	other.shard = NULL;
+	other.folder = kx_kit_folder();
+	other.endpoint = kx_strf("ipc://%s/shard.sock", other.folder);
+	other.control = kx_strf("ipc://%s/orders.sock", other.folder);
+	return other;
+}
+
+static void beside_done(struct fixture *other)
+{
+	stop(other);
+	free(other->endpoint);
+	free(other->control);
+	kx_kit_folder_done(other->folder);
+}
+
+static void test_a_catalogue_on_two_shards(void **state)
+{
+	static const char *const ids[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+	struct fixture *fixture = *state;
+	struct fixture other = beside(fixture);
+	size_t here = 0;
+
+	fixture->parts = other.parts = 2;
+	other.part = 1;
+	start(fixture);
+	for (size_t i = 0; i < KX_ARRAY_LEN(ids); i++) /* some before the other is there */
+		publish_video(fixture, ids[i], 1, i + 1);
+	start(&other);
+	for (size_t i = 0; i < KX_ARRAY_LEN(ids); i++) {
+		KX_CLEANUP(kx_event_cleanup) struct kx_event *event = next_event(fixture, WAIT_US);
+
+		assert_non_null(event);
+		assert_int_equal(event->kind, KX_EVENT_STORED);
+	}
+	for (size_t i = 0; i < KX_ARRAY_LEN(ids); i++) {
+		here += has_video(fixture, ids[i]);
+		assert_int_equal(has_video(fixture, ids[i]) + has_video(&other, ids[i]), 1);
+	}
+	assert_in_range(here, 1, KX_ARRAY_LEN(ids) - 1);
+	stop(fixture);
+	stop(&other);
+	publish_video(fixture, "i", 1, 9); /* while nobody is there */
+	start(fixture);
+	start(&other);
+	await_stored(fixture, "i");
+	await_silence(fixture); /* and nothing else: both go on where they stood */
+	stop(fixture);
+	stop(&other);
+	refused(&other, 0, 2, "part 1 of 2");
+	refused(&other, 0, 0, "part 1 of 2");
+	refused(&other, 1, 3, "part 1 of 2");
+	refused(&other, 1, 4, "it has 3"); /* partitions */
+	beside_done(&other);
+}
+
+static void test_a_store_of_the_whole_is_no_part(void **state)
+{
+	struct fixture *fixture = *state;
+
+	start(fixture);
+	publish_video(fixture, "a", 1, 1);
+	await_stored(fixture, "a");
+	stop(fixture);
+	refused(fixture, 0, 2, "part 0 of 1");
+	fixture->parts = 1;
+	start(fixture);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -709,6 +811,8 @@ int main(void)
 		TEST(test_a_checkpoint_answers_alike),
 		TEST(test_a_checkpoint_that_fails_leaves_nothing),
 		TEST(test_orders_are_the_owners),
+		TEST(test_a_catalogue_on_two_shards),
+		TEST(test_a_store_of_the_whole_is_no_part),
 	};
 
 	kx_learn_init();
