@@ -35,6 +35,7 @@ static Kinodex__V1__VideosQuery *videos_write(struct kx_writer *w, const struct 
 		return NULL;
 	m->n_video_ids = request->video_id_count;
 	m->video_ids = request->video_ids;
+	m->with_moments = request->with_moments;
 	return m;
 }
 
@@ -122,6 +123,7 @@ static void videos_read(struct kx_reader *r, const Kinodex__V1__VideosQuery *m, 
 		kx_reader_fail(r, KX_ECORRUPT, "video_ids", "absent");
 	request->video_ids = kx_read_strings(r, "video_ids", m->video_ids, m->n_video_ids, KX_QUERY_VIDEOS_MAX, 1,
 					     KX_ID_MAX, &request->video_id_count);
+	request->with_moments = m->with_moments;
 }
 
 static void care_read(struct kx_reader *r, const Kinodex__V1__CareOrder *m, struct kx_query_request *request)

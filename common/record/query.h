@@ -7,6 +7,7 @@
 
 #define KX_QUERY_BATCH_MAX 1000u
 #define KX_QUERY_VIDEOS_MAX 1000u
+#define KX_QUERY_FOUND_BYTES_MAX (24u << 20) /* of moments' vectors told of videos: they have to fit a question, too */
 #define KX_QUERY_ATTRIBUTES_MAX 1024u
 #define KX_QUERY_ATTRIBUTE_VALUES_MAX 100u /* told of one attribute */
 
@@ -15,7 +16,7 @@ enum kx_query_kind {
 	KX_QUERY_VIDEO,       /* video_id, with_moments */
 	KX_QUERY_STATS,
 	KX_QUERY_SIMILAR_BATCH, /* batch */
-	KX_QUERY_VIDEOS,      /* video_ids */
+	KX_QUERY_VIDEOS,      /* video_ids, with_moments */
 	KX_QUERY_SCHEMA,
 	KX_QUERY_CARE,        /* care */
 };
@@ -70,6 +71,8 @@ struct kx_shard_stats {
 struct kx_found_video {
 	char *video_id;
 	struct kx_video_record *video; /* NULL: not found */
+	uint32_t moment_count;
+	struct kx_query_vector *moments; /* where asked for, as many as are aligned */
 };
 
 struct kx_attribute_value {

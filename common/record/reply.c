@@ -74,6 +74,8 @@ static Kinodex__V1__FoundVideo *found_write(struct kx_writer *w, const struct kx
 	m->video_id = found->video_id;
 	if (found->video != NULL)
 		m->video = kx_video_record_write(w, found->video);
+	m->n_moments = found->moment_count;
+	m->moments = kx_query_vectors_write(w, found->moments, found->moment_count);
 	return m;
 }
 
@@ -261,6 +263,9 @@ static void reply_read_found(struct kx_reader *r, const Kinodex__V1__QueryReply 
 	for (uint32_t i = 0; i < reply->found_count && kx_reader_enter_item(r, "videos", i); i++) {
 		reply->found[i].video_id = kx_read_string(r, "video_id", m->videos[i]->video_id, 1, KX_ID_MAX);
 		reply->found[i].video = record_read(r, m->videos[i]->video);
+		reply->found[i].moments =
+			kx_query_vectors_read(r, "moments", m->videos[i]->moments, m->videos[i]->n_moments,
+					      REPLY_MOMENTS_MAX, &reply->found[i].moment_count);
 		kx_reader_leave(r);
 	}
 }
@@ -310,6 +315,7 @@ static void kx_query_reply_clear(struct kx_query_reply *reply)
 	for (uint32_t i = 0; i < reply->found_count; i++) {
 		free(reply->found[i].video_id);
 		kx_video_record_free(reply->found[i].video);
+		kx_query_vectors_free(reply->found[i].moments, reply->found[i].moment_count);
 	}
 	free(reply->found);
 	for (uint32_t i = 0; i < reply->attribute_count; i++)

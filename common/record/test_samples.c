@@ -167,7 +167,7 @@ struct kx_query_request sample_similar = {.request_id = 42, .kind = KX_QUERY_SIM
 struct kx_query_request sample_batch = {
 	.request_id = 45, .kind = KX_QUERY_SIMILAR_BATCH, .batch_count = 2, .batch = batch};
 struct kx_query_request sample_videos = {
-	.request_id = 46, .kind = KX_QUERY_VIDEOS, .video_id_count = 2, .video_ids = not_ids};
+	.request_id = 46, .kind = KX_QUERY_VIDEOS, .video_id_count = 2, .video_ids = not_ids, .with_moments = true};
 struct kx_query_request sample_care = {
 	.request_id = 48, .kind = KX_QUERY_CARE, .care = {.work = KX_CARE_CHECKPOINT, .path = "/copies/of/today"}};
 struct kx_query_request sample_schema = {.request_id = 47, .kind = KX_QUERY_SCHEMA};
@@ -205,8 +205,8 @@ static struct kx_video_record video = VIDEO_RECORD;
 	 .recall = 0.95, .work = WORK, .partial = true, .shards_asked = 4, .shards_answered = 3, .changed = true}
 
 static struct kx_similar_answer answers[] = {ANSWER, ANSWER};
-static struct kx_found_video found[] = {{.video_id = "folder/clip.mp4", .video = &video},
-					{.video_id = "folder/clip.mp4", .video = &video}};
+#define FOUND {.video_id = "folder/clip.mp4", .video = &video, .moment_count = 3, .moments = moments}
+static struct kx_found_video found[] = {FOUND, FOUND};
 static struct kx_attribute_value attribute_values[] = {{.value = "en", .videos = 12}, {.value = "de", .videos = 3}};
 static struct kx_attribute_info attributes[] = {
 	{.name = "language", .type = KX_ATTRIBUTE_TEXT, .user = true, .videos = 15, .distinct = 2, .has_range = true,

@@ -744,6 +744,7 @@ static void test_a_catalogue_on_two_shards(void **state)
 	static const char *const ids[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
 	struct fixture *fixture = *state;
 	struct fixture other = beside(fixture);
+	struct kx_shard_verify report;
 	size_t here = 0;
 
 	fixture->parts = other.parts = 2;
@@ -763,6 +764,8 @@ static void test_a_catalogue_on_two_shards(void **state)
 		assert_int_equal(has_video(fixture, ids[i]) + has_video(&other, ids[i]), 1);
 	}
 	assert_in_range(here, 1, KX_ARRAY_LEN(ids) - 1);
+	verify(&other, &report);
+	assert_int_equal(report.videos, KX_ARRAY_LEN(ids) - here);
 	stop(fixture);
 	stop(&other);
 	publish_video(fixture, "i", 1, 9); /* while nobody is there */

@@ -4,38 +4,47 @@
 
 #include "shard/store/internal.h"
 
-#define PART_BYTES 24u
+/* Numbers of the meta family. A store of the whole has none of them, as one of before there were parts. */
+static const char part_key[] = "part/number";
+static const char parts_key[] = "part/of";
+static const char partitions_key[] = "part/partitions";
 
-static const char part_key[] = "part";
+static kx_status read_number(struct kx_store *store, const char *key, uint32_t *ret, struct kx_error *error)
+{
+	uint64_t value = *ret;
+	kx_status status = kx_store_number(store, key, &value, error);
 
-/* A store of the whole has no such record, as one of before there were parts. */
+	*ret = (uint32_t)value;
+	return status == KX_ENOTFOUND ? KX_OK : status;
+}
+
 static kx_status read_part(struct kx_store *store, struct kx_store_part *ret, struct kx_error *error)
 {
-	struct kx_buf value = {.max = 64};
-	kx_status status = kx_kv_get(store->kv, KX_STORE_META, part_key, strlen(part_key), &value, error);
-
 	*ret = (struct kx_store_part){.parts = 1};
-	if (!status && value.len != PART_BYTES)
-		status = kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "stored %s: %zu bytes", part_key, value.len);
+	kx_status status = read_number(store, part_key, &ret->part, error);
+
 	if (!status)
-		*ret = (struct kx_store_part){.part = (uint32_t)kx_be64_get(value.data),
-					      .parts = (uint32_t)kx_be64_get(value.data + 8),
-					      .partitions = (uint32_t)kx_be64_get(value.data + 16)};
-	kx_buf_done(&value);
-	return status == KX_ENOTFOUND ? KX_OK : status;
+		status = read_number(store, parts_key, &ret->parts, error);
+	return status ? status : read_number(store, partitions_key, &ret->partitions, error);
+}
+
+static void put_number(struct kx_kv_batch *batch, const char *key, uint32_t number)
+{
+	uint8_t value[8];
+
+	kx_be64_put(value, number);
+	kx_kv_batch_put(batch, KX_STORE_META, key, strlen(key), value, sizeof(value));
 }
 
 static kx_status write_part(struct kx_store *store, const struct kx_store_part *part, struct kx_error *error)
 {
 	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
-	uint8_t value[PART_BYTES];
 
 	if (kx_kv_batch_new(store->kv, &batch))
 		return kx_error_nomem(error);
-	kx_be64_put(value, part->part);
-	kx_be64_put(value + 8, part->parts);
-	kx_be64_put(value + 16, part->partitions);
-	kx_kv_batch_put(batch, KX_STORE_META, part_key, strlen(part_key), value, sizeof(value));
+	put_number(batch, part_key, part->part);
+	put_number(batch, parts_key, part->parts);
+	put_number(batch, partitions_key, part->partitions);
 	return kx_kv_write(store->kv, batch, true, error);
 }
 

@@ -20,7 +20,7 @@
 
 /* Families, in the order that kx_kv knows them by. */
 enum kx_store_family {
-	KX_STORE_META,     /* format version, offsets, tombstones of deleted videos */
+	KX_STORE_META,     /* format version, part, offsets, tombstones of deleted videos */
 	KX_STORE_PENDING,  /* kx_pending_video */
 	KX_STORE_VIDEOS,   /* kx_video_record */
 	KX_STORE_MOMENTS,  /* kx_summary */
