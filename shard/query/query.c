@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/str.h"
 #include "common/learn/learn.h"
 #include "shard/index/index.h"
@@ -25,6 +26,15 @@ struct kx_query_reply *kx_query_failure(uint64_t request_id, const struct kx_err
 		return NULL;
 	}
 	return reply;
+}
+
+kx_status kx_query_ended(const struct kx_query_context *context, struct kx_error *error)
+{
+	if (context->stop && kx_stop_asked(context->stop))
+		return kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "the shard is stopping");
+	if (context->deadline_us && kx_clock_mono_us() >= context->deadline_us)
+		return kx_error_set(error, KX_ETIMEDOUT, KX_ERROR_RETRY, "the time for the answer is over");
+	return KX_OK;
 }
 
 kx_status kx_query_not_found(const struct kx_query_context *context, const char *id, struct kx_error *error)
@@ -190,7 +200,9 @@ static kx_status answer_videos(const struct kx_query_context *context, const str
 		found->video_id = kx_strdup(request->video_ids[i]);
 		if (!found->video_id)
 			return kx_error_nomem(error);
-		status = find_video(context, found, request->with_moments, &bytes, error);
+		status = kx_query_ended(context, error);
+		if (!status)
+			status = find_video(context, found, request->with_moments, &bytes, error);
 		if (status)
 			return status;
 	}
@@ -224,8 +236,10 @@ static kx_status answer_batch(const struct kx_query_context *context, const stru
 	if (!reply->answers)
 		return kx_error_nomem(error);
 	for (uint32_t i = 0; i < request->batch_count; i++) {
-		if (context->stop && kx_stop_asked(context->stop))
-			return kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "the shard is stopping");
+		kx_status status = kx_query_ended(context, error);
+
+		if (status)
+			return status;
 		reply->answer_count = i + 1;
 		if (answer_one(context, &request->batch[i], &reply->answers[i], error))
 			return KX_ENOMEM;

@@ -168,11 +168,26 @@ kx_status kx_shard_start(const struct kx_shard_options *options, struct kx_shard
 	return KX_OK;
 }
 
+kx_status kx_shard_answer_by(struct kx_shard *shard, const struct kx_query_request *request, uint64_t deadline_us,
+			     struct kx_query_reply **ret, struct kx_error *error)
+{
+	struct kx_query_context context = {.store = shard->store,
+					   .mirror = shard->mirror,
+					   .index = shard->index,
+					   .duplicates = shard->duplicates,
+					   .stop = &shard->stop,
+					   .deadline_us = deadline_us};
+
+	return kx_query_answer(&context, request, ret, error);
+}
+
 kx_status kx_shard_answer(struct kx_shard *shard, const struct kx_query_request *request, struct kx_query_reply **ret,
 			  struct kx_error *error)
 {
-	struct kx_query_context context = {.store = shard->store, .mirror = shard->mirror, .index = shard->index, .duplicates = shard->duplicates,
-					   .stop = &shard->stop};
+	return kx_shard_answer_by(shard, request, 0, ret, error);
+}
 
-	return kx_query_answer(&context, request, ret, error);
+void kx_shard_cancel(struct kx_shard *shard)
+{
+	kx_stop_ask(&shard->stop);
 }

@@ -43,6 +43,12 @@ uint64_t kx_shard_skipped(struct kx_shard *shard); /* messages that could not be
 kx_status kx_shard_answer(struct kx_shard *shard, const struct kx_query_request *request, struct kx_query_reply **ret,
 			  struct kx_error *error) KX_MUST_CHECK;
 
+/* The same, but that a long answer ends early once the time (monotonic) is over: a reply of KX_ETIMEDOUT. */
+kx_status kx_shard_answer_by(struct kx_shard *shard, const struct kx_query_request *request, uint64_t deadline_us,
+			     struct kx_query_reply **ret, struct kx_error *error) KX_MUST_CHECK;
+/* Answers that run end early, and those to come at once, with KX_ECANCELED. For who is about to stop it. Thread-safe. */
+void kx_shard_cancel(struct kx_shard *shard);
+
 /* Asks a shard that listens at endpoint. KX_ETIMEDOUT when nobody answers. */
 kx_status kx_shard_ask(struct kx_wire *wire, const char *endpoint, const struct kx_query_request *request,
 		       int timeout_ms, struct kx_query_reply **ret, struct kx_error *error) KX_MUST_CHECK;

@@ -795,6 +795,35 @@ static void test_a_store_of_the_whole_is_no_part(void **state)
 	start(fixture);
 }
 
+static kx_status answer_status(struct fixture *fixture, const struct kx_query_request *request, uint64_t deadline_us)
+{
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
+
+	assert_int_equal(kx_shard_answer_by(fixture->shard, request, deadline_us, &reply, NULL), KX_OK);
+	return reply->status;
+}
+
+static void test_answers_end_early(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_similar_query query = {.video_id = (char *)(uintptr_t)"a", .k = 1, .weight_visual = 1};
+	struct kx_query_request single = {.kind = KX_QUERY_SIMILAR, .similar = query},
+				batch = {.kind = KX_QUERY_SIMILAR_BATCH, .batch_count = 1, .batch = &query},
+				videos = {.kind = KX_QUERY_VIDEOS, .video_id_count = 1, .video_ids = &query.video_id};
+	const struct kx_query_request *const requests[] = {&single, &batch, &videos};
+
+	start(fixture);
+	publish_video(fixture, "a", 1, 1);
+	await_stored(fixture, "a");
+	for (size_t i = 0; i < KX_ARRAY_LEN(requests); i++) {
+		assert_int_equal(answer_status(fixture, requests[i], kx_clock_mono_us() + WAIT_US), KX_OK);
+		assert_int_equal(answer_status(fixture, requests[i], 1), KX_ETIMEDOUT);
+	}
+	kx_shard_cancel(fixture->shard);
+	for (size_t i = 0; i < KX_ARRAY_LEN(requests); i++)
+		assert_int_equal(answer_status(fixture, requests[i], 0), KX_ECANCELED);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -816,6 +845,7 @@ int main(void)
 		TEST(test_orders_are_the_owners),
 		TEST(test_a_catalogue_on_two_shards),
 		TEST(test_a_store_of_the_whole_is_no_part),
+		TEST(test_answers_end_early),
 	};
 
 	kx_learn_init();

@@ -1,4 +1,5 @@
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -21,19 +22,21 @@
 #define FRAMES_RING_SLOTS 8u
 #define FRAMES_RING_SLOTS_MIN 2u /* of large frames */
 #define FRAMES_RING_BYTES (64u << 20)
+#define LOOK_MS 100 /* for whether it was cancelled */
 #define GRACE_MS 2000u /* from a child's exit to its last message, and from a kill to the exit */
 
 struct kx_prober {
 	pthread_mutex_t lock; /* held for a whole probe */
 	kx_failure_visit *watch;
 	void *watch_ctx;
+	atomic_bool cancelled;
 	struct kx_channel channel;
 };
 
 /* What is known of a probe, or of a reading of frames, under way. */
 struct probe {
 	struct kx_decode_request request;
-	bool opened, ended, exited, wall_killed;
+	bool opened, ended, exited, wall_killed, cancelled;
 	struct kx_probe_info info;
 	struct kx_probe_detail detail;
 	struct kx_host_exit exit;
@@ -73,6 +76,11 @@ void kx_prober_free(struct kx_prober *prober)
 	kx_channel_close(&prober->channel);
 	pthread_mutex_destroy(&prober->lock);
 	free(prober);
+}
+
+void kx_prober_cancel(struct kx_prober *prober)
+{
+	atomic_store(&prober->cancelled, true);
 }
 
 static kx_status fail(struct probe *probe, enum kx_reason reason, bool retriable, const char *message,
@@ -165,6 +173,27 @@ static void on_late(struct kx_prober *prober, struct probe *probe, struct kx_err
 	}
 }
 
+/* Its child goes as one whose time is over, and nobody looks at what it still sends. */
+static void look_for_cancel(struct kx_prober *prober, struct probe *probe, struct kx_error *error)
+{
+	if (probe->cancelled || !atomic_load(&prober->cancelled))
+		return;
+	probe->cancelled = true;
+	probe->deadline_us = 0;
+	if (probe->ended)
+		return;
+	probe->ended = true;
+	probe->reason = KX_REASON_INTERNAL;
+	probe->status = kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "stopping");
+}
+
+static int wait_ms(const struct probe *probe, uint64_t now_us)
+{
+	uint64_t left_ms = (probe->deadline_us - now_us) / 1000u + 1;
+
+	return left_ms < LOOK_MS ? (int)left_ms : LOOK_MS;
+}
+
 static void run(struct kx_prober *prober, struct probe *probe, struct kx_error *error)
 {
 	probe->deadline_us = kx_clock_mono_us() + probe->request.wall_limit_ms * 1000u;
@@ -174,12 +203,13 @@ static void run(struct kx_prober *prober, struct probe *probe, struct kx_error *
 		uint64_t now_us = kx_clock_mono_us();
 		kx_status status;
 
+		look_for_cancel(prober, probe, error);
 		if (now_us >= probe->deadline_us) {
 			on_late(prober, probe, error);
 			continue;
 		}
-		status = kx_channel_recv(&prober->channel, (int)((probe->deadline_us - now_us) / 1000u) + 1,
-					 prober->channel.host.fd, &peer, &event, NULL);
+		status = kx_channel_recv(&prober->channel, wait_ms(probe, now_us), prober->channel.host.fd, &peer, &event,
+					 NULL);
 		if (status == KX_OK)
 			on_event(probe, event, error);
 		else if (status == KX_ECANCELED)
@@ -195,6 +225,8 @@ static kx_status begin(struct kx_prober *prober, int fd, const char *name, struc
 	size_t fd_count = 1;
 	kx_status status = KX_OK;
 
+	if (atomic_load(&prober->cancelled))
+		return kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, ": stopping");
 	if (probe->ring) {
 		fds[fd_count++] = kx_ring_memory_fd(probe->ring);
 		fds[fd_count++] = kx_ring_wake_fd(probe->ring);
@@ -287,7 +319,7 @@ kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, st
 		.memory_limit_bytes = PROBE_MEMORY_BYTES,
 	};
 	status = talk(prober, fd, name, &probe, ret_info, ret_reason, error ? error : &local);
-	if (status != KX_OK && probe.status != KX_OK && prober->watch)
+	if (status != KX_OK && probe.status != KX_OK && !probe.cancelled && prober->watch)
 		tell_watch(prober, fd, name, &probe, error ? error : &local);
 	kx_probe_detail_done(&probe.detail); /* which nobody asked for */
 	return status;
