@@ -206,6 +206,13 @@ bool kx_fs_exists(const char *path)
 	return access(path, F_OK) == 0;
 }
 
+bool kx_fs_is_socket(int fd)
+{
+	struct stat info;
+
+	return fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
+}
+
 char *kx_fs_join(const char *folder, const char *name)
 {
 	return kx_strf(kx_str_ends(folder, "/") ? "%s%s" : "%s/%s", folder, name);

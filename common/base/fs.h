@@ -20,6 +20,7 @@ kx_status kx_fs_write(const char *path, const void *bytes, size_t len, struct kx
 
 kx_status kx_fs_mkdirs(const char *path, struct kx_error *error) KX_MUST_CHECK; /* like mkdir -p */
 bool kx_fs_exists(const char *path);
+bool kx_fs_is_socket(int fd); /* as the reader's end of a stream over a network is */
 char *kx_fs_join(const char *folder, const char *name); /* NULL when out of memory */
 
 /* Renames a folder, and syncs the one that it stands in. Fails where something is there, but for an empty folder;

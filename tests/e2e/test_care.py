@@ -4,18 +4,15 @@ import shutil
 import unittest
 
 import kit
-from kit import Case, catalogue, samples
+from kit import Kept, catalogue, samples
 
 NAMES = ("v_SoccerJuggling_g23_c01.avi", "v_SoccerJuggling_g24_c01.avi", "bikes.mp4", "basketball.mp4")
 
 
-class Care(Case):
+class Care(Kept):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.keeper = Case("run")
-        cls.keeper.setUp()
-        cls.addClassCleanup(cls.keeper.doCleanups)
         cls.films = catalogue(cls.keeper.dir / "films", samples(*NAMES))
         cls.keeper.index(cls.films)
 

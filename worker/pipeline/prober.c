@@ -2,9 +2,9 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include "common/base/clock.h"
+#include "common/base/fs.h"
 #include "common/base/str.h"
 #include "common/wire/ring.h"
 #include "worker/pipeline/channel.h"
@@ -298,13 +298,6 @@ static void tell_watch(struct kx_prober *prober, int fd, const char *name, const
 	prober->watch(prober->watch_ctx, &failure);
 }
 
-static bool is_stream(int fd)
-{
-	struct stat info;
-
-	return fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
-}
-
 kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, struct kx_probe_info *ret_info,
 			  enum kx_reason *ret_reason, struct kx_error *error)
 {
@@ -314,7 +307,7 @@ kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, st
 
 	probe.request = (struct kx_decode_request){
 		.purpose = KX_DECODE_PROBE,
-		.wall_limit_ms = is_stream(fd) ? PROBE_NETWORK_WALL_MS : PROBE_WALL_MS,
+		.wall_limit_ms = kx_fs_is_socket(fd) ? PROBE_NETWORK_WALL_MS : PROBE_WALL_MS,
 		.cpu_limit_ms = PROBE_CPU_MS,
 		.memory_limit_bytes = PROBE_MEMORY_BYTES,
 	};
