@@ -237,10 +237,7 @@ static kx_status take(struct kx_capsules *capsules, const struct kx_failure *fai
 /* What came over a network is nowhere to be run again from. */
 static bool is_remote(const struct kx_failure *failure)
 {
-	struct stat st;
-	if (failure->fd >= 0)
-		return fstat(failure->fd, &st) == 0 && S_ISSOCK(st.st_mode);
-	return kx_fetch_is_url(failure->source);
+	return failure->fd >= 0 ? kx_fs_is_socket(failure->fd) : kx_fetch_is_url(failure->source);
 }
 
 /* A file that could not be read is not wrong, and would be read well the next time. */

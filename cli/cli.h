@@ -68,6 +68,7 @@ int kx_cmd_status(const struct kx_config *config);
 int kx_cmd_dead(const struct kx_config *config);
 int kx_cmd_replay(const struct kx_config *config);
 int kx_cmd_verify(const struct kx_config *config);
+int kx_cmd_verify_store(const struct kx_config *config); /* also without a ledger */
 int kx_cmd_export(const struct kx_config *config);
 int kx_cmd_probe(const struct kx_config *config);
 int kx_cmd_frames(const struct kx_config *config);
@@ -75,6 +76,7 @@ int kx_cmd_bundle(const struct kx_config *config);
 int kx_cmd_coordinator(const struct kx_config *config);
 int kx_cmd_worker(const struct kx_config *config);
 int kx_cmd_shard(const struct kx_config *config);
+int kx_cmd_care(const struct kx_config *config);         /* shard with a verb */
 int kx_cmd_serve(const struct kx_config *config);
 
 #endif

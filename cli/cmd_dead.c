@@ -11,6 +11,7 @@
 #include "cli/lookup.h"
 #include "common/base/fs.h"
 #include "common/base/str.h"
+#include "common/fetch/fetch.h"
 
 /* Where its capsule is; NULL where it left none. */
 static char *capsule_of(const struct kx_config *config, const struct kx_dead_letter *letter)
@@ -26,7 +27,7 @@ static kx_status print_letter_json(const struct kx_config *config, const struct 
 				   struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_free) char *capsule = capsule_of(config, letter);
-	const char *source = kx_utf8_valid(letter->source, strlen(letter->source)) ? letter->source : "";
+	KX_CLEANUP(kx_cleanup_free) char *source = kx_json_source(letter->source);
 	return kx_json_print(json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:s?}", "id", letter->video_id, "source",
 				       source, "reason", kx_reason_name(letter->reason), "message", letter->message,
 				       "cure", kx_reason_help(letter->reason), "attempts",
@@ -60,6 +61,7 @@ static int dead_list(const struct kx_config *config)
 static void print_letter(const struct kx_config *config, const struct kx_dead_letter *letter)
 {
 	KX_CLEANUP(kx_cleanup_free) char *capsule = capsule_of(config, letter);
+	KX_CLEANUP(kx_cleanup_free) char *source = kx_fetch_name(letter->source);
 	char when[32] = "";
 	time_t at = (time_t)(letter->at_ms / 1000);
 	struct tm local;
@@ -67,7 +69,7 @@ static void print_letter(const struct kx_config *config, const struct kx_dead_le
 		strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &local);
 	printf("id        %s\nsource    %s\nreason    %s\nmessage   %s\ncure      %s\nattempts  %" PRIu32
 	       "\nwhen      %s\nrun       %s\nsoftware  %s\n",
-	       letter->video_id, letter->source, kx_reason_name(letter->reason), letter->message,
+	       letter->video_id, source != NULL ? source : "", kx_reason_name(letter->reason), letter->message,
 	       kx_reason_help(letter->reason), letter->attempts, when, letter->run_id, letter->software);
 	if (capsule != NULL)
 		printf("capsule   %s\n", capsule);

@@ -80,7 +80,7 @@ static kx_status print_video(void *ctx, const struct kx_video_record *video, str
 	char sha[2 * KX_SHA_LEN + 1];
 	const struct kx_video_result *result = &video->result;
 	kx_hex_encode(video->info.content_sha256, KX_SHA_LEN, sha);
-	const char *source = kx_utf8_valid(video->info.source, strlen(video->info.source)) ? video->info.source : "";
+	KX_CLEANUP(kx_cleanup_free) char *source = kx_json_source(video->info.source);
 	json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:b, s:I, s:I, s:s, s:f}", "id", result->video_id,
 				"title", video->info.title, "source", source, "sha256", sha, "duration_s",
 				(double)result->duration_us / 1e6, "visual_s", (double)result->visual_us / 1e6,

@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/data.h"
 #include "cli/json.h"
+#include "cli/prober.h"
 #include "cli/reduce.h"
 #include "common/base/clock.h"
 #include "common/base/fs.h"
@@ -21,8 +22,7 @@
 struct replay {
 	const struct kx_config *config;
 	struct kx_capsule *capsule;
-	struct kx_prober *prober;
-	char *run_dir;
+	struct kx_cli_prober *prober;
 	enum kx_reason reason; /* of the last run */
 	char *message;
 	char *words;
@@ -47,18 +47,12 @@ static kx_status find_dir(const struct kx_config *config, char **ret, struct kx_
 			    name, kx_config_text(config, "data"));
 }
 
-static kx_status open_prober(struct replay *replay, struct kx_error *error)
-{
-	kx_status status = kx_data_scratch(&replay->run_dir, error);
-	return status == KX_OK ? kx_prober_new("/proc/self/exe", replay->run_dir, &replay->prober, error) : status;
-}
-
 static kx_status run(struct replay *replay, int fd, const struct kx_decode_request *request, struct kx_error *error)
 {
 	free(KX_STEAL(replay->message));
 	free(KX_STEAL(replay->words));
 	replay->reason = KX_REASON_NONE;
-	return kx_prober_run(replay->prober, fd, request->name, request, &replay->reason, &replay->message,
+	return kx_prober_run(replay->prober->prober, fd, request->name, request, &replay->reason, &replay->message,
 			     &replay->words, error);
 }
 
@@ -178,7 +172,7 @@ static kx_status replay_all(struct replay *replay, bool *ret_same, struct kx_err
 	if (status == KX_OK)
 		status = kx_capsule_open(dir, &replay->capsule, error);
 	if (status == KX_OK)
-		status = open_prober(replay, error);
+		status = kx_cli_prober_open(NULL, &replay->prober, error);
 	if (status == KX_OK)
 		status = run(replay, replay->capsule->fd, replay->capsule->request, error);
 	if (status != KX_OK)
@@ -194,11 +188,8 @@ static kx_status replay_all(struct replay *replay, bool *ret_same, struct kx_err
 
 static void done(struct replay *replay)
 {
-	kx_prober_free(replay->prober);
-	if (replay->run_dir != NULL)
-		(void)!kx_fs_remove_tree(replay->run_dir, NULL);
+	kx_cli_prober_free(replay->prober);
 	kx_capsule_free(replay->capsule);
-	free(replay->run_dir);
 	free(replay->message);
 	free(replay->words);
 }

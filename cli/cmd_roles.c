@@ -109,8 +109,11 @@ static kx_status run_shard(const struct kx_config *config, struct kx_error *erro
 						   .class_count = classes.count,
 						   .bus = bus,
 						   .ns = kx_config_text(config, "namespace"),
+						   .part = (unsigned)kx_config_int(config, "shard"),
+						   .parts = (unsigned)kx_config_int(config, "shards"),
 						   .wire = wire,
 						   .endpoint = listen != NULL ? listen : data->endpoint,
+						   .control = data->control,
 						   .recall = kx_config_real(config, "recall"),
 						   .index_memory_bytes = (uint64_t)kx_config_int(config, "memory")
 									 << 20,
@@ -131,8 +134,13 @@ static kx_status run_shard(const struct kx_config *config, struct kx_error *erro
 int kx_cmd_shard(const struct kx_config *config)
 {
 	struct kx_error error = {0};
+	if (kx_config_argc(config) > 0)
+		return kx_cmd_care(config);
 	if (needs_brokers(config))
 		return say_brokers("shard");
+	if (kx_config_int(config, "shard") >= kx_config_int(config, "shards"))
+		return kx_usage("--shard %d of --shards %d: they are counted from 0", (int)kx_config_int(config, "shard"),
+				(int)kx_config_int(config, "shards"));
 	return run_shard(config, &error) == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }
 

@@ -14,12 +14,10 @@ struct listing {
 
 static kx_status print_input_json(const struct kx_input *input, struct kx_error *error)
 {
-	KX_CLEANUP(kx_cleanup_free) char *source = kx_utf8_valid(input->source, strlen(input->source))
-							   ? kx_strdup(input->source)
-							   : kx_strdup("");
+	KX_CLEANUP(kx_cleanup_free) char *source = kx_json_source(input->source);
 	return kx_json_print(
 		json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:f, s:I, s:s}", "id", input->video_id, "source",
-			  source != NULL ? source : "", "state", kx_input_state_name(input->state), "reason",
+			  source, "state", kx_input_state_name(input->state), "reason",
 			  kx_reason_name(input->reason), "message", input->message, "duration_s",
 			  (double)input->duration_us / 1e6, "covered_s", (double)input->covered_us / 1e6, "bytes",
 			  (json_int_t)input->content_bytes, "copy_of", input->copy_of),

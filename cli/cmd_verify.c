@@ -10,18 +10,28 @@
 
 struct proof {
 	struct kx_shard_verify store;
+	bool has_ledger;
 	uint64_t counts[KX_INPUT_DELETED + 1];
 };
 
-static kx_status verify(const char *dir, struct proof *ret, struct kx_error *error)
+static kx_status verify_ledger(const char *dir, bool needed, struct proof *ret, struct kx_error *error)
 {
-	KX_CLEANUP(kx_data_cleanup) struct kx_data *data = NULL;
 	KX_CLEANUP(kx_ledger_cleanup) struct kx_ledger *ledger = NULL;
-	kx_status status = kx_data_open(dir, KX_DATA_READ, &data, error);
-	if (status == KX_OK)
-		status = kx_ledger_open(data->dir, true, &ledger, error);
+	kx_status status = kx_ledger_open(dir, true, &ledger, error);
+	if (status == KX_ENOTFOUND && !needed)
+		return KX_OK;
 	if (status == KX_OK)
 		status = kx_ledger_verify(ledger, ret->counts, error);
+	ret->has_ledger = status == KX_OK;
+	return status;
+}
+
+static kx_status verify(const char *dir, bool needs_ledger, struct proof *ret, struct kx_error *error)
+{
+	KX_CLEANUP(kx_data_cleanup) struct kx_data *data = NULL;
+	kx_status status = kx_data_open(dir, KX_DATA_READ, &data, error);
+	if (status == KX_OK)
+		status = verify_ledger(data->dir, needs_ledger, ret, error);
 	if (status == KX_OK)
 		status = kx_shard_verify(data->dir, &ret->store, error);
 	if (status != KX_OK)
@@ -50,8 +60,8 @@ static kx_status print_proof(const struct kx_config *config, const struct proof 
 					       (json_int_t)proof->store.index_missing, "extra",
 					       (json_int_t)proof->store.index_extra, "digest", digest),
 				     error);
-	printf("good: %" PRIu64 " videos, %" PRIu64 " moments, %" PRIu64 " feature rows; inputs:", proof->store.videos,
-	       proof->store.moments, proof->store.rows);
+	printf("good: %" PRIu64 " videos, %" PRIu64 " moments, %" PRIu64 " feature rows; %s", proof->store.videos,
+	       proof->store.moments, proof->store.rows, proof->has_ledger ? "inputs:" : "no ledger");
 	for (int i = KX_INPUT_PLANNED; i <= KX_INPUT_DELETED; i++)
 		if (proof->counts[i] > 0)
 			printf(" %" PRIu64 " %s", proof->counts[i], kx_input_state_name((enum kx_input_state)i));
@@ -64,12 +74,22 @@ static kx_status print_proof(const struct kx_config *config, const struct proof 
 	return KX_OK;
 }
 
-int kx_cmd_verify(const struct kx_config *config)
+static int prove(const struct kx_config *config, bool needs_ledger)
 {
 	struct proof proof = {0};
 	struct kx_error error = {0};
-	kx_status status = verify(kx_config_text(config, "data"), &proof, &error);
+	kx_status status = verify(kx_config_text(config, "data"), needs_ledger, &proof, &error);
 	if (status == KX_OK)
 		status = print_proof(config, &proof, &error);
 	return status == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
+}
+
+int kx_cmd_verify(const struct kx_config *config)
+{
+	return prove(config, true);
+}
+
+int kx_cmd_verify_store(const struct kx_config *config)
+{
+	return prove(config, false);
 }

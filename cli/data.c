@@ -18,6 +18,12 @@
 /* sun_path holds 108 bytes; what is put behind the folder takes at most 32 of them. */
 #define SOCKET_DIR_MAX 75
 
+kx_status kx_data_mark(const char *dir, struct kx_error *error)
+{
+	KX_CLEANUP(kx_cleanup_free) char *path = kx_fs_join(dir, "FORMAT");
+	return path != NULL ? kx_fs_write(path, FORMAT, strlen(FORMAT), error) : kx_error_nomem(error);
+}
+
 static kx_status check_format(const char *dir, enum kx_data_mode mode, struct kx_error *error)
 {
 	char *path = kx_fs_join(dir, "FORMAT");
@@ -26,7 +32,7 @@ static kx_status check_format(const char *dir, enum kx_data_mode mode, struct kx
 	struct kx_buf text = {.max = 256};
 	kx_status status = kx_fs_read(path, text.max, &text, error);
 	if (status == KX_ENOTFOUND && mode != KX_DATA_READ)
-		status = kx_fs_write(path, FORMAT, strlen(FORMAT), error);
+		status = kx_data_mark(dir, error);
 	else if (status == KX_ENOTFOUND)
 		status = kx_error_set(error, KX_ENOTFOUND, KX_ERROR_FATAL,
 				      "%s holds no kinodex data. Index something into it first, or name another with --data",
@@ -90,8 +96,9 @@ static kx_status find_socket_dir(struct kx_data *data, struct kx_error *error)
 			return status;
 	}
 	data->endpoint = kx_strf("ipc://%s/shard", data->socket_dir);
+	data->control = kx_strf("ipc://%s/orders", data->socket_dir);
 	data->work_dir = kx_strf("%s/%d", data->socket_dir, (int)getpid());
-	if (data->endpoint == NULL || data->work_dir == NULL)
+	if (data->endpoint == NULL || data->control == NULL || data->work_dir == NULL)
 		return kx_error_nomem(error);
 	kx_status status = private_dir(data->socket_dir, error);
 	return status == KX_OK ? private_dir(data->work_dir, error) : status;
@@ -172,6 +179,7 @@ void kx_data_free(struct kx_data *data)
 		close(data->lock);
 	free(data->work_dir);
 	free(data->endpoint);
+	free(data->control);
 	free(data->socket_dir);
 	free(data->dir);
 	free(data);

@@ -10,6 +10,7 @@ struct kx_data {
 	char *dir;        /* absolute */
 	char *socket_dir; /* dir/run, or a short path under /tmp where that is too long for a socket */
 	char *endpoint;   /* where a running shard answers */
+	char *control;    /* and takes orders */
 	char *work_dir;   /* socket_dir/<pid>, for this process; removed by free */
 	int lock;         /* -1: opened to read */
 };
@@ -24,6 +25,9 @@ kx_status kx_data_open(const char *dir, enum kx_data_mode mode, struct kx_data *
 		       struct kx_error *error) KX_MUST_CHECK;
 void kx_data_free(struct kx_data *data);
 void kx_data_cleanup(struct kx_data **data);
+
+/* Makes the folder a data directory, by its FORMAT. */
+kx_status kx_data_mark(const char *dir, struct kx_error *error) KX_MUST_CHECK;
 
 /* A process that writes, and so answers at endpoint, is there. */
 bool kx_data_busy(const struct kx_data *data);

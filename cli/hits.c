@@ -33,8 +33,7 @@ static json_t *clauses_json(const struct kx_similar_hit *hit)
 
 static json_t *hit_json(const struct kx_similar_hit *hit, const struct kx_hits_style *style)
 {
-	/* A path need not be UTF-8; JSON must. */
-	const char *source = kx_utf8_valid(hit->source, strlen(hit->source)) ? hit->source : "";
+	KX_CLEANUP(kx_cleanup_free) char *source = kx_json_source(hit->source);
 	json_t *labels = json_array();
 	for (uint32_t i = 0; i < hit->label_count; i++)
 		json_array_append_new(labels, json_string(hit->labels[i]));

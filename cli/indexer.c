@@ -157,7 +157,7 @@ static kx_status start_roles(struct index_run *run, const struct kx_config *conf
 	kx_cli_classes_of(run->engine, &classes);
 	struct kx_shard_options shard = {
 		.data_dir = run->data->dir, .bus = run->bus, .ns = ns, .wire = run->wire,
-		.endpoint = run->data->endpoint, .classes = classes.names, .class_count = classes.count,
+		.endpoint = run->data->endpoint, .control = run->data->control, .classes = classes.names, .class_count = classes.count,
 		.recall = kx_config_real(config, "recall"),
 		.index_memory_bytes = (uint64_t)kx_config_int(config, "memory") << 20,
 		.without_moments = strcmp(kx_config_text(config, "moments-index"), "off") == 0};

@@ -2,6 +2,10 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
+
+#include "common/base/str.h"
+#include "common/fetch/fetch.h"
 
 kx_status kx_json_print(json_t *json, struct kx_error *error)
 {
@@ -12,4 +16,9 @@ kx_status kx_json_print(json_t *json, struct kx_error *error)
 	int saved = errno;
 	json_decref(json);
 	return failed ? kx_error_from_errno(error, saved, "writing to standard output") : KX_OK;
+}
+
+char *kx_json_source(const char *source)
+{
+	return kx_utf8_valid(source, strlen(source)) ? kx_fetch_name(source) : kx_strdup("");
 }

@@ -10,4 +10,8 @@
  * no UTF-8 and when memory runs out; KX_EIO. */
 kx_status kx_json_print(json_t *json, struct kx_error *error) KX_MUST_CHECK;
 
+/* A source as it may be shown: an address without user, password and signature, "" for a path that is not UTF-8, which JSON
+ * must be. The caller frees. NULL: no memory. */
+char *kx_json_source(const char *source);
+
 #endif

@@ -1,13 +1,14 @@
 /* Every option of every command, once. */
 #include "cli/cli.h"
 
+#define KX_SHARDS_MAX 64
 #define ROLES (KX_CMD_COORDINATOR | KX_CMD_WORKER | KX_CMD_SHARD)
 #define PLANS (KX_CMD_INDEX | KX_CMD_COORDINATOR | KX_CMD_DEAD)
 #define EMBEDS (KX_CMD_INDEX | KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_WORKER | KX_CMD_DEAD)
 #define READS (KX_CMD_DUPLICATES | KX_CMD_SIMILAR | KX_CMD_CLASSIFY | KX_CMD_STATUS | KX_CMD_DEAD | KX_CMD_VERIFY | KX_CMD_EXPORT)
 #define BUSES (KX_CMD_INDEX | KX_CMD_DEAD | ROLES)
 #define PRINTS \
-	(KX_CMD_INDEX | KX_CMD_COORDINATOR | KX_CMD_BUNDLE | KX_CMD_REPLAY | KX_CMD_PROBE | READS)
+	(KX_CMD_INDEX | KX_CMD_COORDINATOR | KX_CMD_SHARD | KX_CMD_BUNDLE | KX_CMD_REPLAY | KX_CMD_PROBE | READS)
 
 static const struct kx_option table[] = {
 	{.key = "data", .letter = 'd', .type = KX_OPTION_TEXT, .unit = "DIR", .value = "kinodex-data",
@@ -72,6 +73,11 @@ static const struct kx_option table[] = {
 	{.key = "shards", .type = KX_OPTION_TEXT, .unit = "ENDPOINT[|REPLICA],...",
 	 .help = "ask these shards (tcp://host:7400) in the place of --data; a replica is asked too when a shard is slow",
 	 .commands = KX_CMD_SERVE},
+	{.key = "shards", .type = KX_OPTION_INT, .unit = "shards", .min = 1, .max = KX_SHARDS_MAX, .value = "1",
+	 .help = "that the catalogue is spread over, by the videos' ids; at most as many as --partitions. A store keeps the number",
+	 .commands = KX_CMD_SHARD},
+	{.key = "shard", .type = KX_OPTION_INT, .unit = "number", .min = 0, .max = KX_SHARDS_MAX - 1, .value = "0",
+	 .help = "which of --shards this is, from 0", .commands = KX_CMD_SHARD},
 	{.key = "hedge", .type = KX_OPTION_INT, .unit = "milliseconds", .min = 1, .max = 60000, .value = "50",
 	 .help = "how long a shard may take before its replica is asked too, until its usual time is known",
 	 .commands = KX_CMD_SERVE},

@@ -19,8 +19,9 @@ kx_status kx_cli_prober_open(const char *path, struct kx_cli_prober **ret, struc
 	prober->fd = -1;
 	if (program == NULL)
 		return kx_error_nomem(error);
-	prober->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	if (prober->fd < 0)
+	if (path != NULL)
+		prober->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (path != NULL && prober->fd < 0)
 		return kx_error_from_errno(error, errno, "opening %s", path);
 	kx_status status = kx_data_scratch(&prober->scratch, error);
 	if (status == KX_OK)

@@ -41,6 +41,7 @@ struct kx_served {
 	pthread_mutex_t prober_lock;
 	char *program, *scratch;
 	struct kx_prober *prober; /* from the first thumbnail on */
+	bool cancelled;           /* the prober's lock's */
 };
 
 static struct stamp stamp_of(const struct kx_data *data)
@@ -168,14 +169,14 @@ const char *kx_served_name(const struct kx_served *served)
 }
 
 /* The store as it was read last. */
-static kx_status ask_here(struct kx_served *served, const struct kx_query_request *request, struct kx_answer *ret,
-			  struct kx_error *error)
+static kx_status ask_here(struct kx_served *served, const struct kx_query_request *request, uint64_t deadline_us,
+			  struct kx_answer *ret, struct kx_error *error)
 {
 	struct kx_answer answer = {.asked = 1, .answered = 1};
 	kx_status status = KX_EBUSY;
 	pthread_rwlock_rdlock(&served->lock);
 	if (served->shard != NULL)
-		status = kx_shard_answer(served->shard, request, &answer.reply, error);
+		status = kx_shard_answer_by(served->shard, request, deadline_us, &answer.reply, error);
 	else
 		(void)kx_error_set(error, KX_EBUSY, KX_ERROR_RETRY, "the store is about to be read");
 	pthread_rwlock_unlock(&served->lock);
@@ -190,13 +191,22 @@ static kx_status ask(void *ctx, const struct kx_query_request *request, uint64_t
 	struct kx_served *served = ctx;
 	bool elsewhere = served->data == NULL || kx_data_busy(served->data);
 	return elsewhere ? kx_join_answer(served->join, request, deadline_us, ret, error)
-			 : ask_here(served, request, ret, error);
+			 : ask_here(served, request, deadline_us, ret, error);
 }
 
 static void cancel(void *ctx)
 {
 	struct kx_served *served = ctx;
 	kx_fanout_cancel(served->fanout);
+	pthread_rwlock_rdlock(&served->lock);
+	if (served->shard != NULL)
+		kx_shard_cancel(served->shard);
+	pthread_rwlock_unlock(&served->lock);
+	pthread_mutex_lock(&served->prober_lock);
+	served->cancelled = true;
+	if (served->prober != NULL)
+		kx_prober_cancel(served->prober);
+	pthread_mutex_unlock(&served->prober_lock);
 }
 
 static kx_status metrics(void *ctx, struct kx_buf *out)
@@ -230,7 +240,9 @@ static kx_status prober_of(struct kx_served *served, struct kx_prober **ret, str
 {
 	kx_status status = KX_OK;
 	pthread_mutex_lock(&served->prober_lock);
-	if (served->prober == NULL && served->data == NULL && served->scratch == NULL)
+	if (served->cancelled)
+		status = kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "stopping");
+	if (status == KX_OK && served->prober == NULL && served->data == NULL && served->scratch == NULL)
 		status = kx_data_scratch(&served->scratch, error);
 	if (status == KX_OK && served->prober == NULL)
 		status = kx_prober_new(served->program, served->data != NULL ? served->data->work_dir : served->scratch,

@@ -160,6 +160,17 @@ kx_status kx_fs_write(const char *path, const void *bytes, size_t len, struct kx
 	return sync_parent(path) ? kx_error_from_errno(error, errno, "%s: syncing its folder", path) : KX_OK;
 }
 
+kx_status kx_fs_move(const char *from, const char *to, struct kx_error *error)
+{
+	if (kx_fault("fs.rename") || rename(from, to))
+		return kx_error_from_errno(error, errno, "renaming %s to %s", from, to);
+	if (!sync_parent(to))
+		return KX_OK;
+	int cause = errno;
+	(void)!rename(to, from);
+	return kx_error_from_errno(error, cause, "%s: syncing its folder", to);
+}
+
 static kx_status make_folder(const char *path, struct kx_error *error)
 {
 	struct stat info;
@@ -193,6 +204,13 @@ kx_status kx_fs_mkdirs(const char *path, struct kx_error *error)
 bool kx_fs_exists(const char *path)
 {
 	return access(path, F_OK) == 0;
+}
+
+bool kx_fs_is_socket(int fd)
+{
+	struct stat info;
+
+	return fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
 }
 
 char *kx_fs_join(const char *folder, const char *name)

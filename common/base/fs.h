@@ -20,7 +20,12 @@ kx_status kx_fs_write(const char *path, const void *bytes, size_t len, struct kx
 
 kx_status kx_fs_mkdirs(const char *path, struct kx_error *error) KX_MUST_CHECK; /* like mkdir -p */
 bool kx_fs_exists(const char *path);
+bool kx_fs_is_socket(int fd); /* as the reader's end of a stream over a network is */
 char *kx_fs_join(const char *folder, const char *name); /* NULL when out of memory */
+
+/* Renames a folder, and syncs the one that it stands in. Fails where something is there, but for an empty folder;
+ * it is then where it was. */
+kx_status kx_fs_move(const char *from, const char *to, struct kx_error *error) KX_MUST_CHECK;
 
 /* Like rm -rf: a path that isn't there is no error, and links are removed, not followed. */
 kx_status kx_fs_remove_tree(const char *path, struct kx_error *error) KX_MUST_CHECK;

@@ -14,6 +14,7 @@
 
 #include "common/base/fault.h"
 #include "common/base/fs.h"
+#include "common/base/macros.h"
 #include "common/base/str.h"
 
 static int enter_folder(void **state)
@@ -252,6 +253,26 @@ static void one_process_holds_a_lock(void **state)
 
 #define FOLDER_TEST(test) cmocka_unit_test_setup_teardown(test, enter_folder, leave_folder)
 
+static void moving(void **state)
+{
+	static const char *const POINTS[] = {"fs.rename", "fs.fsync"};
+	struct kx_error error = {0};
+
+	(void)state;
+	assert_int_equal(kx_fs_mkdirs("moved/inside", &error), KX_OK);
+	assert_int_equal(kx_fs_mkdirs("full/inside", &error), KX_OK);
+	for (size_t i = 0; i < KX_ARRAY_LEN(POINTS); i++) {
+		kx_fault_arm(POINTS[i], 1);
+		assert_int_equal(kx_fs_move("moved", "to", &error), KX_EIO);
+		assert_true(kx_fs_exists("moved/inside"));
+		assert_false(kx_fs_exists("to"));
+	}
+	assert_int_not_equal(kx_fs_move("moved", "full", &error), KX_OK);
+	assert_int_equal(kx_fs_move("moved", "to", &error), KX_OK);
+	assert_true(kx_fs_exists("to/inside"));
+	assert_false(kx_fs_exists("moved"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -261,6 +282,7 @@ int main(void)
 		FOLDER_TEST(a_failed_write_leaves_the_old_file),
 		FOLDER_TEST(a_write_that_cannot_last_fails),
 		FOLDER_TEST(makes_folders),
+		FOLDER_TEST(moving),
 		FOLDER_TEST(joins),
 		FOLDER_TEST(removes_links_not_what_they_show),
 		FOLDER_TEST(counts_bytes_on_disk),

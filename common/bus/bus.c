@@ -105,14 +105,36 @@ kx_status kx_bus_flush(struct kx_bus *bus, int timeout_ms, struct kx_error *erro
 	return bus->ops->flush(bus, timeout_ms, error);
 }
 
+static kx_status check_chosen(const struct kx_bus_subscription *subscription, int partitions, struct kx_error *error)
+{
+	if (!subscription->partitions)
+		return KX_OK;
+	if (!subscription->resume)
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL,
+				    "topic '%s': who chooses partitions keeps their offsets", subscription->topic);
+	for (int i = 0; i < subscription->partition_count; i++) {
+		int partition = subscription->partitions[i];
+
+		if (partition < 0 || partition >= partitions)
+			return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL,
+					    "topic '%s' has %d partitions, no partition %d", subscription->topic,
+					    partitions, partition);
+	}
+	return KX_OK;
+}
+
 kx_status kx_bus_subscribe(struct kx_bus *bus, const struct kx_bus_subscription *subscription,
 			   struct kx_bus_consumer **ret, struct kx_error *error)
 {
 	if (!name_valid(subscription->group))
 		return refuse(error, "consumer group", subscription->group);
-	if (!subscription->topic || !bus->ops->partitions(bus, subscription->topic))
+	int partitions = subscription->topic ? bus->ops->partitions(bus, subscription->topic) : 0;
+	kx_status status;
+
+	if (!partitions)
 		return unknown_topic(error, subscription->topic);
-	return bus->ops->subscribe(bus, subscription, ret, error);
+	status = check_chosen(subscription, partitions, error);
+	return status ? status : bus->ops->subscribe(bus, subscription, ret, error);
 }
 
 kx_status kx_bus_receive(struct kx_bus_consumer *consumer, int timeout_ms, struct kx_bus_message *ret,

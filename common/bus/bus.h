@@ -105,9 +105,13 @@ struct kx_bus_subscription {
 	void *ctx;
 	/* Received and not acknowledged; at or above it receive() waits (one message may go over). 0: no limit. */
 	size_t in_flight_bytes_max;
+	/* When not NULL: exactly these, [partition_count], for as long as the consumer lives, whoever else reads them. The
+	 * group is then the consumer's own: nobody is waited for, and none takes its place. Needs resume. */
+	const int *partitions; /* copied */
+	int partition_count;
 };
 
-/* Joins the group. The consumer is used by one thread, but for kx_bus_ack(), kx_bus_consumer_wake(). */
+/* Joins the group. KX_EINVAL; KX_EBUSY: of chosen partitions, the group has a consumer (a local bus sees it). The consumer is used by one thread, but for kx_bus_ack(), kx_bus_consumer_wake(). */
 kx_status kx_bus_subscribe(struct kx_bus *bus, const struct kx_bus_subscription *subscription,
 			   struct kx_bus_consumer **ret, struct kx_error *error) KX_MUST_CHECK;
 

@@ -35,6 +35,8 @@ struct kafka_consumer {
 	rd_kafka_resp_err_t broken; /* a rebalance that failed: nothing would ever come again. Likewise */
 	atomic_bool woken;
 	bool left; /* the group knows */
+	rd_kafka_topic_partition_list_t *chosen; /* NULL: the group's coordinator assigns */
+	bool assigned; /* of those: done, by the receiving thread */
 
 	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t acked; /* room after being at capacity, or woken */
@@ -105,6 +107,22 @@ static void consume_error(struct kafka_consumer *consumer, const char *what, rd_
 	rd_kafka_error_destroy(error);
 }
 
+/* Without the books and the callbacks. */
+static void hand_to_librdkafka(struct kafka_consumer *consumer, rd_kafka_topic_partition_list_t *partitions)
+{
+	rd_kafka_resp_err_t code;
+
+	if (!consumer->chosen) {
+		consume_error(consumer, "assigning partitions", rd_kafka_incremental_assign(consumer->handle, partitions));
+		return;
+	}
+	code = rd_kafka_assign(consumer->handle, partitions);
+	if (code) {
+		kx_log(KX_LOG_WARN, "Kafka consumer: assigning partitions: %s", rd_kafka_err2str(code));
+		consumer->broken = code;
+	}
+}
+
 static void assign(struct kafka_consumer *consumer, rd_kafka_topic_partition_list_t *partitions)
 {
 	const struct kx_bus_subscription *subscription = &consumer->subscription;
@@ -120,16 +138,15 @@ static void assign(struct kafka_consumer *consumer, rd_kafka_topic_partition_lis
 				at->offset = RD_KAFKA_OFFSET_BEGINNING;
 		}
 	}
-	consume_error(consumer, "assigning partitions", rd_kafka_incremental_assign(consumer->handle, partitions));
+	hand_to_librdkafka(consumer, partitions);
 	if (consumer->paused)
 		rd_kafka_pause_partitions(consumer->handle, partitions);
 	for (int i = 0; subscription->assigned && i < partitions->cnt; i++)
 		subscription->assigned(subscription->ctx, partitions->elems[i].partition);
 }
 
-/* Once a partition is fenced what is stored of it is final; incremental_unassign() commits that before the group
- * hears of anything, and if the partition was lost the broker refuses it. */
-static void revoke(struct kafka_consumer *consumer, rd_kafka_topic_partition_list_t *partitions)
+/* Tells whoever works on them that they are gone. */
+static void take_away(struct kafka_consumer *consumer, const rd_kafka_topic_partition_list_t *partitions)
 {
 	const struct kx_bus_subscription *subscription = &consumer->subscription;
 
@@ -138,6 +155,13 @@ static void revoke(struct kafka_consumer *consumer, rd_kafka_topic_partition_lis
 		if (subscription->revoked)
 			subscription->revoked(subscription->ctx, partitions->elems[i].partition);
 	}
+}
+
+/* Once a partition is fenced what is stored of it is final; incremental_unassign() commits that before the group
+ * hears of anything, and if the partition was lost the broker refuses it. */
+static void revoke(struct kafka_consumer *consumer, rd_kafka_topic_partition_list_t *partitions)
+{
+	take_away(consumer, partitions);
 	consume_error(consumer, "returning partitions", rd_kafka_incremental_unassign(consumer->handle, partitions));
 }
 
@@ -146,7 +170,9 @@ static void on_rebalance(rd_kafka_t *handle, rd_kafka_resp_err_t code, rd_kafka_
 {
 	struct kafka_consumer *consumer = ctx;
 
-	if (code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+	if (consumer->chosen) { /* nobody assigns, and closing takes away by itself */
+		rd_kafka_assign(handle, NULL);
+	} else if (code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
 		assign(consumer, partitions);
 	} else if (code == RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS) {
 		revoke(consumer, partitions);
@@ -204,6 +230,8 @@ static kx_status configure(const struct kafka_consumer *consumer, rd_kafka_conf_
 
 static void consumer_free(struct kafka_consumer *consumer)
 {
+	if (consumer->chosen)
+		rd_kafka_topic_partition_list_destroy(consumer->chosen);
 	if (consumer->queue)
 		rd_kafka_queue_destroy(consumer->queue);
 	if (consumer->handle)
@@ -237,6 +265,10 @@ static struct kafka_consumer *consumer_new(struct kx_bus *bus, const struct kx_b
 	consumer->bus = (struct kx_bus_kafka *)bus;
 	consumer->topic = kx_bus_kafka_find(consumer->bus, subscription->topic);
 	consumer->subscription = *subscription;
+	if (subscription->partitions)
+		consumer->chosen = rd_kafka_topic_partition_list_new(subscription->partition_count);
+	for (int i = 0; consumer->chosen && i < subscription->partition_count; i++)
+		rd_kafka_topic_partition_list_add(consumer->chosen, subscription->topic, subscription->partitions[i]);
 	return consumer;
 }
 
@@ -272,6 +304,10 @@ kx_status kx_bus_kafka_subscribe(struct kx_bus *bus, const struct kx_bus_subscri
 	status = connect_consumer(consumer, error);
 	if (status != KX_OK)
 		return status;
+	if (consumer->chosen) { /* the receiving thread takes them: resume() and assigned() run there */
+		*ret = &KX_STEAL(consumer)->base;
+		return KX_OK;
+	}
 	topics = rd_kafka_topic_partition_list_new(1);
 	rd_kafka_topic_partition_list_add(topics, subscription->topic, RD_KAFKA_PARTITION_UA);
 	code = rd_kafka_subscribe(consumer->handle, topics);
@@ -401,6 +437,10 @@ kx_status kx_bus_kafka_receive(struct kx_bus_consumer *base, int timeout_ms, str
 	uint64_t deadline = kx_clock_mono_us() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * 1000;
 	kx_status status;
 
+	if (consumer->chosen && !consumer->assigned) {
+		consumer->assigned = true;
+		assign(consumer, consumer->chosen);
+	}
 	do {
 		bool full = wait_room(consumer, remaining_ms(deadline, PAUSE_AFTER_MS));
 
@@ -489,6 +529,10 @@ void kx_bus_kafka_close(struct kx_bus_consumer *base)
 {
 	struct kafka_consumer *consumer = (struct kafka_consumer *)base;
 
+	if (consumer->assigned) {
+		take_away(consumer, consumer->chosen);
+		(void)rd_kafka_assign(consumer->handle, NULL);
+	}
 	consumer->left = leave(consumer);
 	if (!consumer->left)
 		kx_log(KX_LOG_WARN, "Kafka topic '%s': left the group without a word, no broker answered",

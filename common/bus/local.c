@@ -80,12 +80,14 @@ void kx_bus_local_trim(struct kx_bus_local *bus, struct kx_bus_local_topic *topi
 	struct kx_bus_local_log *log = &topic->logs[partition];
 	bool was_full = topic->bytes >= bus->topic_bytes_max;
 	int64_t keep = log->first;
+	bool wanted = false;
 
 	for (struct kx_bus_local_group *group = topic->groups; group; group = group->next) {
-		int64_t next = group->shares[partition].progress.next;
+		const struct kx_bus_local_share *share = &group->shares[partition];
 
-		if (group == topic->groups || next < keep)
-			keep = next;
+		if (!share->unwanted && (!wanted || share->progress.next < keep))
+			keep = share->progress.next;
+		wanted |= !share->unwanted;
 	}
 	while (log->count && log->first < keep) {
 		struct kx_bus_record *record = log_shift(log);

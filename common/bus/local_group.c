@@ -107,13 +107,13 @@ static void choose_heirs(struct kx_bus_local_group *group)
 			shares[i].heir->load++;
 	}
 	for (int i = 0; i < partitions; i++) {
-		if (!shares[i].heir)
+		if (!shares[i].heir && !shares[i].unwanted)
 			give(&shares[i], lightest(group));
 	}
 	for (int i = 0; i < partitions; i++) {
 		struct kx_bus_local_consumer *to = lightest(group);
 
-		if (shares[i].heir->load - to->load > 1)
+		if (shares[i].heir && shares[i].heir->load - to->load > 1)
 			give(&shares[i], to);
 	}
 }
@@ -133,11 +133,34 @@ static void balance(struct kx_bus_local *bus, struct kx_bus_local_group *group)
 	}
 }
 
+/* With the lock held: makes the consumer a member of its group. */
+static kx_status join(struct kx_bus_local *bus, struct kx_bus_local_consumer *consumer, struct kx_error *error)
+{
+	const struct kx_bus_subscription *wanted = &consumer->subscription;
+	struct kx_bus_local_group *group = group_get(kx_bus_local_find(bus, wanted->topic), wanted->group);
+
+	if (!group)
+		return kx_error_nomem(error);
+	if (wanted->partitions && group->members)
+		return kx_error_set(error, KX_EBUSY, KX_ERROR_FATAL, "topic '%s': group '%s' has a consumer", wanted->topic,
+				    wanted->group);
+	for (int i = 0; i < group->topic->partitions; i++)
+		group->shares[i].unwanted = wanted->partitions != NULL;
+	for (int i = 0; i < (wanted->partitions ? wanted->partition_count : 0); i++)
+		group->shares[wanted->partitions[i]].unwanted = false;
+	consumer->group = group;
+	consumer->next = group->members;
+	group->members = consumer;
+	balance(bus, group);
+	return KX_OK;
+}
+
 kx_status kx_bus_local_subscribe(struct kx_bus *base, const struct kx_bus_subscription *subscription,
 				 struct kx_bus_consumer **ret, struct kx_error *error)
 {
 	struct kx_bus_local *bus = (struct kx_bus_local *)base;
 	struct kx_bus_local_consumer *consumer = calloc(1, sizeof(*consumer));
+	kx_status status;
 
 	if (!consumer)
 		return kx_error_nomem(error);
@@ -149,17 +172,12 @@ kx_status kx_bus_local_subscribe(struct kx_bus *base, const struct kx_bus_subscr
 	consumer->bus = bus;
 	consumer->subscription = *subscription;
 	pthread_mutex_lock(&bus->lock);
-	consumer->group = group_get(kx_bus_local_find(bus, subscription->topic), subscription->group);
-	if (consumer->group) {
-		consumer->next = consumer->group->members;
-		consumer->group->members = consumer;
-		balance(bus, consumer->group);
-	}
+	status = join(bus, consumer, error);
 	pthread_mutex_unlock(&bus->lock);
-	if (!consumer->group) {
+	if (status != KX_OK) {
 		pthread_cond_destroy(&consumer->ready);
 		free(consumer);
-		return kx_error_nomem(error);
+		return status;
 	}
 	*ret = &consumer->base;
 	return KX_OK;

@@ -30,6 +30,7 @@ struct kx_bus_local_topic {
 struct kx_bus_local_share {
 	struct kx_bus_local_consumer *owner, *heir;
 	bool announced; /* the owner was told that it has it */
+	bool unwanted;  /* nobody of the group is to have it: it holds no message back */
 	uint64_t epoch;
 	int64_t cursor; /* next to hand out */
 	struct kx_bus_progress progress;

@@ -358,6 +358,85 @@ static void subscriber_keeps_its_own_offsets(void **state)
 	kx_bus_free(bus);
 }
 
+/* Takes partitions of its own, and what comes of them. */
+static void join_chosen(struct kx_bus *bus, const char *topic, const char *group, const int *partitions, int count,
+			struct told *told)
+{
+	const struct kx_bus_subscription subscription = {.group = group, .topic = topic, .ctx = told,
+							 .assigned = on_assigned, .revoked = on_revoked,
+							 .resume = on_resume, .partitions = partitions,
+							 .partition_count = count};
+	struct kx_error error = {0};
+
+	told->resume_at = -1;
+	test_ok(kx_bus_subscribe(bus, &subscription, &told->consumer, &error), &error);
+}
+
+static void expect_only(struct told *told, const char *const *texts, int count)
+{
+	uint64_t start = kx_clock_mono_us();
+
+	for (int got = 0; got < count;) {
+		struct kx_bus_message message = {0};
+		kx_status status = kx_bus_receive(told->consumer, SOON_MS, &message, NULL);
+		bool known = false;
+
+		assert_false(late(start));
+		if (status == KX_EAGAIN)
+			continue;
+		for (int i = 0; i < count; i++)
+			known |= test_text_is(&message, texts[i]);
+		assert_true(known);
+		assert_int_equal(kx_bus_ack(told->consumer, message.partition, message.offset, message.epoch), KX_OK);
+		kx_bus_message_done(&message);
+		got++;
+	}
+}
+
+static void chosen_partitions_are_ones_own(void **state)
+{
+	struct kx_bus *bus = test_bus_open(4096);
+	const char *topic = test_topic(bus, 4);
+	struct told even = {0}, odd = {0};
+	const struct kx_bus_subscription beyond = {.group = "x", .topic = topic, .resume = on_resume,
+						   .partitions = (const int[]){4}, .partition_count = 1},
+					 forgetful = {.group = "x", .topic = topic, .partitions = (const int[]){0},
+						      .partition_count = 1};
+	struct kx_bus_consumer *none = NULL;
+	char filler[400] = "";
+
+	(void)state;
+	assert_int_equal(kx_bus_subscribe(bus, &beyond, &none, NULL), KX_EINVAL);
+	assert_int_equal(kx_bus_subscribe(bus, &forgetful, &none, NULL), KX_EINVAL);
+	join_chosen(bus, topic, "even", (const int[]){0, 2}, 2, &even);
+	test_publish(bus, topic, 0, "0");
+	test_publish(bus, topic, 1, "1");
+	test_publish(bus, topic, 2, "2");
+	test_publish(bus, topic, 3, "3");
+	expect_only(&even, (const char *const[]){"0", "2"}, 2);
+	join_chosen(bus, topic, "odd", (const int[]){1, 3}, 2, &odd); /* nothing of its part was let go */
+	expect_only(&odd, (const char *const[]){"1", "3"}, 2);
+	memset(filler, 'x', sizeof(filler) - 1);
+	for (int i = 0; i < 40; i++) { /* many times what the bus holds: neither keeps what is only the other's */
+		test_publish(bus, topic, i % 4, filler);
+		expect_only(i % 2 ? &odd : &even, (const char *const[]){filler}, 1);
+	}
+	assert_int_equal(even.assigned[0] + even.assigned[2], 2);
+	assert_int_equal(even.assigned[1] + even.assigned[3], 0);
+	kx_bus_consumer_close(even.consumer);
+	assert_int_equal(has(&even), 0);
+	assert_int_equal(even.revoked[0] + even.revoked[2], 2);
+	test_publish(bus, topic, 2, "4"); /* while nobody reads it */
+	test_publish(bus, topic, 3, "5");
+	expect_only(&odd, (const char *const[]){"5"}, 1);
+	join_chosen(bus, topic, "even", (const int[]){2}, 1, &even);
+	even.resume_at = 11; /* "2", ten of the filler, then it */
+	expect_only(&even, (const char *const[]){"4"}, 1);
+	kx_bus_consumer_close(even.consumer);
+	kx_bus_consumer_close(odd.consumer);
+	kx_bus_free(bus);
+}
+
 static void *receive_long(void *arg)
 {
 	struct kx_bus_message message;
@@ -481,6 +560,7 @@ const struct CMUnitTest test_bus_groups[] = {
 	cmocka_unit_test(second_consumer_takes_its_part),
 	cmocka_unit_test(in_flight_bytes_are_capped),
 	cmocka_unit_test(subscriber_keeps_its_own_offsets),
+	cmocka_unit_test(chosen_partitions_are_ones_own),
 	cmocka_unit_test(waking_ends_a_wait),
 	cmocka_unit_test(crowd_loses_nothing),
 };

@@ -35,6 +35,18 @@ static Kinodex__V1__VideosQuery *videos_write(struct kx_writer *w, const struct 
 		return NULL;
 	m->n_video_ids = request->video_id_count;
 	m->video_ids = request->video_ids;
+	m->with_moments = request->with_moments;
+	return m;
+}
+
+static Kinodex__V1__CareOrder *care_write(struct kx_writer *w, const struct kx_query_request *request)
+{
+	Kinodex__V1__CareOrder *m = KX_WRITER_NEW(w, care_order);
+
+	if (m == NULL)
+		return NULL;
+	m->work = request->care.work;
+	m->path = request->care.path;
 	return m;
 }
 
@@ -65,6 +77,10 @@ static void request_write_body(struct kx_writer *w, const struct kx_query_reques
 	case KX_QUERY_SCHEMA:
 		m->body_case = KINODEX__V1__QUERY_REQUEST__BODY_SCHEMA;
 		m->schema = KX_WRITER_NEW(w, schema_query);
+		return;
+	case KX_QUERY_CARE:
+		m->body_case = KINODEX__V1__QUERY_REQUEST__BODY_CARE;
+		m->care = care_write(w, request);
 		return;
 	}
 	kx_writer_fail(w, KX_EINVAL);
@@ -107,6 +123,15 @@ static void videos_read(struct kx_reader *r, const Kinodex__V1__VideosQuery *m, 
 		kx_reader_fail(r, KX_ECORRUPT, "video_ids", "absent");
 	request->video_ids = kx_read_strings(r, "video_ids", m->video_ids, m->n_video_ids, KX_QUERY_VIDEOS_MAX, 1,
 					     KX_ID_MAX, &request->video_id_count);
+	request->with_moments = m->with_moments;
+}
+
+static void care_read(struct kx_reader *r, const Kinodex__V1__CareOrder *m, struct kx_query_request *request)
+{
+	bool has_path = m->work == KX_CARE_CHECKPOINT;
+
+	request->care.work = (enum kx_care_work)kx_read_u32(r, "work", m->work, KX_CARE_COMPACT, KX_CARE_CHECKPOINT);
+	request->care.path = kx_read_string(r, "path", m->path, has_path, has_path ? KX_TEXT_MAX : 0);
 }
 
 static void request_read_body(struct kx_reader *r, const Kinodex__V1__QueryRequest *m,
@@ -135,8 +160,12 @@ static void request_read_body(struct kx_reader *r, const Kinodex__V1__QueryReque
 	case KINODEX__V1__QUERY_REQUEST__BODY_SCHEMA:
 		request->kind = KX_QUERY_SCHEMA;
 		return;
+	case KINODEX__V1__QUERY_REQUEST__BODY_CARE:
+		request->kind = KX_QUERY_CARE;
+		care_read(r, m->care, request);
+		return;
 	default:
-		kx_reader_fail(r, KX_ECORRUPT, NULL, "neither similar, batch, video, videos, schema nor stats");
+		kx_reader_fail(r, KX_ECORRUPT, NULL, "neither similar, batch, video, videos, schema, stats nor care");
 	}
 }
 
@@ -159,6 +188,7 @@ static void kx_query_request_clear(struct kx_query_request *request)
 		kx_similar_query_done(&request->batch[i]);
 	free(request->batch);
 	kx_clear_strings(request->video_ids, request->video_id_count);
+	free(request->care.path);
 }
 
 KX_RECORD_DEFINE(kx_query_request, QueryRequest, query_request);

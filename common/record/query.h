@@ -7,6 +7,7 @@
 
 #define KX_QUERY_BATCH_MAX 1000u
 #define KX_QUERY_VIDEOS_MAX 1000u
+#define KX_QUERY_FOUND_BYTES_MAX (24u << 20) /* of moments' vectors told of videos: they have to fit a question, too */
 #define KX_QUERY_ATTRIBUTES_MAX 1024u
 #define KX_QUERY_ATTRIBUTE_VALUES_MAX 100u /* told of one attribute */
 
@@ -15,8 +16,22 @@ enum kx_query_kind {
 	KX_QUERY_VIDEO,       /* video_id, with_moments */
 	KX_QUERY_STATS,
 	KX_QUERY_SIMILAR_BATCH, /* batch */
-	KX_QUERY_VIDEOS,      /* video_ids */
+	KX_QUERY_VIDEOS,      /* video_ids, with_moments */
 	KX_QUERY_SCHEMA,
+	KX_QUERY_CARE,        /* care */
+};
+
+/* To be done with a store as a whole. */
+enum kx_care_work { KX_CARE_COMPACT = 1, KX_CARE_CHECKPOINT };
+
+struct kx_care_order {
+	enum kx_care_work work;
+	char *path; /* checkpoint: of the new folder, absolute; else "" */
+};
+
+struct kx_care_done {
+	uint64_t bytes_before; /* on disk, of the store */
+	uint64_t bytes_after;  /* of the store, or of its checkpoint */
 };
 
 struct kx_query_request {
@@ -29,6 +44,7 @@ struct kx_query_request {
 	struct kx_similar_query *batch;
 	uint32_t video_id_count;
 	char **video_ids;
+	struct kx_care_order care;
 };
 
 KX_RECORD_FUNCTIONS(kx_query_request);
@@ -55,6 +71,8 @@ struct kx_shard_stats {
 struct kx_found_video {
 	char *video_id;
 	struct kx_video_record *video; /* NULL: not found */
+	uint32_t moment_count;
+	struct kx_query_vector *moments; /* where asked for, as many as are aligned */
 };
 
 struct kx_attribute_value {
@@ -90,6 +108,7 @@ struct kx_query_reply {
 	struct kx_found_video *found;
 	uint32_t attribute_count;
 	struct kx_attribute_info *attributes; /* by name */
+	struct kx_care_done care;
 };
 
 KX_RECORD_FUNCTIONS(kx_query_reply);

@@ -74,6 +74,8 @@ static Kinodex__V1__FoundVideo *found_write(struct kx_writer *w, const struct kx
 	m->video_id = found->video_id;
 	if (found->video != NULL)
 		m->video = kx_video_record_write(w, found->video);
+	m->n_moments = found->moment_count;
+	m->moments = kx_query_vectors_write(w, found->moments, found->moment_count);
 	return m;
 }
 
@@ -147,6 +149,17 @@ static void stats_read(const Kinodex__V1__Stats *m, struct kx_shard_stats *stats
 	stats->index_recall_samples = m->index_recall_samples;
 }
 
+static Kinodex__V1__CareDone *care_write(struct kx_writer *w, const struct kx_care_done *care)
+{
+	Kinodex__V1__CareDone *m = KX_WRITER_NEW(w, care_done);
+
+	if (m == NULL)
+		return NULL;
+	m->bytes_before = care->bytes_before;
+	m->bytes_after = care->bytes_after;
+	return m;
+}
+
 static Kinodex__V1__MomentClasses **moments_write(struct kx_writer *w, const struct kx_query_reply *reply)
 {
 	Kinodex__V1__MomentClasses **list = kx_writer_list(w, reply->moment_count);
@@ -205,6 +218,7 @@ static Kinodex__V1__QueryReply *kx_query_reply_write(struct kx_writer *w, const 
 	m->moments = moments_write(w, reply);
 	m->stats = stats_write(w, &reply->stats);
 	reply_write_lists(w, reply, m);
+	m->care = care_write(w, &reply->care);
 	return m;
 }
 
@@ -249,6 +263,9 @@ static void reply_read_found(struct kx_reader *r, const Kinodex__V1__QueryReply 
 	for (uint32_t i = 0; i < reply->found_count && kx_reader_enter_item(r, "videos", i); i++) {
 		reply->found[i].video_id = kx_read_string(r, "video_id", m->videos[i]->video_id, 1, KX_ID_MAX);
 		reply->found[i].video = record_read(r, m->videos[i]->video);
+		reply->found[i].moments =
+			kx_query_vectors_read(r, "moments", m->videos[i]->moments, m->videos[i]->n_moments,
+					      REPLY_MOMENTS_MAX, &reply->found[i].moment_count);
 		kx_reader_leave(r);
 	}
 }
@@ -278,6 +295,8 @@ static void kx_query_reply_read(struct kx_reader *r, const Kinodex__V1__QueryRep
 	reply_read_answers(r, m, reply);
 	reply_read_found(r, m, reply);
 	reply_read_attributes(r, m, reply);
+	if (m->care != NULL)
+		reply->care = (struct kx_care_done){m->care->bytes_before, m->care->bytes_after};
 }
 
 static void kx_query_reply_clear(struct kx_query_reply *reply)
@@ -296,6 +315,7 @@ static void kx_query_reply_clear(struct kx_query_reply *reply)
 	for (uint32_t i = 0; i < reply->found_count; i++) {
 		free(reply->found[i].video_id);
 		kx_video_record_free(reply->found[i].video);
+		kx_query_vectors_free(reply->found[i].moments, reply->found[i].moment_count);
 	}
 	free(reply->found);
 	for (uint32_t i = 0; i < reply->attribute_count; i++)

@@ -22,8 +22,8 @@ static Kinodex__V1__QueryVector *vector_write(struct kx_writer *w, const struct 
 	return m;
 }
 
-static Kinodex__V1__QueryVector **vectors_write(struct kx_writer *w, const struct kx_query_vector *vectors,
-						uint32_t count)
+Kinodex__V1__QueryVector **kx_query_vectors_write(struct kx_writer *w, const struct kx_query_vector *vectors,
+						  uint32_t count)
 {
 	Kinodex__V1__QueryVector **list = kx_writer_list(w, count);
 
@@ -41,9 +41,9 @@ static void vector_read(struct kx_reader *r, const Kinodex__V1__QueryVector *m, 
 	vector->values = kx_read_floats(r, "values", m->values, m->n_values, vector->dim, -FLT_MAX, FLT_MAX);
 }
 
-static struct kx_query_vector *vectors_read(struct kx_reader *r, const char *field,
-					    Kinodex__V1__QueryVector *const *list, size_t count, size_t max,
-					    uint32_t *ret_count)
+struct kx_query_vector *kx_query_vectors_read(struct kx_reader *r, const char *field,
+					      Kinodex__V1__QueryVector *const *list, size_t count, size_t max,
+					      uint32_t *ret_count)
 {
 	struct kx_query_vector *vectors = kx_read_list(r, field, count, max, sizeof(*vectors), ret_count);
 
@@ -54,7 +54,7 @@ static struct kx_query_vector *vectors_read(struct kx_reader *r, const char *fie
 	return vectors;
 }
 
-static void vectors_free(struct kx_query_vector *vectors, uint32_t count)
+void kx_query_vectors_free(struct kx_query_vector *vectors, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++) {
 		free(vectors[i].space);
@@ -71,9 +71,9 @@ Kinodex__V1__SimilarQuery *kx_similar_query_write(struct kx_writer *w, const str
 		return NULL;
 	m->video_id = query->video_id;
 	m->n_vectors = query->vector_count;
-	m->vectors = vectors_write(w, query->vectors, query->vector_count);
+	m->vectors = kx_query_vectors_write(w, query->vectors, query->vector_count);
 	m->n_moments = query->moment_count;
-	m->moments = vectors_write(w, query->moments, query->moment_count);
+	m->moments = kx_query_vectors_write(w, query->moments, query->moment_count);
 	m->k = query->k;
 	m->weight_visual = query->weight_visual;
 	m->weight_audio = query->weight_audio;
@@ -126,8 +126,8 @@ static void options_read(struct kx_reader *r, const Kinodex__V1__SimilarQuery *m
 void kx_similar_query_read(struct kx_reader *r, const Kinodex__V1__SimilarQuery *m, struct kx_similar_query *query)
 {
 	query->video_id = kx_read_string(r, "video_id", m->video_id, 0, KX_ID_MAX);
-	query->vectors = vectors_read(r, "vectors", m->vectors, m->n_vectors, 2, &query->vector_count);
-	query->moments = vectors_read(r, "moments", m->moments, m->n_moments, KX_QUERY_MOMENTS_MAX,
+	query->vectors = kx_query_vectors_read(r, "vectors", m->vectors, m->n_vectors, 2, &query->vector_count);
+	query->moments = kx_query_vectors_read(r, "moments", m->moments, m->n_moments, KX_QUERY_MOMENTS_MAX,
 				      &query->moment_count);
 	query->k = kx_read_u32(r, "k", m->k, 1, KX_QUERY_K_MAX);
 	query->weight_visual = kx_read_double(r, "weight_visual", m->weight_visual, 0.0, WEIGHT_MAX);
@@ -141,8 +141,8 @@ void kx_similar_query_read(struct kx_reader *r, const Kinodex__V1__SimilarQuery 
 void kx_similar_query_done(struct kx_similar_query *query)
 {
 	free(query->video_id);
-	vectors_free(query->vectors, query->vector_count);
-	vectors_free(query->moments, query->moment_count);
+	kx_query_vectors_free(query->vectors, query->vector_count);
+	kx_query_vectors_free(query->moments, query->moment_count);
 	free(query->filter);
 	free(query->cursor);
 	kx_clear_strings(query->not_ids, query->not_id_count);

@@ -9,6 +9,14 @@
 Kinodex__V1__SimilarQuery *kx_similar_query_write(struct kx_writer *w, const struct kx_similar_query *query);
 void kx_similar_query_read(struct kx_reader *r, const Kinodex__V1__SimilarQuery *m, struct kx_similar_query *query);
 
+/* At most max of them. */
+Kinodex__V1__QueryVector **kx_query_vectors_write(struct kx_writer *w, const struct kx_query_vector *vectors,
+						  uint32_t count);
+struct kx_query_vector *kx_query_vectors_read(struct kx_reader *r, const char *field,
+					      Kinodex__V1__QueryVector *const *list, size_t count, size_t max,
+					      uint32_t *ret_count);
+void kx_query_vectors_free(struct kx_query_vector *vectors, uint32_t count);
+
 /* A QueryReply holds flat what a SimilarReply holds: both go through these. */
 Kinodex__V1__SimilarHit **kx_similar_hits_write(struct kx_writer *w, const struct kx_similar_answer *answer);
 void kx_similar_hits_read(struct kx_reader *r, Kinodex__V1__SimilarHit *const *hits, size_t count,

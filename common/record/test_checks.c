@@ -175,7 +175,11 @@ static void check_similar(const struct kx_similar_query *query)
 
 static void check_request(const struct kx_query_request *request)
 {
-	assert_in_range(request->kind, KX_QUERY_SIMILAR, KX_QUERY_SCHEMA);
+	assert_in_range(request->kind, KX_QUERY_SIMILAR, KX_QUERY_CARE);
+	if (request->kind == KX_QUERY_CARE) {
+		assert_in_range(request->care.work, KX_CARE_COMPACT, KX_CARE_CHECKPOINT);
+		assert_int_equal(strlen(request->care.path) > 0, request->care.work == KX_CARE_CHECKPOINT);
+	}
 	assert_in_range(request->batch_count, 0, KX_QUERY_BATCH_MAX);
 	assert_in_range(request->video_id_count, 0, KX_QUERY_VIDEOS_MAX);
 	if (request->kind == KX_QUERY_SIMILAR)

@@ -167,7 +167,9 @@ struct kx_query_request sample_similar = {.request_id = 42, .kind = KX_QUERY_SIM
 struct kx_query_request sample_batch = {
 	.request_id = 45, .kind = KX_QUERY_SIMILAR_BATCH, .batch_count = 2, .batch = batch};
 struct kx_query_request sample_videos = {
-	.request_id = 46, .kind = KX_QUERY_VIDEOS, .video_id_count = 2, .video_ids = not_ids};
+	.request_id = 46, .kind = KX_QUERY_VIDEOS, .video_id_count = 2, .video_ids = not_ids, .with_moments = true};
+struct kx_query_request sample_care = {
+	.request_id = 48, .kind = KX_QUERY_CARE, .care = {.work = KX_CARE_CHECKPOINT, .path = "/copies/of/today"}};
 struct kx_query_request sample_schema = {.request_id = 47, .kind = KX_QUERY_SCHEMA};
 struct kx_query_request sample_video_query = {
 	.request_id = 43, .kind = KX_QUERY_VIDEO, .video_id = "folder/clip.mp4", .with_moments = true};
@@ -203,8 +205,8 @@ static struct kx_video_record video = VIDEO_RECORD;
 	 .recall = 0.95, .work = WORK, .partial = true, .shards_asked = 4, .shards_answered = 3, .changed = true}
 
 static struct kx_similar_answer answers[] = {ANSWER, ANSWER};
-static struct kx_found_video found[] = {{.video_id = "folder/clip.mp4", .video = &video},
-					{.video_id = "folder/clip.mp4", .video = &video}};
+#define FOUND {.video_id = "folder/clip.mp4", .video = &video, .moment_count = 3, .moments = moments}
+static struct kx_found_video found[] = {FOUND, FOUND};
 static struct kx_attribute_value attribute_values[] = {{.value = "en", .videos = 12}, {.value = "de", .videos = 3}};
 static struct kx_attribute_info attributes[] = {
 	{.name = "language", .type = KX_ATTRIBUTE_TEXT, .user = true, .videos = 15, .distinct = 2, .has_range = true,
@@ -219,7 +221,7 @@ struct kx_query_reply sample_reply = {
 		  .index_vectors = 19, .index_cells = 2, .index_recall = 0.97, .index_recall_wanted = 0.95,
 		  .index_recall_samples = 7},
 	.answer_count = 2, .answers = answers, .found_count = 2, .found = found, .attribute_count = 1,
-	.attributes = attributes};
+	.attributes = attributes, .care = {.bytes_before = 1000, .bytes_after = 999}};
 
 struct kx_decode_request sample_decode_request = {
 	.ticket = 99, .purpose = KX_DECODE_SAMPLE, .tracks = KX_TRACK_AUDIO, .fps = 23.976,
@@ -323,6 +325,7 @@ const struct record_case record_cases[] = {
 	CASE(kx_decode_event, sample_detail, decode_event),
 	CASE(kx_decode_event, sample_patch, decode_event),
 	CASE(kx_decode_event, sample_end, decode_event),
+	CASE(kx_query_request, sample_care, query_request), /* last: corpora name the others by their place */
 };
 
 const size_t record_case_count = KX_ARRAY_LEN(record_cases);

@@ -28,7 +28,7 @@ extern struct kx_video_record sample_video_record;
 extern struct kx_pending_video sample_pending;
 extern struct kx_input sample_input;
 extern struct kx_query_request sample_similar;
-extern struct kx_query_request sample_batch, sample_videos, sample_schema;
+extern struct kx_query_request sample_batch, sample_videos, sample_schema, sample_care;
 extern struct kx_query_request sample_video_query;
 extern struct kx_query_request sample_stats_query;
 extern struct kx_query_reply sample_reply;

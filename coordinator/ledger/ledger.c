@@ -92,6 +92,11 @@ kx_status kx_ledger_open(const char *data_dir, bool read_only, struct kx_ledger 
 	return status;
 }
 
+kx_status kx_ledger_checkpoint(struct kx_ledger *ledger, const char *path, struct kx_error *error)
+{
+	return kx_kv_checkpoint(ledger->kv, path, error);
+}
+
 void kx_ledger_close(struct kx_ledger *ledger)
 {
 	if (!ledger)

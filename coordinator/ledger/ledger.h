@@ -52,4 +52,7 @@ kx_status kx_ledger_get_dead(struct kx_ledger *ledger, const char *video_id, str
 kx_status kx_ledger_verify(struct kx_ledger *ledger, uint64_t ret_counts[KX_INPUT_DELETED + 1], struct kx_error *error)
 	KX_MUST_CHECK;
 
+/* A copy as of now, in a folder that must not be there yet (KX_EEXIST). Writers only (KX_EPERM). */
+kx_status kx_ledger_checkpoint(struct kx_ledger *ledger, const char *path, struct kx_error *error) KX_MUST_CHECK;
+
 #endif

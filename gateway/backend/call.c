@@ -38,6 +38,7 @@ struct call {
 	struct kx_call_wait wait;
 	struct kx_packed *const *packed;
 	uint64_t deadline_us;
+	kx_call_enough *enough;
 	struct side sides[]; /* [shard_count] */
 };
 
@@ -84,11 +85,29 @@ static uint64_t hedge_after_us(const struct kx_fanout *fanout, const struct kx_f
 	return least < HEDGE_MIN_US ? HEDGE_MIN_US : least;
 }
 
+/* One more question to a shard, which is credit for hedging; or a hedged one, where there is enough of it. */
+static bool may_ask(struct kx_fanout *fanout, bool hedged)
+{
+	bool may = true;
+
+	pthread_mutex_lock(&fanout->lock);
+	if (!hedged && fanout->hedge_credit < KX_HEDGE_BURST * KX_HEDGE_EVERY)
+		fanout->hedge_credit++;
+	if (hedged) {
+		may = fanout->hedge_credit >= KX_HEDGE_EVERY;
+		fanout->hedge_credit -= may ? KX_HEDGE_EVERY : 0;
+	}
+	pthread_mutex_unlock(&fanout->lock);
+	return may;
+}
+
 /* Asks the next copy that is up. Without the lock: a lane's is never taken under it. */
 static void ask_next(struct call *call, unsigned index)
 {
 	struct kx_fanout_shard *shard = &call->fanout->shards[index];
 	struct side *side = &call->sides[index];
+	/* In the place of one that failed it would be none. */
+	bool hedged = side->asked > side->failed;
 
 	while (side->tried < shard->copies) {
 		unsigned copy = side->tried++;
@@ -96,11 +115,18 @@ static void ask_next(struct call *call, unsigned index)
 
 		if (!kx_lane_up(shard->lanes[copy]))
 			continue;
+		if (!may_ask(call->fanout, hedged)) {
+			atomic_fetch_add(&call->fanout->hedges_denied, 1);
+			side->tried--; /* it is there still for when the others fail */
+			side->hedge_at_us = NEVER;
+			return;
+		}
 		*attempt = (struct attempt){.waiter.answered = answered, .call = call, .shard = index};
 		if (kx_lane_ask(shard->lanes[copy], call->packed[index], call->deadline_us, &attempt->waiter) != KX_OK)
 			continue;
 		attempt->asked = true;
-		if (side->asked++ > 0)
+		side->asked++;
+		if (hedged)
 			atomic_fetch_add(&call->fanout->hedged, 1);
 		side->hedge_at_us = side->tried < shard->copies
 					    ? kx_clock_mono_us() + hedge_after_us(call->fanout, shard)
@@ -167,6 +193,18 @@ void kx_call_cancel_all(struct kx_fanout *fanout)
 	pthread_mutex_unlock(&fanout->lock);
 }
 
+/* Under the lock. */
+static bool has_enough(const struct call *call)
+{
+	const struct kx_query_reply *replies[KX_FANOUT_SHARDS_MAX];
+
+	if (call->enough == NULL)
+		return false;
+	for (unsigned i = 0; i < call->fanout->shard_count; i++)
+		replies[i] = call->sides[i].reply;
+	return call->enough(replies, call->fanout->shard_count);
+}
+
 static void run(struct call *call)
 {
 	struct kx_fanout *fanout = call->fanout;
@@ -174,7 +212,7 @@ static void run(struct call *call)
 
 	pthread_mutex_lock(&fanout->lock);
 	enter(call);
-	while (waiting && !fanout->cancelled && kx_clock_mono_us() < call->deadline_us) {
+	while (waiting && !fanout->cancelled && kx_clock_mono_us() < call->deadline_us && !has_enough(call)) {
 		uint64_t until_us;
 		unsigned index = due(call, &waiting, &until_us);
 
@@ -229,7 +267,7 @@ static void give_up(struct kx_fanout *fanout, struct kx_call_result *results)
 	}
 }
 
-void kx_call(struct kx_fanout *fanout, struct kx_packed *const *packed, uint64_t deadline_us,
+void kx_call(struct kx_fanout *fanout, struct kx_packed *const *packed, uint64_t deadline_us, kx_call_enough *enough,
 	     struct kx_call_result *results)
 {
 	struct call *call = calloc(1, sizeof(*call) + fanout->shard_count * sizeof(struct side));
@@ -243,6 +281,7 @@ void kx_call(struct kx_fanout *fanout, struct kx_packed *const *packed, uint64_t
 	call->fanout = fanout;
 	call->packed = packed;
 	call->deadline_us = deadline_us;
+	call->enough = enough;
 	run(call);
 	pthread_mutex_lock(&fanout->lock);
 	bool cancelled = fanout->cancelled;

@@ -26,7 +26,8 @@ struct kx_fanout {
 	pthread_mutex_t lock;
 	struct kx_call_wait *waits; /* of the calls that run */
 	bool cancelled;
-	atomic_ullong hedged, hedges_won;
+	unsigned hedge_credit;   /* the lock's: KX_HEDGE_EVERY of it is one hedged request */
+	atomic_ullong hedged, hedges_won, hedges_denied;
 };
 
 /* What came of one shard: a reply, or why there is none. */
@@ -37,9 +38,13 @@ struct kx_call_result {
 	const char *endpoint; /* that was asked last */
 };
 
+/* Whether what came is enough, and nobody need be waited for any more. replies[i] is NULL where none came yet. Called
+ * under the fan-out's lock. */
+typedef bool kx_call_enough(const struct kx_query_reply *const *replies, unsigned count);
+
 /* Asks each shard i < shard_count for packed[i] (NULL: that one is left out) and fills results[i]. Blocks, at most until
- * deadline_us. */
-void kx_call(struct kx_fanout *fanout, struct kx_packed *const *packed, uint64_t deadline_us,
+ * deadline_us. enough NULL: until all replied. */
+void kx_call(struct kx_fanout *fanout, struct kx_packed *const *packed, uint64_t deadline_us, kx_call_enough *enough,
 	     struct kx_call_result *results);
 /* Wakes and ends all calls, also those to come. */
 void kx_call_cancel_all(struct kx_fanout *fanout);

@@ -64,6 +64,7 @@ static kx_status allocate(struct kx_fanout **ret, struct kx_error *error)
 	if (fanout == NULL)
 		return kx_error_nomem(error);
 	pthread_mutex_init(&fanout->lock, NULL);
+	fanout->hedge_credit = KX_HEDGE_BURST * KX_HEDGE_EVERY;
 	*ret = fanout;
 	return KX_OK;
 }
@@ -232,7 +233,7 @@ static kx_status put_together(const struct kx_query_request *request, struct kx_
 }
 
 static kx_status ask_all(struct kx_fanout *fanout, const struct kx_query_request *request, uint64_t deadline_us,
-			 struct kx_answer *answer, struct kx_error *error)
+			 kx_call_enough *enough, struct kx_answer *answer, struct kx_error *error)
 {
 	struct kx_query_request numbered = *request;
 	struct kx_packed *packed[KX_FANOUT_SHARDS_MAX], *one = NULL;
@@ -244,7 +245,7 @@ static kx_status ask_all(struct kx_fanout *fanout, const struct kx_query_request
 		return status;
 	for (unsigned i = 0; i < fanout->shard_count; i++)
 		packed[i] = one;
-	kx_call(fanout, packed, deadline_us, results);
+	kx_call(fanout, packed, deadline_us, enough, results);
 	kx_packed_unref(one);
 	return put_together(request, results, fanout->shard_count, answer, error);
 }
@@ -253,7 +254,42 @@ static kx_status ask_plain(void *ctx, const struct kx_query_request *request, ui
 			   struct kx_answer *ret, struct kx_error *error)
 {
 	struct kx_answer answer = {0};
-	kx_status status = ask_all(ctx, request, deadline_us, &answer, error);
+	kx_status status = ask_all(ctx, request, deadline_us, NULL, &answer, error);
+
+	if (status == KX_OK)
+		*ret = answer;
+	else
+		kx_answer_done(&answer);
+	return status;
+}
+
+/* Every video that was asked for has come from some shard. */
+static bool all_found(const struct kx_query_reply *const *replies, unsigned count)
+{
+	const struct kx_query_reply *any = NULL;
+
+	for (unsigned i = 0; i < count; i++)
+		if (replies[i] != NULL && replies[i]->status == KX_OK)
+			any = replies[i];
+	for (uint32_t at = 0; any != NULL && at < any->found_count; at++) {
+		bool found = false;
+
+		for (unsigned i = 0; i < count && !found; i++)
+			found = replies[i] != NULL && at < replies[i]->found_count && replies[i]->found[at].video != NULL;
+		if (!found)
+			return false;
+	}
+	return any != NULL;
+}
+
+/* What a query is about, first: a shard that does not answer must not take the time that the query itself needs. */
+static kx_status ask_first(void *ctx, const struct kx_query_request *request, uint64_t deadline_us,
+			   struct kx_answer *ret, struct kx_error *error)
+{
+	struct kx_answer answer = {0};
+	uint64_t now = kx_clock_mono_us();
+	uint64_t left_us = deadline_us > now ? deadline_us - now : 0;
+	kx_status status = ask_all(ctx, request, now + left_us / 2, all_found, &answer, error);
 
 	if (status == KX_OK)
 		*ret = answer;
@@ -277,7 +313,7 @@ static kx_status ask_similar(struct kx_fanout *fanout, const struct kx_query_req
 			     struct kx_answer *answer, struct kx_error *error)
 {
 	struct kx_resolved resolved = {0};
-	kx_status status = kx_resolve(request, ask_plain, fanout, deadline_us, &resolved, error);
+	kx_status status = kx_resolve(request, ask_first, fanout, deadline_us, &resolved, error);
 
 	if (status == KX_OK && resolved.refusal != NULL)
 		*answer = (struct kx_answer){
@@ -285,7 +321,7 @@ static kx_status ask_similar(struct kx_fanout *fanout, const struct kx_query_req
 	else if (status == KX_OK && resolved.request.kind == KX_QUERY_SIMILAR_BATCH && resolved.request.batch_count == 0)
 		status = answer_nothing(&resolved, answer, error);
 	else if (status == KX_OK)
-		status = ask_all(fanout, &resolved.request, deadline_us, answer, error);
+		status = ask_all(fanout, &resolved.request, deadline_us, NULL, answer, error);
 	if (status == KX_OK && answer->reply->status == KX_OK)
 		status = kx_resolved_restore(&resolved, answer->reply, error);
 	kx_resolved_done(&resolved);
@@ -373,8 +409,13 @@ kx_status kx_fanout_metrics(void *ctx, struct kx_buf *out)
 	return kx_buf_printf(out,
 			     "# HELP kinodex_shard_second_asks_total Queries that were also sent to a replica.\n"
 			     "# TYPE kinodex_shard_second_asks_total counter\nkinodex_shard_second_asks_total %" PRIu64 "\n"
+			     "# HELP kinodex_shard_second_asks_denied_total Queries that might have been and were not: too many "
+			     "were lately.\n"
+			     "# TYPE kinodex_shard_second_asks_denied_total counter\n"
+			     "kinodex_shard_second_asks_denied_total %" PRIu64 "\n"
 			     "# HELP kinodex_shard_replica_answers_total Answers that came from a replica first.\n"
 			     "# TYPE kinodex_shard_replica_answers_total counter\nkinodex_shard_replica_answers_total %" PRIu64
 			     "\n",
-			     (uint64_t)atomic_load(&fanout->hedged), (uint64_t)atomic_load(&fanout->hedges_won));
+			     (uint64_t)atomic_load(&fanout->hedged), (uint64_t)atomic_load(&fanout->hedges_denied),
+			     (uint64_t)atomic_load(&fanout->hedges_won));
 }

@@ -1,8 +1,9 @@
 /* Asks all shards at once over ZeroMQ and puts their answers together. Layer: gateway/backend.
  *
  * A shard is an endpoint, perhaps with replicas. When one takes longer than 95 of 100 of its last answers did, a replica
- * is asked the same, and the first answer counts (a hedged request, Dean and Barroso, The Tail at Scale, 2013). What is
- * missing at the deadline is missing from the answer, which says so.
+ * is asked the same, and the first answer counts (a hedged request, Dean and Barroso, The Tail at Scale, 2013). That is
+ * done for one question in KX_HEDGE_EVERY and for KX_HEDGE_BURST beyond at a time, so that shards which are all slow are
+ * not asked twice as much for it. What is missing at the deadline is missing from the answer, which says so.
  *
  * Threads it owns: one an endpoint (lane.h). */
 #ifndef KX_GATEWAY_BACKEND_FANOUT_H
@@ -13,6 +14,9 @@
 
 #define KX_FANOUT_SHARDS_MAX 64u
 #define KX_FANOUT_COPIES_MAX 4u /* of one shard: the first and its replicas */
+
+#define KX_HEDGE_EVERY 20u /* questions to a shard for each that is asked twice */
+#define KX_HEDGE_BURST 10u
 
 struct kx_fanout;
 

@@ -269,12 +269,18 @@ static void take_turn(struct kx_join *join, struct asker *self)
 	pthread_mutex_unlock(&join->lock);
 }
 
+/* With moments a query carries all of a video's: one is heavy, many would not fit a message. */
+static bool may_join(const struct kx_query_request *request)
+{
+	return request->kind == KX_QUERY_SIMILAR && !request->similar.with_moments;
+}
+
 kx_status kx_join_answer(struct kx_join *join, const struct kx_query_request *request, uint64_t deadline_us,
 			 struct kx_answer *ret, struct kx_error *error)
 {
 	struct asker self = {.request = request, .deadline_us = deadline_us};
 
-	if (request->kind != KX_QUERY_SIMILAR)
+	if (!may_join(request))
 		return join->ask(join->ctx, request, deadline_us, ret, error);
 	if (kx_cond_init(&self.turn) != KX_OK)
 		return kx_error_nomem(error);

@@ -20,7 +20,7 @@ kx_status kx_join_new(kx_join_ask *ask, void *ctx, unsigned lanes, struct kx_joi
 	KX_MUST_CHECK;
 void kx_join_free(struct kx_join *join); /* nobody asks any more; NULL is nothing */
 
-/* As kx_backend's ask. Queries that are no single similarity query go straight on. Of a batch that fails as a whole each
+/* As kx_backend's ask. Queries that are no single similarity query, or ask for moments, go straight on. Of a batch that fails as a whole each
  * gets the error. */
 kx_status kx_join_answer(struct kx_join *join, const struct kx_query_request *request, uint64_t deadline_us,
 			 struct kx_answer *ret, struct kx_error *error) KX_MUST_CHECK;

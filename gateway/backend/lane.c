@@ -17,6 +17,7 @@
 #define PENDING_MAX 1024u    /* queries without reply */
 #define TICK_MS 100
 #define PROBE_US 1000000u
+#define LOST_US 100000u      /* to answer, at least, before a query counts as lost: its own time may be over at once */
 #define SAMPLES 64u
 #define SAMPLES_MIN 16u
 
@@ -207,13 +208,14 @@ static void send_all(struct kx_lane *lane)
 static bool add_pending(struct kx_lane *lane, struct kx_packed *packed, uint64_t expires_us, struct kx_lane_waiter *waiter)
 {
 	struct pending *pending = calloc(1, sizeof(*pending));
+	uint64_t now = kx_clock_mono_us();
 
 	if (pending == NULL)
 		return false;
 	*pending = (struct pending){.next = lane->first,
 				    .id = packed->id,
-				    .asked_us = kx_clock_mono_us(),
-				    .expires_us = expires_us,
+				    .asked_us = now,
+				    .expires_us = expires_us > now + LOST_US ? expires_us : now + LOST_US,
 				    .waiter = waiter,
 				    .packed = kx_packed_ref(packed)};
 	lane->first = pending;

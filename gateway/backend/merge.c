@@ -237,6 +237,19 @@ static void merge_video(struct kx_query_reply **replies, unsigned count, struct 
 	best->moment_count = 0;
 }
 
+/* What `found` had goes with the reply. */
+static void take_found(struct kx_found_video *found, struct kx_found_video *from)
+{
+	struct kx_found_video had = *found;
+
+	found->video = from->video;
+	found->moments = from->moments;
+	found->moment_count = from->moment_count;
+	from->video = had.video;
+	from->moments = had.moments;
+	from->moment_count = had.moment_count;
+}
+
 static kx_status merge_videos(const struct kx_query_request *request, struct kx_query_reply **replies, unsigned count,
 			      struct kx_query_reply *into)
 {
@@ -253,8 +266,7 @@ static kx_status merge_videos(const struct kx_query_request *request, struct kx_
 		for (unsigned i = 0; i < count; i++) {
 			if (v >= replies[i]->found_count || !is_newer(replies[i]->found[v].video, found->video))
 				continue;
-			kx_video_record_free(found->video);
-			found->video = KX_STEAL(replies[i]->found[v].video);
+			take_found(found, &replies[i]->found[v]);
 		}
 	}
 	return KX_OK;
@@ -415,6 +427,8 @@ static kx_status merge(const struct kx_query_request *request, struct kx_query_r
 		return KX_OK;
 	case KX_QUERY_SCHEMA:
 		return merge_schema(replies, count, into);
+	case KX_QUERY_CARE:
+		break; /* nothing that goes to many */
 	}
 	return KX_EINVAL;
 }

@@ -26,8 +26,8 @@ static const struct kx_similar_query *queries_of(const struct kx_query_request *
 }
 
 /* Asks for the videos that are named, each as often as it is. */
-static kx_status find_videos(struct kx_resolved *resolved, kx_resolve_ask *ask, void *ctx, uint64_t deadline_us,
-			     struct kx_error *error)
+static kx_status find_videos(struct kx_resolved *resolved, bool with_moments, kx_resolve_ask *ask, void *ctx,
+			     uint64_t deadline_us, struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_free) char **ids = calloc((size_t)resolved->count + 1, sizeof(*ids));
 	struct kx_query_request request = {.kind = KX_QUERY_VIDEOS, .video_ids = ids};
@@ -37,6 +37,7 @@ static kx_status find_videos(struct kx_resolved *resolved, kx_resolve_ask *ask, 
 	for (uint32_t i = 0; i < resolved->count; i++)
 		if (resolved->queries[i].id != NULL)
 			ids[request.video_id_count++] = (char *)(uintptr_t)resolved->queries[i].id;
+	request.with_moments = with_moments;
 	if (request.video_id_count == 0)
 		return KX_OK;
 	kx_status status = ask(ctx, &request, deadline_us, &resolved->found, error);
@@ -60,13 +61,17 @@ static bool points_somewhere(const struct kx_modality_result *part)
 	return false;
 }
 
-static kx_status rewrite(struct kx_similar_query *query, struct kx_resolved_query *by, const struct kx_video_record *video,
+static kx_status rewrite(struct kx_similar_query *query, struct kx_resolved_query *by, const struct kx_found_video *found,
 			 struct kx_error *error)
 {
+	const struct kx_video_record *video = found->video;
+
 	query->video_id = NULL;
 	query->vectors = by->vectors;
 	query->vector_count = 0;
-	query->with_moments = false; /* its moments' vectors stay where they are stored */
+	query->moment_count = query->with_moments ? found->moment_count : 0;
+	query->moments = found->moments;
+	query->moment_us = video->result.moment_us;
 	for (uint32_t i = 0; i < video->result.modality_count; i++) {
 		const struct kx_modality_result *part = &video->result.modalities[i];
 
@@ -124,7 +129,7 @@ static kx_status rewrite_all(struct kx_resolved *resolved, const struct kx_simil
 		if (by->id != NULL) {
 			by->missing = found->video == NULL;
 			if (!by->missing)
-				status = rewrite(query, by, found->video, error);
+				status = rewrite(query, by, found, error);
 			found++;
 		}
 		sent += !by->missing;
@@ -143,9 +148,12 @@ static kx_status resolve(const struct kx_query_request *request, kx_resolve_ask 
 	resolved->sent = calloc(resolved->count, sizeof(*resolved->sent));
 	if (resolved->queries == NULL || resolved->sent == NULL)
 		return kx_error_nomem(error);
-	for (uint32_t i = 0; i < resolved->count; i++)
+	bool with_moments = false;
+	for (uint32_t i = 0; i < resolved->count; i++) {
 		resolved->queries[i].id = names_video(&queries[i]) ? queries[i].video_id : NULL;
-	kx_status status = find_videos(resolved, ask, ctx, deadline_us, error);
+		with_moments |= resolved->queries[i].id != NULL && queries[i].with_moments;
+	}
+	kx_status status = find_videos(resolved, with_moments, ask, ctx, deadline_us, error);
 	if (status == KX_OK)
 		status = rewrite_all(resolved, queries, &sent, error);
 	if (status != KX_OK)

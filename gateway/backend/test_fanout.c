@@ -37,6 +37,7 @@ struct fake {
 	/* What it saw. */
 	atomic_uint asked;
 	atomic_bool saw_vectors;
+	atomic_uint saw_moments;
 };
 
 static struct kx_wire *wire;
@@ -82,6 +83,8 @@ static struct kx_similar_answer similar(struct fake *fake, const struct kx_simil
 	struct kx_similar_answer answer = {.hits = calloc(4, sizeof(struct kx_similar_hit)), .recall = 1, .exact = true};
 
 	atomic_store(&fake->saw_vectors, query->vector_count > 0);
+	atomic_store(&fake->saw_moments, query->moment_count);
+	assert_true(query->moment_count == 0 || query->moment_us == 10000000);
 	for (unsigned i = 0; i < fake->count && answer.hit_count < query->k; i++)
 		if (!is_left_out(query, fake->ids[i]) && is_behind(query, fake->scores[i], fake->ids[i]))
 			answer.hits[answer.hit_count++] = (struct kx_similar_hit){
@@ -91,6 +94,9 @@ static struct kx_similar_answer similar(struct fake *fake, const struct kx_simil
 }
 
 static float embedding[2] = {1, 0};
+static struct kx_query_vector moment_vectors[2] = {
+	{.modality = KX_VISUAL, .space = (char *)(uintptr_t)"s", .moment = 0, .dim = 2, .values = embedding},
+	{.modality = KX_VISUAL, .space = (char *)(uintptr_t)"s", .moment = 3, .dim = 2, .values = embedding}};
 
 static struct kx_video_record record_of(const char *id)
 {
@@ -137,7 +143,12 @@ static void answer(struct fake *fake, const struct kx_query_request *request, st
 	reply.answer_count = request->batch_count;
 	for (uint32_t i = 0; i < request->video_id_count; i++) {
 		records[i] = record_of(request->video_ids[i]);
-		found[i] = (struct kx_found_video){request->video_ids[i], has(fake, request->video_ids[i]) ? &records[i] : NULL};
+		found[i] = (struct kx_found_video){.video_id = request->video_ids[i]};
+		if (!has(fake, request->video_ids[i]))
+			continue;
+		found[i].video = &records[i];
+		found[i].moments = moment_vectors;
+		found[i].moment_count = request->with_moments ? KX_ARRAY_LEN(moment_vectors) : 0;
 	}
 	reply.found = found;
 	reply.found_count = request->video_id_count;
@@ -368,6 +379,48 @@ static void test_asks_by_the_vectors_of_an_id(void **state)
 	end(fanout, fakes, 2);
 }
 
+static void test_carries_the_moments_of_an_id(void **state)
+{
+	struct fake fakes[2] = {{.ids = {"a"}, .scores = {0.9}, .count = 1}, {.ids = {"q", "b"}, .scores = {1, 0.8}, .count = 2}};
+	struct kx_fanout *fanout = fan_of(fakes, 2);
+	struct kx_query_request request = by_id("q", 5);
+
+	(void)state;
+	for (unsigned asked = 0; asked < 2; asked++) {
+		request.similar.with_moments = asked;
+		struct kx_answer answer = ask(fanout, &request, LONG_MS);
+		expect_hits(&answer, "a b");
+		kx_answer_done(&answer);
+		for (size_t i = 0; i < 2; i++)
+			assert_int_equal(atomic_load(&fakes[i].saw_moments), asked ? 2 : 0);
+	}
+	end(fanout, fakes, 2);
+}
+
+/* What the query is about is known at once from one; the other must not use up the time, nor get that one a bad name. */
+static void test_an_id_and_a_silent_shard(void **state)
+{
+	struct fake fakes[2] = {{.ids = {"q", "a"}, .scores = {1, 0.9}, .count = 2}, {.silent = true}};
+	struct kx_fanout *fanout = fan_of(fakes, 2);
+	struct kx_similar_query batch[2] = {by_id("q", 5).similar, by_id("gone", 5).similar};
+	struct kx_query_request request = by_id("q", 5),
+				many = {.kind = KX_QUERY_SIMILAR_BATCH, .batch = batch, .batch_count = 2};
+
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		struct kx_answer answer = ask(fanout, &request, SHORT_MS);
+
+		expect_hits(&answer, "a");
+		assert_int_equal(answer.answered, 1);
+		kx_answer_done(&answer);
+		answer = ask(fanout, &many, SHORT_MS);
+		assert_string_equal(answer.reply->answers[0].hits[0].video_id, "a");
+		assert_int_equal(answer.reply->answers[1].status, KX_ETIMEDOUT); /* it may be with the silent one */
+		kx_answer_done(&answer);
+	}
+	end(fanout, fakes, 2);
+}
+
 static void test_a_video_is_with_one_of_them(void **state)
 {
 	struct fake fakes[2] = {{.ids = {"a"}, .count = 1}, {.ids = {"b"}, .count = 1}};
@@ -493,6 +546,35 @@ static void test_a_replica_answers_for_a_slow_one(void **state)
 	assert_int_equal(kx_fanout_metrics(fanout, &metrics), KX_OK);
 	assert_non_null(strstr((char *)metrics.data, "kinodex_shard_second_asks_total 1\n"));
 	assert_non_null(strstr((char *)metrics.data, "kinodex_shard_replica_answers_total 1\n"));
+	kx_buf_done(&metrics);
+	end(fanout, fakes, 2);
+}
+
+/* Where every answer is slow, not every question is asked twice. */
+static void test_hedging_has_a_budget(void **state)
+{
+	struct fake fakes[2] = {{.ids = {"a"}, .scores = {0.9}, .count = 1}, {.ids = {"a"}, .scores = {0.9}, .count = 1}};
+	struct kx_buf metrics = {.max = 1 << 16};
+	struct kx_query_request request = by_vector(10);
+	const unsigned questions = 40, most = KX_HEDGE_BURST + questions / KX_HEDGE_EVERY;
+	char shards[256];
+
+	(void)state;
+	atomic_store(&fakes[0].delay_ms, 40);
+	start(&fakes[0]);
+	start(&fakes[1]);
+	sprintf(shards, "%s|%s", fakes[0].endpoint, fakes[1].endpoint);
+	struct kx_fanout *fanout = fan(shards);
+	for (unsigned i = 0; i < questions; i++) {
+		struct kx_answer answer = ask(fanout, &request, LONG_MS);
+
+		expect_hits(&answer, "a");
+		kx_answer_done(&answer);
+	}
+	assert_in_range(atomic_load(&fakes[1].asked), 1, most);
+	assert_int_equal(kx_fanout_metrics(fanout, &metrics), KX_OK);
+	assert_null(strstr((char *)metrics.data, "kinodex_shard_second_asks_denied_total 0\n"));
+	assert_non_null(strstr((char *)metrics.data, "kinodex_shard_second_asks_denied_total "));
 	kx_buf_done(&metrics);
 	end(fanout, fakes, 2);
 }
@@ -654,11 +736,14 @@ int main(void)
 		cmocka_unit_test(test_puts_answers_together),
 		cmocka_unit_test(test_pages_over_shards),
 		cmocka_unit_test(test_asks_by_the_vectors_of_an_id),
+		cmocka_unit_test(test_carries_the_moments_of_an_id),
+		cmocka_unit_test(test_an_id_and_a_silent_shard),
 		cmocka_unit_test(test_a_video_is_with_one_of_them),
 		cmocka_unit_test(test_a_silent_shard_is_left_out),
 		cmocka_unit_test(test_a_shard_that_dies_with_the_query),
 		cmocka_unit_test(test_nobody_there),
 		cmocka_unit_test(test_a_replica_answers_for_a_slow_one),
+		cmocka_unit_test(test_hedging_has_a_budget),
 		cmocka_unit_test(test_a_replica_is_left_alone_by_a_fast_one),
 		cmocka_unit_test(test_a_replica_answers_for_one_that_stops),
 		cmocka_unit_test(test_a_query_that_is_refused),

@@ -234,12 +234,7 @@ static void encode_stats(struct kx_json *json, const struct kx_query_reply *repl
 
 static void note_stats(struct kx_turn *turn, const struct kx_query_reply *reply)
 {
-	struct kx_metrics *metrics = &turn->gateway->metrics;
-
-	atomic_store(&metrics->index_vectors, reply->stats.index_vectors);
-	atomic_store(&metrics->live_recall, reply->stats.index_recall);
-	atomic_store(&metrics->live_recall_wanted, reply->stats.index_recall_wanted);
-	atomic_store(&metrics->live_recall_samples, reply->stats.index_recall_samples);
+	kx_metrics_stats(&turn->gateway->metrics, &reply->stats);
 }
 
 kx_status kx_serve_status(struct kx_turn *turn)

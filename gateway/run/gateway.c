@@ -70,6 +70,8 @@ static void answer_metrics(struct kx_gateway *gateway, struct kx_http_server *se
 	const struct kx_backend *backend = &gateway->options.backend;
 	kx_status status = kx_metrics_write(&gateway->metrics, &response->body);
 
+	kx_looker_scraped(gateway->looker);
+
 	if (status == KX_OK)
 		status = write_now(server, &response->body);
 	if (status == KX_OK && backend->metrics != NULL)
@@ -179,6 +181,8 @@ static kx_status start(struct kx_gateway *gateway, struct kx_error *error)
 	};
 	kx_status status = kx_cache_lru_new(THUMBNAIL_BYTES, &gateway->thumbnails, error);
 
+	if (status == KX_OK)
+		status = kx_looker_start(&gateway->options.backend, &gateway->metrics, &gateway->looker, error);
 	return status == KX_OK ? kx_http_start(&http, &gateway->server, error) : status;
 }
 
@@ -210,6 +214,7 @@ void kx_gateway_stop(struct kx_gateway *gateway)
 	if (gateway == NULL)
 		return;
 	kx_http_stop(gateway->server, GRACE_MS, gateway->options.backend.cancel, gateway->options.backend.ctx);
+	kx_looker_stop(gateway->looker); /* the server has cancelled what it asks */
 	kx_cache_lru_free(gateway->thumbnails);
 	free(gateway);
 }

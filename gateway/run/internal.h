@@ -7,6 +7,7 @@
 #include "gateway/json/encode.h"
 #include "gateway/run/cache.h"
 #include "gateway/run/gateway.h"
+#include "gateway/run/looker.h"
 #include "gateway/run/metrics.h"
 
 struct kx_gateway {
@@ -15,6 +16,7 @@ struct kx_gateway {
 	struct kx_namer namer;
 	struct kx_http_server *server;
 	struct kx_metrics metrics;
+	struct kx_looker *looker;
 	struct kx_cache_lru *thumbnails;
 	atomic_uint decoding; /* thumbnails on their way */
 };

@@ -2,6 +2,8 @@
 
 #include <inttypes.h>
 
+#include "common/base/clock.h"
+
 static const unsigned codes[KX_METRIC_CODES] = {0,   200, 204, 206, 304, 400, 404, 405, 409, 413,
 						415, 416, 421, 422, 500, 501, 502, 503, 504, 999};
 static const char *const code_names[KX_METRIC_CODES] = {"gone", "200", "204", "206", "304", "400", "404",
@@ -76,15 +78,36 @@ static bool was_asked(struct kx_metrics *metrics, int route)
 	return false;
 }
 
+void kx_metrics_stats(struct kx_metrics *metrics, const struct kx_shard_stats *stats)
+{
+	atomic_store(&metrics->index_vectors, stats->index_vectors);
+	atomic_store(&metrics->live_recall, stats->index_recall);
+	atomic_store(&metrics->live_recall_wanted, stats->index_recall_wanted);
+	atomic_store(&metrics->live_recall_samples, stats->index_recall_samples);
+	atomic_store(&metrics->stats_us, kx_clock_mono_us());
+}
+
+static kx_status write_age(struct kx_metrics *metrics, struct kx_buf *out)
+{
+	uint64_t told_us = atomic_load(&metrics->stats_us), now = kx_clock_mono_us();
+
+	if (told_us == 0)
+		return KX_OK;
+	return kx_metric_write(out, "kinodex_index_age_seconds", "gauge",
+			       "Since the shards told what is said of the index; they are asked every few seconds while this is "
+			       "scraped.",
+			       now > told_us ? (double)(now - told_us) / 1e6 : 0);
+}
+
 static kx_status write_index(struct kx_metrics *metrics, struct kx_buf *out)
 {
 	unsigned long long samples = atomic_load(&metrics->live_recall_samples);
-	kx_status status = kx_metric_write(out, "kinodex_index_vectors", "gauge", "Vectors indexed, as of the last /v1/status.",
+	kx_status status = kx_metric_write(out, "kinodex_index_vectors", "gauge", "Vectors indexed.",
 					   (double)atomic_load(&metrics->index_vectors));
 
 	if (status == KX_OK)
 		status = kx_metric_write(out, "kinodex_index_recall_samples", "gauge",
-					 "Live queries that were checked against exact answers, as of the last /v1/status.",
+					 "Live queries that were checked against exact answers.",
 					 (double)samples);
 	if (status == KX_OK && samples)
 		status = kx_metric_write(out, "kinodex_index_recall", "gauge", "What those queries found of the true nearest.",
@@ -118,5 +141,7 @@ kx_status kx_metrics_write(struct kx_metrics *metrics, struct kx_buf *out)
 	if (status == KX_OK && recall >= 0)
 		status = kx_metric_write(out, "kinodex_search_recall", "gauge",
 					 "Recall that the last similarity answer promised.", recall);
+	if (status == KX_OK)
+		status = write_age(metrics, out);
 	return status == KX_OK ? write_index(metrics, out) : status;
 }

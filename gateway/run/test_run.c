@@ -7,6 +7,8 @@
 #include <cmocka.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +22,8 @@
 #include "gateway/run/gateway.h"
 #include "gateway/run/metrics.h"
 #include "gateway/run/route.h"
+
+#define PATIENCE_US UINT64_C(30000000)
 
 static void test_routes(void **state)
 {
@@ -140,6 +144,8 @@ struct world {
 	char file[64];
 	uint64_t size; /* of the file, as the store says */
 	atomic_uint pictures;
+	atomic_bool stuck;     /* no answer about the state, until it is not */
+	atomic_uint stats_asked;
 };
 
 static struct kx_query_reply *reply_new(void)
@@ -196,6 +202,9 @@ static kx_status ask(void *ctx, const struct kx_query_request *request, uint64_t
 	} else if (request->kind == KX_QUERY_VIDEO) {
 		reply->status = KX_ENOTFOUND;
 	} else if (request->kind == KX_QUERY_STATS) {
+		atomic_fetch_add(&world->stats_asked, 1);
+		while (atomic_load(&world->stuck))
+			sched_yield();
 		reply->stats.index_vectors = 40;
 		reply->stats.index_recall = 0.875;
 		reply->stats.index_recall_wanted = 0.75;
@@ -293,12 +302,38 @@ static void test_answers(void **state)
 	expect(&world, "GET", "/v1/status", "", 200,
 	       "\"index\":{\"vectors\":40,\"cells\":0,\"recall_samples\":8,\"recall\":0.875,\"recall_wanted\":0.75}");
 	expect(&world, "GET", "/metrics", "", 200, "kinodex_index_recall 0.875\n");
+	expect(&world, "GET", "/metrics", "", 200, "kinodex_index_age_seconds ");
 	expect(&world, "POST", "/v1/similar", "Content-Type: application/json\r\nContent-Length: 0\r\n", 400, "JSON");
 	expect(&world, "PUT", "/v1/status", "Content-Length: 0\r\n", 405, "Allow: GET, HEAD, OPTIONS");
 	expect(&world, "POST", "/v1/similar", "Content-Length: 0\r\n", 415, "application/json");
 	expect(&world, "GET", "/v1/nothing", "", 404, "%2F");
 	expect(&world, "GET", "/metrics", "", 200, "kinodex_partial_answers_total 2\n");
 	expect(&world, "GET", "/metrics", "", 200, "kinodex_search_recall 0.75\n");
+	stop(&world);
+}
+
+/* Nobody asks for /v1/status: scraping is enough, and does not wait for shards that do not answer. */
+static void test_metrics_ask_by_themselves(void **state)
+{
+	static const char request[] = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+	uint64_t begun = kx_clock_mono_us();
+	char reply[65536] = "";
+	struct world world;
+
+	(void)state;
+	start(&world);
+	atomic_store(&world.stuck, true);
+	expect(&world, "GET", "/metrics", "", 200, "kinodex_index_recall_samples 0\n");
+	while (atomic_load(&world.stats_asked) == 0) /* it is out, and gets no answer */
+		assert_true(kx_clock_mono_us() - begun < PATIENCE_US);
+	expect(&world, "GET", "/metrics", "", 200, "kinodex_index_recall_samples 0\n");
+	atomic_store(&world.stuck, false);
+	while (strstr(reply, "kinodex_index_recall 0.875\n") == NULL) {
+		assert_true(kx_clock_mono_us() - begun < PATIENCE_US);
+		talk(&world, request, reply, sizeof(reply));
+	}
+	/* However often it is scraped. */
+	assert_true(atomic_load(&world.stats_asked) <= 1 + (kx_clock_mono_us() - begun) / 5000000);
 	stop(&world);
 }
 
@@ -361,6 +396,7 @@ int main(void)
 		cmocka_unit_test(test_metrics),
 		cmocka_unit_test(test_answers),
 		cmocka_unit_test(test_media_and_pictures),
+		cmocka_unit_test(test_metrics_ask_by_themselves),
 		cmocka_unit_test(test_many_at_a_time),
 	};
 

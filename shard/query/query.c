@@ -4,9 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/str.h"
+#include "common/learn/learn.h"
 #include "shard/index/index.h"
 #include "shard/query/similar.h"
+
+#define FIND_ATTEMPTS 3
 
 struct kx_query_reply *kx_query_failure(uint64_t request_id, const struct kx_error *why)
 {
@@ -22,6 +26,15 @@ struct kx_query_reply *kx_query_failure(uint64_t request_id, const struct kx_err
 		return NULL;
 	}
 	return reply;
+}
+
+kx_status kx_query_ended(const struct kx_query_context *context, struct kx_error *error)
+{
+	if (context->stop && kx_stop_asked(context->stop))
+		return kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "the shard is stopping");
+	if (context->deadline_us && kx_clock_mono_us() >= context->deadline_us)
+		return kx_error_set(error, KX_ETIMEDOUT, KX_ERROR_RETRY, "the time for the answer is over");
+	return KX_OK;
 }
 
 kx_status kx_query_not_found(const struct kx_query_context *context, const char *id, struct kx_error *error)
@@ -110,6 +123,63 @@ static kx_status answer_video(const struct kx_query_context *context, const stru
 	return kx_store_each_summary(context->store, id, reply->video->generation, add_classes, &list, error);
 }
 
+/* The moments of one video, on their way into a reply. */
+struct moment_list {
+	struct kx_found_video *found;
+	uint32_t cap, counts[KX_ANN_MODALITIES];
+	size_t *bytes; /* of the whole reply */
+};
+
+static kx_status add_moment(void *ctx, const struct kx_summary *summary, struct kx_error *error)
+{
+	struct moment_list *list = ctx;
+	struct kx_found_video *found = list->found;
+	struct kx_query_vector vector = {.modality = summary->modality, .moment = summary->index, .dim = summary->dim};
+
+	if (list->counts[summary->modality - KX_VISUAL]++ >= KX_QUERY_ALIGN_MAX)
+		return KX_OK;
+	*list->bytes += summary->dim * sizeof(float) + sizeof(summary->space);
+	if (*list->bytes > KX_QUERY_FOUND_BYTES_MAX)
+		return kx_error_set(error, KX_ETOOBIG, KX_ERROR_POISON,
+				    "the moments of what is asked for are over %u MiB; ask for fewer videos at once, or "
+				    "without moments",
+				    KX_QUERY_FOUND_BYTES_MAX >> 20);
+	if (found->moment_count == list->cap) {
+		uint32_t cap = list->cap ? 2 * list->cap : 64;
+		struct kx_query_vector *grown = realloc(found->moments, cap * sizeof(*grown));
+
+		if (!grown)
+			return kx_error_nomem(error);
+		found->moments = grown;
+		list->cap = cap;
+	}
+	vector.space = kx_strdup(summary->space);
+	vector.values = malloc(summary->dim * sizeof(float));
+	if (vector.values)
+		kx_learn_dequantize_i8(summary->embedding, summary->dim, summary->scale, vector.values);
+	found->moments[found->moment_count++] = vector;
+	return vector.space && vector.values ? KX_OK : kx_error_nomem(error);
+}
+
+/* Again when the video is replaced between reading its record and its moments. */
+static kx_status find_video(const struct kx_query_context *context, struct kx_found_video *found, bool with_moments,
+			    size_t *bytes, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+
+	for (int i = 0; !status && !found->moment_count && i < FIND_ATTEMPTS; i++) {
+		struct moment_list list = {.found = found, .bytes = bytes};
+
+		kx_video_record_free(KX_STEAL(found->video));
+		status = kx_store_video(context->store, found->video_id, &found->video, error);
+		if (status || !with_moments)
+			break;
+		status = kx_store_each_summary(context->store, found->video_id, found->video->generation, add_moment, &list,
+					       error);
+	}
+	return status == KX_ENOTFOUND ? KX_OK : status;
+}
+
 /* A reply must fit a message: videos beyond that are the asker's to ask for again. */
 static kx_status answer_videos(const struct kx_query_context *context, const struct kx_query_request *request,
 			       struct kx_query_reply *reply, struct kx_error *error)
@@ -117,6 +187,8 @@ static kx_status answer_videos(const struct kx_query_context *context, const str
 	if (!request->video_id_count || request->video_id_count > KX_QUERY_VIDEOS_MAX)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "%u ids, from 1 to %u may be asked for",
 				    request->video_id_count, KX_QUERY_VIDEOS_MAX);
+	size_t bytes = 0;
+
 	reply->found = calloc(request->video_id_count, sizeof(*reply->found));
 	if (!reply->found)
 		return kx_error_nomem(error);
@@ -128,8 +200,10 @@ static kx_status answer_videos(const struct kx_query_context *context, const str
 		found->video_id = kx_strdup(request->video_ids[i]);
 		if (!found->video_id)
 			return kx_error_nomem(error);
-		status = kx_store_video(context->store, found->video_id, &found->video, error);
-		if (status && status != KX_ENOTFOUND)
+		status = kx_query_ended(context, error);
+		if (!status)
+			status = find_video(context, found, request->with_moments, &bytes, error);
+		if (status)
 			return status;
 	}
 	return KX_OK;
@@ -162,8 +236,10 @@ static kx_status answer_batch(const struct kx_query_context *context, const stru
 	if (!reply->answers)
 		return kx_error_nomem(error);
 	for (uint32_t i = 0; i < request->batch_count; i++) {
-		if (context->stop && kx_stop_asked(context->stop))
-			return kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "the shard is stopping");
+		kx_status status = kx_query_ended(context, error);
+
+		if (status)
+			return status;
 		reply->answer_count = i + 1;
 		if (answer_one(context, &request->batch[i], &reply->answers[i], error))
 			return KX_ENOMEM;
@@ -219,6 +295,8 @@ static kx_status answer(const struct kx_query_context *context, const struct kx_
 		return answer_videos(context, request, reply, error);
 	case KX_QUERY_SCHEMA:
 		return kx_mirror_schema(context->mirror, reply, error);
+	case KX_QUERY_CARE:
+		break; /* no question */
 	}
 	return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "a kind of query that this shard does not know: %d",
 			    (int)request->kind);

@@ -18,7 +18,11 @@ struct kx_query_context {
 	struct kx_index *index;                /* for what stats tell of it; NULL: there is none */
 	struct kx_duplicates_file *duplicates; /* for groups and duplicate_of; NULL: none are known */
 	const struct kx_stop *stop; /* asked: a long answer ends early, KX_ECANCELED. May be NULL */
+	uint64_t deadline_us;       /* monotonic; past it a long answer ends early, KX_ETIMEDOUT. 0: none */
 };
+
+/* Whether a long answer is to end early; looked at in its loops. */
+kx_status kx_query_ended(const struct kx_query_context *context, struct kx_error *error) KX_MUST_CHECK;
 
 /* Whatever is wrong with the query or the store becomes a reply with its status; only without memory for even that
  * is it an error. The caller frees *ret. */

@@ -95,9 +95,9 @@ static kx_status align_hits(const struct kx_query_context *context, const struct
 	kx_status status = load_ours(context, query, subject, &moment_us, error);
 
 	for (uint32_t i = 0; !status && i < answer->hit_count; i++) {
-		if (context->stop && kx_stop_asked(context->stop))
-			return kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "the shard is stopping");
-		status = align_hit(context, &subject->side, moment_us, weight, &answer->hits[i], error);
+		status = kx_query_ended(context, error);
+		if (!status)
+			status = align_hit(context, &subject->side, moment_us, weight, &answer->hits[i], error);
 	}
 	return status;
 }
@@ -133,7 +133,10 @@ kx_status kx_query_similar(const struct kx_query_context *context, const struct 
 {
 	uint64_t begun = kx_clock_mono_us();
 	struct kx_subject subject = {0};
-	kx_status status = kx_subject_load(context, query, &subject, error);
+	kx_status status = kx_query_ended(context, error);
+
+	if (!status)
+		status = kx_subject_load(context, query, &subject, error);
 
 	if (!status)
 		status = search(context, query, &subject, answer, error);

@@ -44,20 +44,54 @@ static int64_t resume(void *ctx, int partition)
 	return next;
 }
 
-kx_status kx_shard_subscribe(struct kx_shard *shard, const char *ns, struct kx_error *error)
+/* The partitions of a part, [*ret_count]. Every part must have one, or its shard would wait for ever. */
+static kx_status choose(const struct kx_store_part *part, const char *topic, int **ret, int *ret_count,
+			struct kx_error *error)
 {
-	KX_CLEANUP(kx_cleanup_free) char *group = kx_strf("%s.shard", ns);
+	int *list;
+
+	if (part->parts > part->partitions)
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL,
+				    "%" PRIu32 " shards share the partitions of %s, and it has %" PRIu32
+				    ". Use as many at most, or another --namespace with more --partitions",
+				    part->parts, topic, part->partitions);
+	list = calloc(part->partitions, sizeof(*list));
+	if (!list)
+		return kx_error_nomem(error);
+	for (uint32_t i = part->part; i < part->partitions; i += part->parts)
+		list[(*ret_count)++] = (int)i;
+	*ret = list;
+	return KX_OK;
+}
+
+/* Its own group and not one that shares: what a store has read stays read by it, and a shard that comes back need not wait
+ * until the group has given up on the one that was killed. */
+kx_status kx_shard_subscribe(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
+{
+	const char *topic = shard->topics.name[KX_TOPIC_RESULTS];
+	struct kx_store_part part = {.part = options->part, .parts = options->parts ? options->parts : 1};
+	KX_CLEANUP(kx_cleanup_free) char *group = kx_strf("%s.shard-%u-of-%u", options->ns, part.part, part.parts);
+	KX_CLEANUP(kx_cleanup_free) int *partitions = NULL;
 	struct kx_bus_subscription subscription = {
 		.group = group,
-		.topic = shard->topics.name[KX_TOPIC_RESULTS],
+		.topic = topic,
 		.resume = resume,
 		.ctx = shard,
 		.in_flight_bytes_max = IN_FLIGHT_BYTES,
 	};
+	int count = 0;
+	kx_status status;
 
 	if (!group)
 		return kx_error_nomem(error);
-	return kx_bus_subscribe(shard->bus, &subscription, &shard->consumer, error);
+	status = kx_bus_topic(shard->bus, topic, 1, 0, &count, error);
+	part.partitions = (uint32_t)count;
+	if (!status)
+		status = choose(&part, topic, &partitions, &subscription.partition_count, error);
+	if (!status)
+		status = kx_store_claim(shard->store, &part, error);
+	subscription.partitions = partitions;
+	return status ? status : kx_bus_subscribe(shard->bus, &subscription, &shard->consumer, error);
 }
 
 static void skip(struct kx_shard *shard, const struct kx_bus_message *message, const struct kx_error *error)

@@ -37,6 +37,15 @@ uint64_t kx_shard_skipped(struct kx_shard *shard)
 	return atomic_load(&shard->skipped);
 }
 
+/* The thread has closed the socket, unless it was never started. */
+static void end_server(struct kx_shard_server *server)
+{
+	if (server->running)
+		pthread_join(server->thread, NULL);
+	if (server->socket)
+		kx_wire_socket_close(server->socket, 0);
+}
+
 void kx_shard_stop(struct kx_shard *shard)
 {
 	if (!shard)
@@ -45,12 +54,10 @@ void kx_shard_stop(struct kx_shard *shard)
 		kx_stop_ask(&shard->stop);
 	if (shard->consuming)
 		pthread_join(shard->consumer_thread, NULL);
-	if (shard->serving)
-		pthread_join(shard->server_thread, NULL);
-	/* The threads have closed these, unless they were never started. */
+	end_server(&shard->queries);
+	end_server(&shard->orders);
+	/* The thread has closed it, unless it was never started. */
 	kx_bus_consumer_close(shard->consumer);
-	if (shard->socket)
-		kx_wire_socket_close(shard->socket, 0);
 	kx_outbox_free(shard->outbox);
 	kx_mirror_free(shard->mirror);
 	kx_index_close(shard->index);
@@ -125,20 +132,33 @@ static kx_status start_consumer(struct kx_shard *shard, const struct kx_shard_op
 		return kx_error_nomem(error);
 	status = kx_store_drop_offsets(shard->store, kx_bus_identity(shard->bus), error);
 	if (!status)
-		status = kx_shard_subscribe(shard, options->ns, error);
+		status = kx_shard_subscribe(shard, options, error);
 	if (!status)
 		status = kx_thread_start(&shard->consumer_thread, "kx-shard-take", kx_shard_consume, shard, error);
 	shard->consuming = !status;
 	return status;
 }
 
-static kx_status start_server(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
+static kx_status start_server(struct kx_shard *shard, struct kx_shard_server *server, struct kx_wire *wire,
+			      const char *endpoint, const char *name, struct kx_error *error)
 {
-	kx_status status = kx_wire_server(options->wire, options->endpoint, SERVER_QUEUE, &shard->socket, error);
+	kx_status status = kx_wire_server(wire, endpoint, SERVER_QUEUE, &server->socket, error);
 
+	server->shard = shard;
 	if (!status)
-		status = kx_thread_start(&shard->server_thread, "kx-shard-answer", kx_shard_serve, shard, error);
-	shard->serving = !status;
+		status = kx_thread_start(&server->thread, name, kx_shard_serve, server, error);
+	server->running = !status;
+	return status;
+}
+
+static kx_status start_servers(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
+{
+	kx_status status =
+		start_server(shard, &shard->queries, options->wire, options->endpoint, "kx-shard-answer", error);
+
+	shard->orders.takes_orders = true;
+	if (!status && options->control && !options->read_only)
+		status = start_server(shard, &shard->orders, options->wire, options->control, "kx-shard-order", error);
 	return status;
 }
 
@@ -161,7 +181,7 @@ kx_status kx_shard_start(const struct kx_shard_options *options, struct kx_shard
 	if (!status)
 		status = open_store(shard, options, error);
 	if (!status && options->wire)
-		status = start_server(shard, options, error);
+		status = start_servers(shard, options, error);
 	if (!status && !options->read_only)
 		status = start_consumer(shard, options, error);
 	if (status)
@@ -170,11 +190,26 @@ kx_status kx_shard_start(const struct kx_shard_options *options, struct kx_shard
 	return KX_OK;
 }
 
+kx_status kx_shard_answer_by(struct kx_shard *shard, const struct kx_query_request *request, uint64_t deadline_us,
+			     struct kx_query_reply **ret, struct kx_error *error)
+{
+	struct kx_query_context context = {.store = shard->store,
+					   .mirror = shard->mirror,
+					   .index = shard->index,
+					   .duplicates = shard->duplicates,
+					   .stop = &shard->stop,
+					   .deadline_us = deadline_us};
+
+	return kx_query_answer(&context, request, ret, error);
+}
+
 kx_status kx_shard_answer(struct kx_shard *shard, const struct kx_query_request *request, struct kx_query_reply **ret,
 			  struct kx_error *error)
 {
-	struct kx_query_context context = {.store = shard->store, .mirror = shard->mirror, .index = shard->index, .duplicates = shard->duplicates,
-					   .stop = &shard->stop};
+	return kx_shard_answer_by(shard, request, 0, ret, error);
+}
 
-	return kx_query_answer(&context, request, ret, error);
+void kx_shard_cancel(struct kx_shard *shard)
+{
+	kx_stop_ask(&shard->stop);
 }

@@ -1,7 +1,8 @@
 /* The shard role: materialises results in RocksDB and answers queries. Layer: shard/run.
  *
  * Threads it owns: one that consumes results (several messages and their offset a WriteBatch, synced, then the event
- * that says so), one that answers queries on a ZeroMQ endpoint. Read-only it has only the second, or none.
+ * that says so), one that answers queries on a ZeroMQ endpoint, one that takes orders on another. Read-only it has only
+ * the second, or none.
  */
 #ifndef KX_SHARD_RUN_SHARD_H
 #define KX_SHARD_RUN_SHARD_H
@@ -19,8 +20,11 @@ struct kx_shard_options {
 	bool read_only;        /* beside a process that writes */
 	struct kx_bus *bus;    /* NULL when read-only */
 	const char *ns;
+	unsigned part, parts;  /* takes the videos whose partition of the results topic is part modulo parts; parts 0: all */
 	struct kx_wire *wire;  /* NULL: no query thread, use kx_shard_answer() */
 	const char *endpoint;  /* where it answers, e.g. ipc://<data_dir>/shard.sock */
+	const char *control;   /* where it also takes orders (KX_QUERY_CARE), on a thread of their own: for the store's owner
+				* alone to reach. NULL: it takes none */
 	double recall;         /* of queries that want none in particular; 0: exact while videos are few, else a little less */
 	uint64_t index_memory_bytes; /* of vector codes; what is beyond is read at each search. 0: no bound */
 	bool without_moments;  /* single moments are not in the index: they are read instead */
@@ -28,9 +32,10 @@ struct kx_shard_options {
 	size_t class_count;
 };
 
-/* The topics of the namespace must be there. Fails as the store does: KX_EVERSION, KX_EBUSY, KX_EFULL; read-only
- * KX_ENOTFOUND when nothing is indexed yet. Where the store and its index agree it does not wait until all videos are read:
- * nearest videos are answered before, and what needs all (kx_mirror_defer()) waits for that itself. */
+/* The topics of the namespace must be there. Fails as the store does: KX_EVERSION, KX_EBUSY, KX_EFULL, KX_EINVAL (it is
+ * another part's, or there are fewer partitions than parts); read-only KX_ENOTFOUND when nothing is indexed yet. Where the
+ * store and its index agree it does not wait until all videos are read: nearest videos are answered before, and what needs
+ * all (kx_mirror_defer()) waits for that itself. */
 kx_status kx_shard_start(const struct kx_shard_options *options, struct kx_shard **ret, struct kx_error *error) KX_MUST_CHECK;
 void kx_shard_stop(struct kx_shard *shard); /* finishes the batch in hand */
 kx_status kx_shard_health(struct kx_shard *shard, struct kx_error *error); /* thread-safe */
@@ -40,9 +45,25 @@ uint64_t kx_shard_skipped(struct kx_shard *shard); /* messages that could not be
 kx_status kx_shard_answer(struct kx_shard *shard, const struct kx_query_request *request, struct kx_query_reply **ret,
 			  struct kx_error *error) KX_MUST_CHECK;
 
+/* The same, but that a long answer ends early once the time (monotonic) is over: a reply of KX_ETIMEDOUT. */
+kx_status kx_shard_answer_by(struct kx_shard *shard, const struct kx_query_request *request, uint64_t deadline_us,
+			     struct kx_query_reply **ret, struct kx_error *error) KX_MUST_CHECK;
+/* Answers that run end early, and those to come at once, with KX_ECANCELED. For who is about to stop it. Thread-safe. */
+void kx_shard_cancel(struct kx_shard *shard);
+
 /* Asks a shard that listens at endpoint. KX_ETIMEDOUT when nobody answers. */
 kx_status kx_shard_ask(struct kx_wire *wire, const char *endpoint, const struct kx_query_request *request,
 		       int timeout_ms, struct kx_query_reply **ret, struct kx_error *error) KX_MUST_CHECK;
+
+/* The same for an order, which may take long: for as long as goes_on(ctx), asked about once a second, says that the shard
+ * is there. KX_ECANCELED: it said no. */
+kx_status kx_shard_order(struct kx_wire *wire, const char *control, const struct kx_care_order *order,
+			 bool (*goes_on)(void *ctx), void *ctx, struct kx_care_done *ret, struct kx_error *error)
+	KX_MUST_CHECK;
+/* Carries an order out on a store that no process holds: KX_EBUSY. KX_ENOTFOUND: there is none. A checkpoint that fails
+ * leaves nothing. KX_EEXIST, KX_EFULL, KX_EIO. Blocks for as long as it takes. */
+kx_status kx_shard_care(const char *data_dir, const struct kx_care_order *order, struct kx_care_done *ret,
+			struct kx_error *error) KX_MUST_CHECK;
 
 /* Reads the whole store back: block checksums, every record unpacks, every moment's
  * embedding comes out of its features again bit by bit, every video has the moments it says, and its embedding and

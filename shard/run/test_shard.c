@@ -9,6 +9,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/fault.h"
+#include "common/base/fs.h"
 #include "common/base/str.h"
 #include "common/bus/topics.h"
 #include "common/learn/learn.h"
@@ -23,26 +24,36 @@
 
 struct fixture {
 	char *folder;
-	char *endpoint;
+	char *endpoint, *control;
 	struct kx_bus *bus;
 	struct kx_wire *wire;
 	struct kx_shard *shard;
 	struct kx_bus_consumer *events;
 	struct kx_topics topics;
 	bool without_moments;
+	unsigned part, parts;
 };
 
-static void start(struct fixture *fixture)
+static kx_status try_start(struct fixture *fixture, struct kx_error *error)
 {
 	struct kx_shard_options options = {.data_dir = fixture->folder,
+					   .part = fixture->part,
+					   .parts = fixture->parts,
 					   .bus = fixture->bus,
 					   .ns = NS,
 					   .wire = fixture->wire,
 					   .endpoint = fixture->endpoint,
+					   .control = fixture->control,
 					   .without_moments = fixture->without_moments};
+
+	return kx_shard_start(&options, &fixture->shard, error);
+}
+
+static void start(struct fixture *fixture)
+{
 	struct kx_error error = {0};
 
-	if (kx_shard_start(&options, &fixture->shard, &error))
+	if (try_start(fixture, &error))
 		fail_msg("%s", error.message);
 }
 
@@ -61,6 +72,7 @@ static int set_up(void **state)
 	assert_non_null(fixture);
 	fixture->folder = kx_kit_folder();
 	fixture->endpoint = kx_strf("ipc://%s/shard.sock", fixture->folder);
+	fixture->control = kx_strf("ipc://%s/orders.sock", fixture->folder);
 	kx_topics_init(&fixture->topics, NS);
 	assert_int_equal(kx_bus_local_new(&options, &fixture->bus, NULL), KX_OK);
 	assert_int_equal(kx_bus_topic(fixture->bus, fixture->topics.name[KX_TOPIC_RESULTS], 3, 0, NULL, NULL), KX_OK);
@@ -82,6 +94,7 @@ static int tear_down(void **state)
 	kx_wire_free(fixture->wire);
 	kx_bus_free(fixture->bus);
 	free(fixture->endpoint);
+	free(fixture->control);
 	kx_kit_folder_done(fixture->folder);
 	free(fixture);
 	return 0;
@@ -583,6 +596,294 @@ static void test_queries_that_nobody_can_answer(void **state)
 	assert_true(strlen(refused->message) > 0);
 }
 
+static bool is_there(void *ctx)
+{
+	return ((struct fixture *)ctx)->shard != NULL;
+}
+
+static kx_status order(struct fixture *fixture, enum kx_care_work work, const char *path, struct kx_care_done *done,
+		       struct kx_error *error)
+{
+	struct kx_care_order care = {.work = work, .path = (char *)(uintptr_t)path};
+
+	if (!fixture->shard)
+		return kx_shard_care(fixture->folder, &care, done, error);
+	return kx_shard_order(fixture->wire, fixture->control, &care, is_there, fixture, done, error);
+}
+
+/* Three videos of which one was indexed many times. */
+static void fill(struct fixture *fixture)
+{
+	start(fixture);
+	for (uint64_t i = 0; i < 8; i++) {
+		publish_video(fixture, "a", 1 + i, 1 + i);
+		await_stored(fixture, "a");
+	}
+	publish_video(fixture, "b", 1, 2);
+	await_stored(fixture, "b");
+	publish_video(fixture, "c", 1, 8);
+	await_stored(fixture, "c");
+}
+
+static void test_compacting(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_shard_verify before, after;
+	struct kx_care_done done = {0};
+	struct kx_error error = {0};
+
+	fill(fixture);
+	verify(fixture, &before);
+	if (order(fixture, KX_CARE_COMPACT, "", &done, &error)) /* beside the shard */
+		fail_msg("%s", error.message);
+	assert_true(done.bytes_after > 0 && done.bytes_after < done.bytes_before);
+	expect_nearest(fixture->shard, "a", "c", 2);
+	publish_video(fixture, "d", 1, 4);
+	await_stored(fixture, "d");
+	stop(fixture);
+	assert_int_equal(order(fixture, KX_CARE_COMPACT, "", &done, &error), KX_OK); /* and without one */
+	start(fixture);
+	expect_nearest(fixture->shard, "a", "c", 3);
+	verify(fixture, &after);
+	verify_index(&after, before.index_rows + 2);
+	assert_int_equal(after.videos, before.videos + 1);
+}
+
+/* A second data directory, its store a checkpoint of the fixture's. */
+struct copy {
+	char *folder, *store;
+};
+
+static struct copy copy_new(void)
+{
+	struct copy copy = {.folder = kx_kit_folder()};
+
+	copy.store = kx_strf("%s/shard-0", copy.folder);
+	return copy;
+}
+
+static void copy_done(struct copy *copy)
+{
+	kx_kit_folder_done(copy->folder);
+	free(copy->store);
+}
+
+static void expect_copy(const struct copy *copy, const struct kx_shard_verify *of, uint32_t hits)
+{
+	struct kx_shard_options options = {.data_dir = copy->folder, .read_only = true};
+	struct kx_shard_verify report;
+	struct kx_shard *shard = NULL;
+
+	assert_int_equal(kx_shard_verify(copy->folder, &report, NULL), KX_OK);
+	assert_memory_equal(report.digest, of->digest, sizeof(report.digest));
+	verify_index(&report, of->index_rows);
+	assert_int_equal(kx_shard_start(&options, &shard, NULL), KX_OK);
+	expect_nearest(shard, "a", "c", hits);
+	kx_shard_stop(shard);
+}
+
+static void test_a_checkpoint_answers_alike(void **state)
+{
+	struct fixture *fixture = *state;
+	struct copy beside = copy_new(), without = copy_new();
+	struct kx_shard_verify report;
+	struct kx_care_done done = {0};
+	struct kx_error error = {0};
+
+	fill(fixture);
+	verify(fixture, &report);
+	if (order(fixture, KX_CARE_CHECKPOINT, beside.store, &done, &error))
+		fail_msg("%s", error.message);
+	assert_true(done.bytes_after > 0);
+	assert_int_equal(order(fixture, KX_CARE_CHECKPOINT, beside.store, &done, &error), KX_EEXIST);
+	stop(fixture);
+	assert_int_equal(order(fixture, KX_CARE_CHECKPOINT, without.store, &done, &error), KX_OK);
+	start(fixture); /* what comes later is not in them */
+	publish_video(fixture, "d", 1, 20);
+	await_stored(fixture, "d");
+	expect_copy(&beside, &report, 2);
+	expect_copy(&without, &report, 2);
+	copy_done(&beside);
+	copy_done(&without);
+}
+
+/* Whatever fails, and whenever: nothing is left, and the store is as good as before. */
+static void test_a_checkpoint_that_fails_leaves_nothing(void **state)
+{
+	static const char *const points[] = {"kv.write", "kv.read", "index.file"};
+	struct fixture *fixture = *state;
+	struct copy copy = copy_new();
+	struct kx_shard_verify before, after;
+	size_t failed = 0;
+
+	fill(fixture);
+	verify(fixture, &before);
+	stop(fixture);
+	for (size_t i = 0; i < KX_ARRAY_LEN(points); i++) {
+		kx_status status = KX_EIO;
+
+		for (uint64_t nth = 1; status; nth++) {
+			struct kx_care_done done = {0};
+
+			kx_fault_arm(points[i], nth);
+			status = order(fixture, KX_CARE_CHECKPOINT, copy.store, &done, NULL);
+			kx_fault_arm(points[i], 0);
+			failed += status != KX_OK;
+			assert_int_equal(kx_fs_exists(copy.store), status == KX_OK);
+		}
+		assert_int_equal(kx_fs_remove_tree(copy.store, NULL), KX_OK);
+	}
+	assert_true(failed > KX_ARRAY_LEN(points));
+	start(fixture);
+	expect_nearest(fixture->shard, "a", "c", 2);
+	verify(fixture, &after);
+	assert_memory_equal(before.digest, after.digest, sizeof(before.digest));
+	copy_done(&copy);
+}
+
+static void test_orders_are_the_owners(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_query_request request = {.kind = KX_QUERY_CARE, .care = {.work = KX_CARE_COMPACT, .path = (char *)""}};
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
+	struct kx_care_done done = {0};
+	struct kx_error error = {0};
+
+	assert_int_equal(order(fixture, KX_CARE_COMPACT, "", &done, &error), KX_ENOTFOUND);
+	start(fixture);
+	reply = ask(fixture, &request); /* where queries come */
+	assert_int_equal(reply->status, KX_EPERM);
+	stop(fixture);
+	struct kx_care_order care = request.care;
+	assert_int_equal(kx_shard_order(fixture->wire, fixture->control, &care, is_there, fixture, &done, &error),
+			 KX_ECANCELED); /* nobody is there */
+}
+
+static void refused(struct fixture *fixture, unsigned part, unsigned parts, const char *said)
+{
+	struct kx_error error = {0};
+
+	fixture->part = part;
+	fixture->parts = parts;
+	assert_int_equal(try_start(fixture, &error), KX_EINVAL);
+	if (!strstr(error.message, said))
+		fail_msg("\"%s\" does not say \"%s\"", error.message, said);
+}
+
+static bool has_video(struct fixture *fixture, const char *id)
+{
+	struct kx_query_request request = {.kind = KX_QUERY_VIDEO, .video_id = (char *)(uintptr_t)id};
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = ask(fixture, &request);
+
+	assert_true(reply->status == KX_OK || reply->status == KX_ENOTFOUND);
+	return reply->status == KX_OK;
+}
+
+/* A second shard on the same bus. */
+static struct fixture beside(const struct fixture *first)
+{
+	struct fixture other = *first;
+
+	other.shard = NULL;
+	other.folder = kx_kit_folder();
+	other.endpoint = kx_strf("ipc://%s/shard.sock", other.folder);
+	other.control = kx_strf("ipc://%s/orders.sock", other.folder);
+	return other;
+}
+
+static void beside_done(struct fixture *other)
+{
+	stop(other);
+	free(other->endpoint);
+	free(other->control);
+	kx_kit_folder_done(other->folder);
+}
+
+static void test_a_catalogue_on_two_shards(void **state)
+{
+	static const char *const ids[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+	struct fixture *fixture = *state;
+	struct fixture other = beside(fixture);
+	struct kx_shard_verify report;
+	size_t here = 0;
+
+	fixture->parts = other.parts = 2;
+	other.part = 1;
+	start(fixture);
+	for (size_t i = 0; i < KX_ARRAY_LEN(ids); i++) /* some before the other is there */
+		publish_video(fixture, ids[i], 1, i + 1);
+	start(&other);
+	for (size_t i = 0; i < KX_ARRAY_LEN(ids); i++) {
+		KX_CLEANUP(kx_event_cleanup) struct kx_event *event = next_event(fixture, WAIT_US);
+
+		assert_non_null(event);
+		assert_int_equal(event->kind, KX_EVENT_STORED);
+	}
+	for (size_t i = 0; i < KX_ARRAY_LEN(ids); i++) {
+		here += has_video(fixture, ids[i]);
+		assert_int_equal(has_video(fixture, ids[i]) + has_video(&other, ids[i]), 1);
+	}
+	assert_in_range(here, 1, KX_ARRAY_LEN(ids) - 1);
+	verify(&other, &report);
+	assert_int_equal(report.videos, KX_ARRAY_LEN(ids) - here);
+	stop(fixture);
+	stop(&other);
+	publish_video(fixture, "i", 1, 9); /* while nobody is there */
+	start(fixture);
+	start(&other);
+	await_stored(fixture, "i");
+	await_silence(fixture); /* and nothing else: both go on where they stood */
+	stop(fixture);
+	stop(&other);
+	refused(&other, 0, 2, "part 1 of 2");
+	refused(&other, 0, 0, "part 1 of 2");
+	refused(&other, 1, 3, "part 1 of 2");
+	refused(&other, 1, 4, "it has 3"); /* partitions */
+	beside_done(&other);
+}
+
+static void test_a_store_of_the_whole_is_no_part(void **state)
+{
+	struct fixture *fixture = *state;
+
+	start(fixture);
+	publish_video(fixture, "a", 1, 1);
+	await_stored(fixture, "a");
+	stop(fixture);
+	refused(fixture, 0, 2, "part 0 of 1");
+	fixture->parts = 1;
+	start(fixture);
+}
+
+static kx_status answer_status(struct fixture *fixture, const struct kx_query_request *request, uint64_t deadline_us)
+{
+	KX_CLEANUP(kx_query_reply_cleanup) struct kx_query_reply *reply = NULL;
+
+	assert_int_equal(kx_shard_answer_by(fixture->shard, request, deadline_us, &reply, NULL), KX_OK);
+	return reply->status;
+}
+
+static void test_answers_end_early(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_similar_query query = {.video_id = (char *)(uintptr_t)"a", .k = 1, .weight_visual = 1};
+	struct kx_query_request single = {.kind = KX_QUERY_SIMILAR, .similar = query},
+				batch = {.kind = KX_QUERY_SIMILAR_BATCH, .batch_count = 1, .batch = &query},
+				videos = {.kind = KX_QUERY_VIDEOS, .video_id_count = 1, .video_ids = &query.video_id};
+	const struct kx_query_request *const requests[] = {&single, &batch, &videos};
+
+	start(fixture);
+	publish_video(fixture, "a", 1, 1);
+	await_stored(fixture, "a");
+	for (size_t i = 0; i < KX_ARRAY_LEN(requests); i++) {
+		assert_int_equal(answer_status(fixture, requests[i], kx_clock_mono_us() + WAIT_US), KX_OK);
+		assert_int_equal(answer_status(fixture, requests[i], 1), KX_ETIMEDOUT);
+	}
+	kx_shard_cancel(fixture->shard);
+	for (size_t i = 0; i < KX_ARRAY_LEN(requests); i++)
+		assert_int_equal(answer_status(fixture, requests[i], 0), KX_ECANCELED);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -599,6 +900,13 @@ int main(void)
 		TEST(test_moments_in_the_index_or_not),
 		TEST(test_readers_and_a_second_writer),
 		TEST(test_queries_that_nobody_can_answer),
+		TEST(test_compacting),
+		TEST(test_a_checkpoint_answers_alike),
+		TEST(test_a_checkpoint_that_fails_leaves_nothing),
+		TEST(test_orders_are_the_owners),
+		TEST(test_a_catalogue_on_two_shards),
+		TEST(test_a_store_of_the_whole_is_no_part),
+		TEST(test_answers_end_early),
 	};
 
 	kx_learn_init();

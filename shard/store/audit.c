@@ -252,11 +252,11 @@ static kx_status check_event(void *ctx, const struct kx_store_event *told, struc
 	return status ? kx_error_prefix(error, status, "outbox, video %s: ", told->id) : KX_OK;
 }
 
-/* Format, offsets, tombstones and totals: nothing else, and each but the last a number. What totals say is proved by whoever
- * makes them. */
+/* Format, part, offsets, tombstones and totals: nothing else, and each but the last a number. What totals say is proved by
+ * whoever makes them. */
 static kx_status check_meta(struct audit *audit, struct kx_error *error)
 {
-	static const char *const known[] = {"format", "offset/", "deleted/"};
+	static const char *const known[] = {"format", "part/", "offset/", "deleted/"};
 	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
 
 	if (kx_kv_iter_new(audit->store->kv, KX_STORE_META, NULL, 0, &iter))

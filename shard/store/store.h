@@ -22,7 +22,7 @@
 
 /* Families, in the order that kx_kv knows them by. */
 enum kx_store_family {
-	KX_STORE_META,     /* format version, offsets, tombstones of deleted videos */
+	KX_STORE_META,     /* format version, part, offsets, tombstones of deleted videos */
 	KX_STORE_PENDING,  /* kx_pending_video */
 	KX_STORE_VIDEOS,   /* kx_video_record */
 	KX_STORE_MOMENTS,  /* kx_summary */
@@ -96,6 +96,16 @@ enum kx_store_change_kind {
 	KX_STORE_MISSING,    /* a copy was asked for of what this store does not have */
 	KX_STORE_ABSENT,     /* a deletion was asked for of what this store does not have, or no more */
 };
+
+/* Which videos a store is for: those whose partition of the results topic is `part` modulo `parts`. It does not change. */
+struct kx_store_part {
+	uint32_t part, parts; /* part < parts; 0 of 1 is the whole catalogue */
+	uint32_t partitions;  /* of the topic: another number would send videos elsewhere. Of no meaning to the whole */
+};
+
+/* Makes the store that part's, or says that it is another's (KX_EINVAL, naming it and the cure). One that holds videos
+ * and says nothing is for the whole. For whoever writes, before it consumes. */
+kx_status kx_store_claim(struct kx_store *store, const struct kx_store_part *part, struct kx_error *error) KX_MUST_CHECK;
 
 /* An event that is committed. Views: valid while they are visited, or as long as what they were made of. */
 struct kx_store_event {

@@ -270,3 +270,15 @@ class Case(unittest.TestCase):
         """After a run that ended by itself, or the one after a run that was killed."""
         run = (data or self.data) / "run"
         self.assertEqual([entry.name for entry in run.iterdir() if entry.is_dir()], [])
+
+
+class Kept(Case):
+    """Tests that share what is made once, before the first: `keeper` is a case of its own for that, whose folder and data
+    last as long as the class. Who makes something overrides setUpClass."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.keeper = Case("run")
+        cls.keeper.setUp()
+        cls.addClassCleanup(cls.keeper.doCleanups)

@@ -1,15 +1,11 @@
 """The same over Kafka: in one process, and with each role a process of its own, some of which are killed."""
 import os
 import random
-import signal
 import unittest
-import uuid
-from pathlib import Path
 
 import kit
-from kit import Case, catalogue, ffmpeg, kill, short_clips, wait_for
-
-BOOTSTRAP = os.environ.get("KINODEX_BOOTSTRAP", "")
+from kit import catalogue, ffmpeg, kill, short_clips, wait_for
+from roles import Roles
 
 
 def clips():
@@ -17,44 +13,16 @@ def clips():
     return [*short_clips(8), long, *kit.samples("basketball.mp4", "R6llTwEh07w.mp4")]
 
 
-@unittest.skipUnless(BOOTSTRAP, "no broker: scripts/kafka start DIR, then KINODEX_BOOTSTRAP=DIR/bootstrap")
-class Kafka(Case):
+class Kafka(Roles):
     local = None  # the digest of a run without a broker
 
     def setUp(self):
         super().setUp()
         self.clips = clips()
-        self.films = catalogue(self.dir / "films", self.clips)
-        # Topics of its own: tests share the broker.
-        self.bus = ["--brokers", Path(BOOTSTRAP).read_text().strip(), "--namespace", f"e2e-{uuid.uuid4().hex[:12]}",
-                    "--partitions", 4]
-        self.roles = []
-        self.addCleanup(self.stop_roles)
+        catalogue(self.films, self.clips)
         if Kafka.local is None:
             self.index(self.films, "--segment", 60, data=self.dir / "local")
             Kafka.local = self.digest(self.dir / "local")
-
-    def role(self, verb, *args):
-        """A process that runs until it is stopped. What it says goes to a file, so that no pipe fills up."""
-        with (self.dir / f"{verb}-{len(self.roles)}.log").open("w") as log:
-            process = self.start(verb, *self.bus, *args, stdout=log, stderr=log)
-        process.log = Path(log.name)
-        self.roles.append(process)
-        return process
-
-    def stop_roles(self):
-        for process in self.roles:
-            kill(process.pid)
-            process.wait()
-
-    def ends_well(self, *processes):
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        for process in processes:
-            self.assertEqual(process.wait(kit.TIMEOUT_S), kit.DONE, process.log.read_text())
-
-    def coordinator(self, **how):
-        return self.start("coordinator", self.films, *self.bus, "--data", self.data, "--json", "--segment", 60, **how)
 
     def jobs_are_running(self, worker):
         parent = self.processes.parent

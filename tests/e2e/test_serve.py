@@ -13,7 +13,7 @@ import unittest
 import zlib
 
 import kit
-from kit import Case, catalogue, samples, short_clips, wait_for
+from kit import Kept, catalogue, samples, short_clips, wait_for
 from serving import Server, quote, serving
 
 NAMES = ("v_SoccerJuggling_g23_c01.avi", "v_SoccerJuggling_g24_c01.avi", "SOX5yA1l24A.mp4", "bikes.mp4")
@@ -36,14 +36,11 @@ def png_size(body):
     return size
 
 
-class Serve(Case):
+class Serve(Kept):
     @classmethod
     def setUpClass(cls):
         """One store for all: they only read."""
         super().setUpClass()
-        cls.keeper = Case("run")
-        cls.keeper.setUp()
-        cls.addClassCleanup(cls.keeper.doCleanups)
         films = catalogue(cls.keeper.dir / "films", samples(*NAMES))
         odd = films / ODD_FILE
         odd.parent.mkdir()

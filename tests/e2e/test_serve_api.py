@@ -9,7 +9,7 @@ import openapi_spec_validator
 import referencing
 import referencing.jsonschema
 import yaml
-from kit import Case, catalogue, samples, short_clips
+from kit import Kept, catalogue, samples, short_clips
 from serving import quote, serving
 
 NAMES = ("v_SoccerJuggling_g23_c01.avi", "v_SoccerJuggling_g24_c01.avi", "SOX5yA1l24A.mp4", "bikes.mp4")
@@ -48,13 +48,10 @@ def operation(method, path):
     raise AssertionError(f"{method} {path} is in no description")
 
 
-class Api(Case):
+class Api(Kept):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.keeper = Case("run")
-        cls.keeper.setUp()
-        cls.addClassCleanup(cls.keeper.doCleanups)
         films = catalogue(cls.keeper.dir / "films", [*samples(*NAMES), *short_clips(2)])
         cls.keeper.index(films)
         cls.asked = set()

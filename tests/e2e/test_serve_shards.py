@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 
 import kit
-from kit import Case, catalogue, samples, wait_for
+from kit import Kept, catalogue, samples, wait_for
 from serving import Server, quote, serving
 
 HOST = Path(os.environ.get("KINODEX_HOST", kit.PROGRAM.parent.parent / "tests/bench/kx_bench_serve"))
@@ -17,13 +17,10 @@ NAMES = ("v_SoccerJuggling_g23_c01.avi", "v_SoccerJuggling_g24_c01.avi", "SOX5yA
          "basketball.mp4")
 
 
-class Shards(Case):
+class Shards(Kept):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.keeper = Case("run")
-        cls.keeper.setUp()
-        cls.addClassCleanup(cls.keeper.doCleanups)
         folder = cls.keeper.dir
         for name, part in (("all", NAMES), ("a", NAMES[::2]), ("b", NAMES[1::2])):
             cls.keeper.index(catalogue(folder / f"films-{name}", samples(*part)), data=folder / name)

@@ -117,6 +117,8 @@ struct kx_sampling kx_job_sampling(const struct kx_job *job);
 kx_status kx_prober_new(const char *program, const char *run_dir, struct kx_prober **ret, struct kx_error *error)
 	KX_MUST_CHECK;
 void kx_prober_free(struct kx_prober *prober);
+/* What runs ends soon, its child killed, with KX_ECANCELED; as does at once whatever comes later. Thread-safe. */
+void kx_prober_cancel(struct kx_prober *prober);
 /* From now on tells visit of every probe that a child failed at. Not while one runs. */
 void kx_prober_watch(struct kx_prober *prober, kx_failure_visit *visit, void *ctx);
 /* On failure *ret_reason says why; the child's crash or limit is such a reason too. ret_info: kx_probe_info_done(). */

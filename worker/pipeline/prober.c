@@ -1,9 +1,10 @@
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include "common/base/clock.h"
+#include "common/base/fs.h"
 #include "common/base/str.h"
 #include "common/wire/ring.h"
 #include "worker/pipeline/frames.h"
@@ -21,19 +22,21 @@
 #define FRAMES_RING_SLOTS 8u
 #define FRAMES_RING_SLOTS_MIN 2u /* of large frames */
 #define FRAMES_RING_BYTES (64u << 20)
+#define LOOK_MS 100 /* for whether it was cancelled */
 #define GRACE_MS 2000u /* from a child's exit to its last message, and from a kill to the exit */
 
 struct kx_prober {
 	pthread_mutex_t lock; /* held for a whole probe */
 	kx_failure_visit *watch;
 	void *watch_ctx;
+	atomic_bool cancelled;
 	struct kx_channel channel;
 };
 
 /* What is known of a probe, or of a reading of frames, under way. */
 struct probe {
 	struct kx_decode_request request;
-	bool opened, ended, exited, wall_killed;
+	bool opened, ended, exited, wall_killed, cancelled;
 	struct kx_probe_info info;
 	struct kx_probe_detail detail;
 	struct kx_host_exit exit;
@@ -84,6 +87,11 @@ kx_status kx_prober_open_beside(struct kx_prober *prober, struct kx_channel *cha
 	status = kx_channel_open(channel, program, run_dir, &prober->channel.host, error);
 	pthread_mutex_unlock(&prober->lock);
 	return status;
+}
+
+void kx_prober_cancel(struct kx_prober *prober)
+{
+	atomic_store(&prober->cancelled, true);
 }
 
 static kx_status fail(struct probe *probe, enum kx_reason reason, bool retriable, const char *message,
@@ -176,6 +184,27 @@ static void on_late(struct kx_prober *prober, struct probe *probe, struct kx_err
 	}
 }
 
+/* Its child goes as one whose time is over, and nobody looks at what it still sends. */
+static void look_for_cancel(struct kx_prober *prober, struct probe *probe, struct kx_error *error)
+{
+	if (probe->cancelled || !atomic_load(&prober->cancelled))
+		return;
+	probe->cancelled = true;
+	probe->deadline_us = 0;
+	if (probe->ended)
+		return;
+	probe->ended = true;
+	probe->reason = KX_REASON_INTERNAL;
+	probe->status = kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "stopping");
+}
+
+static int wait_ms(const struct probe *probe, uint64_t now_us)
+{
+	uint64_t left_ms = (probe->deadline_us - now_us) / 1000u + 1;
+
+	return left_ms < LOOK_MS ? (int)left_ms : LOOK_MS;
+}
+
 static void run(struct kx_prober *prober, struct probe *probe, struct kx_error *error)
 {
 	probe->deadline_us = kx_clock_mono_us() + probe->request.wall_limit_ms * 1000u;
@@ -185,12 +214,13 @@ static void run(struct kx_prober *prober, struct probe *probe, struct kx_error *
 		uint64_t now_us = kx_clock_mono_us();
 		kx_status status;
 
+		look_for_cancel(prober, probe, error);
 		if (now_us >= probe->deadline_us) {
 			on_late(prober, probe, error);
 			continue;
 		}
-		status = kx_channel_recv(&prober->channel, (int)((probe->deadline_us - now_us) / 1000u) + 1,
-					 prober->channel.host.fd, &peer, &event, NULL);
+		status = kx_channel_recv(&prober->channel, wait_ms(probe, now_us), prober->channel.host.fd, &peer, &event,
+					 NULL);
 		if (status == KX_OK)
 			on_event(probe, event, error);
 		else if (status == KX_ECANCELED)
@@ -206,6 +236,8 @@ static kx_status begin(struct kx_prober *prober, int fd, const char *name, struc
 	size_t fd_count = 1;
 	kx_status status = KX_OK;
 
+	if (atomic_load(&prober->cancelled))
+		return kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, ": stopping");
 	if (probe->ring) {
 		fds[fd_count++] = kx_ring_memory_fd(probe->ring);
 		fds[fd_count++] = kx_ring_wake_fd(probe->ring);
@@ -277,13 +309,6 @@ static void tell_watch(struct kx_prober *prober, int fd, const char *name, const
 	prober->watch(prober->watch_ctx, &failure);
 }
 
-static bool is_stream(int fd)
-{
-	struct stat info;
-
-	return fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
-}
-
 kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, struct kx_probe_info *ret_info,
 			  enum kx_reason *ret_reason, struct kx_error *error)
 {
@@ -293,12 +318,12 @@ kx_status kx_prober_probe(struct kx_prober *prober, int fd, const char *name, st
 
 	probe.request = (struct kx_decode_request){
 		.purpose = KX_DECODE_PROBE,
-		.wall_limit_ms = is_stream(fd) ? PROBE_NETWORK_WALL_MS : PROBE_WALL_MS,
+		.wall_limit_ms = kx_fs_is_socket(fd) ? PROBE_NETWORK_WALL_MS : PROBE_WALL_MS,
 		.cpu_limit_ms = PROBE_CPU_MS,
 		.memory_limit_bytes = PROBE_MEMORY_BYTES,
 	};
 	status = talk(prober, fd, name, &probe, ret_info, ret_reason, error ? error : &local);
-	if (status != KX_OK && probe.status != KX_OK && prober->watch)
+	if (status != KX_OK && probe.status != KX_OK && !probe.cancelled && prober->watch)
 		tell_watch(prober, fd, name, &probe, error ? error : &local);
 	kx_probe_detail_done(&probe.detail); /* which nobody asked for */
 	return status;

@@ -256,6 +256,31 @@ static void reading_ends_when_its_visitor_wants(void **state)
 	kx_prober_free(prober);
 }
 
+static kx_status cancel_at_first(void *ctx, const struct kx_sample *sample, const uint8_t *rgb, struct kx_error *error)
+{
+	(void)sample, (void)rgb, (void)error;
+	kx_prober_cancel(ctx);
+	return KX_OK;
+}
+
+/* Though more frames lie ready, and nobody's time is over. */
+static void cancelling_ends_what_runs_and_what_comes(void **state)
+{
+	const struct kx_frames_request request = {.fps = 10, .width = 64, .height = 48};
+	struct kx_prober *prober = prober_new();
+	KX_CLEANUP(kx_cleanup_close) int fd = open(clip, O_RDONLY | O_CLOEXEC);
+	enum kx_reason reason = KX_REASON_NONE;
+	struct kx_error error = {0};
+	struct seen seen = {0};
+
+	(void)state;
+	assert_int_equal(kx_frames_read(prober, fd, clip, &request, cancel_at_first, prober, NULL, &reason, &error),
+			 KX_ECANCELED);
+	assert_int_equal(read_frames(prober, &seen, &error), KX_ECANCELED);
+	assert_int_equal(seen.count, 0);
+	kx_prober_free(prober);
+}
+
 /* What a host does with orders that no pipeline gives. */
 static void host_refuses_what_it_does_not_understand(void **state)
 {
@@ -405,6 +430,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(dead_host_costs_a_probe_at_most),
 		cmocka_unit_test(frames_come_in_order_and_all),
 		cmocka_unit_test(reading_ends_when_its_visitor_wants),
+		cmocka_unit_test(cancelling_ends_what_runs_and_what_comes),
 		cmocka_unit_test(program_that_is_no_host_is_an_error),
 		cmocka_unit_test(host_that_dies_while_it_starts_is_started_again),
 		cmocka_unit_test(host_refuses_what_it_does_not_understand),

@@ -1,0 +1,19 @@
+/* Asks the shards now and then how they are, for /metrics, which itself waits for nobody. Layer: gateway/run.
+ *
+ * Thread it owns: one. It asks every few seconds for as long as somebody scrapes, and is idle otherwise. */
+#ifndef KX_GATEWAY_RUN_LOOKER_H
+#define KX_GATEWAY_RUN_LOOKER_H
+
+#include "gateway/backend/backend.h"
+#include "gateway/run/metrics.h"
+
+struct kx_looker;
+
+/* backend and metrics are borrowed. */
+kx_status kx_looker_start(const struct kx_backend *backend, struct kx_metrics *metrics, struct kx_looker **ret,
+			  struct kx_error *error) KX_MUST_CHECK;
+void kx_looker_stop(struct kx_looker *looker); /* what it asks has been cancelled, or is waited for. NULL is nothing */
+/* Somebody scrapes. Does not block; thread-safe. */
+void kx_looker_scraped(struct kx_looker *looker);
+
+#endif
