@@ -22,6 +22,7 @@
 #define NORM_WEIGHT 0.5f
 #define NO_WEIGHT 1e-30f
 #define CELLS_AHEAD 8u
+#define APART 128u            /* bytes between what two threads write; processors fetch lines in pairs */
 
 /* What a thread keeps between searches. */
 struct kx_ivf_scratch {
@@ -44,10 +45,12 @@ struct kx_ivf_scratch {
 
 kx_status kx_ivf_scratch_new(struct kx_ivf_scratch **ret)
 {
-	struct kx_ivf_scratch *scratch = calloc(1, sizeof(*scratch));
+	size_t bytes = (sizeof(struct kx_ivf_scratch) + APART - 1) / APART * APART;
+	struct kx_ivf_scratch *scratch = kx_fault("ann.scratch") ? NULL : aligned_alloc(APART, bytes);
 
 	if (!scratch)
 		return KX_ENOMEM;
+	memset(scratch, 0, bytes);
 	scratch->loaded.max = LOAD_MAX;
 	*ret = scratch;
 	return KX_OK;
