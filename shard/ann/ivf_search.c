@@ -6,9 +6,9 @@
 #include "common/base/fault.h"
 
 #define CODE_DEVIATION 0.6f   /* sqrt(1 - a^2) for a = sqrt(2 / pi), the usual cosine of a vector and its signs */
-#define LEAD_DEVIATION 0.626f /* sqrt((1 - a^2 / 2) / 2): of the leading half, against which its factor is twice as much */
-#define LEAD_EPSILON 0.3f     /* by so much wider the bound by the leading half is: what it drops is never looked at again */
-#define LEAD_FIRST 4u         /* of those that are best by the leading half, one in so many is compared before all others */
+#define LEAD_DEVIATION 0.626f /* sqrt(f (1 - f a^2)) for the leading part f = 3/4 of a code, whose factor is 1/f times as much */
+#define LEAD_EPSILON 0.3f     /* by so much wider the bound by the leading part is: what it drops is never looked at again */
+#define LEAD_FIRST 4u         /* of those that are best by the leading part, one in so many is compared before all others */
 #define DIRECT_MATCHES 5000u  /* so few are compared one by one */
 #define LOAD_MAX ((size_t)1 << 30)
 #define AHEAD 12u             /* vectors that are fetched before they are needed */
@@ -344,7 +344,7 @@ static float distance_to(const struct search *search, const struct kx_ivf_cell *
 	return distance2 > 0.0f ? sqrtf(distance2) : 0.0f;
 }
 
-/* What is found of a cell: by the leading half of its codes, then by all of them. */
+/* What is found of a cell: by the leading part of its codes, then by all of them. */
 struct finding {
 	const struct content *content;
 	float product;
@@ -352,7 +352,7 @@ struct finding {
 	uint32_t count;
 };
 
-/* The bound by all of a code from that by its leading half, whose sum is taken out of it. */
+/* The bound by all of a code from that by its leading part, whose sum is taken out of it. */
 static float bound_by_all(const struct search *search, const struct finding *finding, uint32_t slot, float bound)
 {
 	const struct kx_ivf *ivf = search->ivf;
