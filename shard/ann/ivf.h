@@ -4,7 +4,8 @@
  * A vector is assigned to the cell of its nearest centroid. A cell holds, for each of its vectors, a code of the
  * rotated residual with one bit a dimension and two factors, from which an unbiased estimate of the inner product and
  * a bound of its error follow (RaBitQ: Gao and Long, SIGMOD 2024). Codes lie in blocks of 32 in the order that the
- * CPU's kernel wants (fast scan: Andre et al., VLDB 2015); what passes the bound is compared by its full vector.
+ * CPU's kernel wants (fast scan: Andre et al., VLDB 2015): their leading three quarters, since a scan waits for memory, and the
+ * rest where those pass a bound. What passes by all of a code, too, is compared by its full vector.
  *
  * Threads: searches may run at the same time, each with a scratch of its own; a change needs the index alone (the owner
  * locks). Nothing here blocks, except `load` below.
@@ -52,8 +53,8 @@ kx_status kx_ivf_new(const struct kx_ivf_options *options, struct kx_ivf **ret, 
 void kx_ivf_free(struct kx_ivf *ivf); /* NULL is nothing */
 void kx_ivf_cleanup(struct kx_ivf **ivf);
 
-/* Where full vectors are: row r is fp16[dim] at base + r * stride (usually a mapped file). Borrowed; it must hold every
- * row that a cell names, and may grow in place. */
+/* Where full vectors are: row r is fp16[dim] at base + r * stride (usually a mapped file; in huge pages searches are about a
+ * tenth faster). Borrowed; it must hold every row that a cell names, and may grow in place. */
 void kx_ivf_set_vectors(struct kx_ivf *ivf, const void *base, size_t stride);
 
 /* --- Centroids and cells ------------------------------------------------------------------------------------- */

@@ -107,16 +107,16 @@ static uint8_t *block_at(const struct kx_ivf *ivf, const struct kx_ivf_place *pl
 	return place->blocks + slot / KX_IVF_BLOCK * kx_ivf_lead_block_bytes(ivf);
 }
 
-/* Of the leading half alone the same estimate follows with twice the factor: half of <s, Pr> is expected in it. */
+/* From the leading part alone the same estimate follows with a factor that is larger by as much as it is less than all: so much
+ * of <s, Pr> is expected in it. add = <c, r> - mul * <s, Pc> as in an entry. */
 static void write_lead(const struct kx_ivf *ivf, struct kx_ivf_entry_head head, const uint8_t *code, const float *centroid,
 		       uint8_t *block, uint32_t at)
 {
 	uint32_t lead = ivf->lead;
 	float of_lead = ivf->kernels->signed_sum(code, centroid, lead);
 	float of_rest = ivf->kernels->signed_sum(code + lead / 8, centroid + lead, ivf->rotation.padded - lead);
-	uint16_t *factors = (uint16_t *)(void *)block;
-
 	float mul = head.mul * (float)ivf->rotation.padded / (float)lead;
+	uint16_t *factors = (uint16_t *)(void *)block;
 
 	factors[at] = kx_ivf_factor_of(head.add + head.mul * (of_rest + of_lead) - mul * of_lead);
 	factors[KX_IVF_BLOCK + at] = kx_ivf_factor_of(mul);

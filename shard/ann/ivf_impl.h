@@ -17,9 +17,8 @@
 #define KX_IVF_PADDED_MAX KX_IVF_DIM_MAX
 #define KX_IVF_NO_SLOT UINT32_MAX
 
-/* Where entries are held. A search goes through blocks, which have the leading half of each code: twice as many pass it as
- * would pass all of the code, but it reads less than half of the memory, which is what it waits for. The rest of a code is
- * looked at where the first half passed. */
+/* Where entries are held. A search goes through blocks, which have the leading part of each code: what it waits for is
+ * memory. The tail, with the rest of a code, is looked at where the leading part's bound passes. */
 struct kx_ivf_place {
 	uint8_t *blocks; /* [capacity], with the others behind them in one allocation */
 	uint8_t *tails;  /* [capacity * KX_IVF_BLOCK][kx_ivf_tail_bytes()] */
@@ -48,7 +47,7 @@ struct kx_ivf {
 	const struct kx_ivf_kernels *kernels;
 	struct kx_ivf_rotation rotation;
 	uint32_t code_bytes;
-	uint32_t lead;    /* dimensions of the leading half of a code */
+	uint32_t lead;    /* dimensions of the leading part of a code; the rest are the tail's */
 	uint64_t id;      /* of this index in this process */
 	uint64_t version; /* the last one given */
 	const uint8_t *vectors;

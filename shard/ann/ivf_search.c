@@ -6,9 +6,9 @@
 #include "common/base/fault.h"
 
 #define CODE_DEVIATION 0.6f   /* sqrt(1 - a^2) for a = sqrt(2 / pi), the usual cosine of a vector and its signs */
-#define LEAD_DEVIATION 0.626f /* sqrt((1 - a^2 / 2) / 2): of the leading half, against which its factor is twice as much */
-#define LEAD_EPSILON 0.3f     /* by so much wider the bound by the leading half is: what it drops is never looked at again */
-#define LEAD_FIRST 4u         /* of those that are best by the leading half, one in so many is compared before all others */
+#define LEAD_DEVIATION 0.626f /* sqrt(f (1 - f a^2)) for the leading part f = 3/4 of a code, whose factor is 1/f times as much */
+#define LEAD_EPSILON 0.3f     /* by so much wider the bound by the leading part is: what it drops is never looked at again */
+#define LEAD_FIRST 4u         /* of those that are best by the leading part, one in so many is compared before all others */
 #define DIRECT_MATCHES 5000u  /* so few are compared one by one */
 #define LOAD_MAX ((size_t)1 << 30)
 #define AHEAD 12u             /* vectors that are fetched before they are needed */
@@ -22,6 +22,7 @@
 #define NORM_WEIGHT 0.5f
 #define NO_WEIGHT 1e-30f
 #define CELLS_AHEAD 8u
+#define APART 128u            /* bytes between what two threads write; processors fetch lines in pairs */
 
 /* What a thread keeps between searches. */
 struct kx_ivf_scratch {
@@ -44,10 +45,12 @@ struct kx_ivf_scratch {
 
 kx_status kx_ivf_scratch_new(struct kx_ivf_scratch **ret)
 {
-	struct kx_ivf_scratch *scratch = calloc(1, sizeof(*scratch));
+	size_t bytes = (sizeof(struct kx_ivf_scratch) + APART - 1) / APART * APART;
+	struct kx_ivf_scratch *scratch = kx_fault("ann.scratch") ? NULL : aligned_alloc(APART, bytes);
 
 	if (!scratch)
 		return KX_ENOMEM;
+	memset(scratch, 0, bytes);
 	scratch->loaded.max = LOAD_MAX;
 	*ret = scratch;
 	return KX_OK;
@@ -341,7 +344,7 @@ static float distance_to(const struct search *search, const struct kx_ivf_cell *
 	return distance2 > 0.0f ? sqrtf(distance2) : 0.0f;
 }
 
-/* What is found of a cell: by the leading half of its codes, then by all of them. */
+/* What is found of a cell: by the leading part of its codes, then by all of them. */
 struct finding {
 	const struct content *content;
 	float product;
@@ -349,7 +352,7 @@ struct finding {
 	uint32_t count;
 };
 
-/* The bound by all of a code from that by its leading half, whose sum is taken out of it. */
+/* The bound by all of a code from that by its leading part, whose sum is taken out of it. */
 static float bound_by_all(const struct search *search, const struct finding *finding, uint32_t slot, float bound)
 {
 	const struct kx_ivf *ivf = search->ivf;
@@ -366,18 +369,62 @@ static float bound_by_all(const struct search *search, const struct finding *fin
 	return finding->product + start.add + start.mul * (sum + finding->slack);
 }
 
+/* To the front what is a deviation better than the mean: of many, about the best sixth, without a branch that nobody can
+ * foresee. Returns how many. */
+static uint32_t gather_good(struct kx_ivf_scratch *scratch, uint32_t count)
+{
+	float sum = 0.0f, squares = 0.0f, mean, enough;
+	uint32_t good = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		sum += scratch->bounds[i];
+		squares += scratch->bounds[i] * scratch->bounds[i];
+	}
+	mean = sum / (float)count;
+	squares = squares / (float)count - mean * mean;
+	enough = mean + sqrtf(squares > 0.0f ? squares : 0.0f);
+	for (uint32_t i = 0; i < count; i++) {
+		float bound = scratch->bounds[i];
+		uint32_t slot = scratch->slots[i];
+
+		scratch->bounds[i] = scratch->bounds[good];
+		scratch->slots[i] = scratch->slots[good];
+		scratch->bounds[good] = bound;
+		scratch->slots[good] = slot;
+		good += bound >= enough;
+	}
+	return good;
+}
+
+static void fetch_tails(const struct search *search, const struct finding *finding, uint32_t from, uint32_t to)
+{
+	const size_t tail_bytes = kx_ivf_tail_bytes(search->ivf);
+
+	for (uint32_t i = from; i < to; i++) {
+		const uint8_t *tail = finding->content->place.tails + search->scratch->slots[i] * tail_bytes;
+
+		__builtin_prefetch(tail);
+		__builtin_prefetch(tail + tail_bytes - 1);
+	}
+}
+
 /* Until there are k, all would pass: the best by their bounds first, which tell how good one has to be. Returns how many
  * were dealt with. */
 static uint32_t take_first(struct search *search, const struct finding *finding)
 {
 	struct kx_ivf_scratch *scratch = search->scratch;
-	uint32_t first = search->query->k - search->count, some;
+	uint32_t first = search->query->k - search->count, some = finding->count, good;
 
 	first = first < finding->count ? first : finding->count;
-	some = first < finding->count / LEAD_FIRST ? first * LEAD_FIRST : finding->count;
-	if (!first)
-		return 0;
-	select_best(scratch->slots, scratch->bounds, finding->count, some);
+	if (first < finding->count / LEAD_FIRST) {
+		good = gather_good(scratch, finding->count);
+		some = first * LEAD_FIRST;
+		if (good < first || good > some)
+			select_best(scratch->slots, scratch->bounds, good < first ? finding->count : good, some);
+		else
+			some = good;
+	}
+	fetch_tails(search, finding, 0, some);
 	for (uint32_t i = 0; i < some; i++)
 		scratch->bounds[i] = bound_by_all(search, finding, scratch->slots[i], scratch->bounds[i]);
 	select_best(scratch->slots, scratch->bounds, some, first);
@@ -391,31 +438,38 @@ static uint32_t take_first(struct search *search, const struct finding *finding)
 	return some;
 }
 
-static void fetch_found(const struct search *search, const struct finding *finding)
+/* Those from `from` on that still pass, to the place from `from` on; what is needed of them is on its way. */
+static void narrow(const struct search *search, struct finding *finding, uint32_t from)
 {
-	const struct kx_ivf_place *place = &finding->content->place;
-	const size_t tail_bytes = kx_ivf_tail_bytes(search->ivf);
+	struct kx_ivf_scratch *scratch = search->scratch;
+	float floor = least(search) - finding->product;
+	uint32_t to = from;
 
-	for (uint32_t i = 0; i < finding->count; i++) {
-		uint32_t slot = search->scratch->slots[i];
-
-		__builtin_prefetch(place->tails + slot * tail_bytes);
-		__builtin_prefetch(place->tails + (slot + 1) * tail_bytes - 1);
+	for (uint32_t i = from; i < finding->count; i++) {
+		scratch->bounds[to] = scratch->bounds[i];
+		scratch->slots[to] = scratch->slots[i];
+		to += scratch->bounds[i] >= floor;
 	}
+	finding->count = to;
+	fetch_tails(search, finding, from, to);
 }
 
-/* Their vectors are asked for now and looked at later. */
-static void take_found(struct search *search, const struct finding *finding)
+/* Vectors of those that pass are asked for now and looked at later. */
+static void take_found(struct search *search, struct finding *finding)
 {
 	const struct kx_ivf_scratch *scratch = search->scratch;
+	uint32_t from = 0;
 
-	for (uint32_t i = take_first(search, finding); i < finding->count; i++) {
+	if (search->count < search->query->k) {
+		refine_waiting(search);
+		from = take_first(search, finding);
+	}
+	narrow(search, finding, from);
+	refine_waiting(search);
+	for (uint32_t i = from; i < finding->count; i++) {
 		uint32_t slot = scratch->slots[i];
-		float bound = scratch->bounds[i];
+		float bound = bound_by_all(search, finding, slot, scratch->bounds[i]);
 
-		if (bound + finding->product < least(search))
-			continue;
-		bound = bound_by_all(search, finding, slot, bound);
 		if (bound >= least(search))
 			wait_for(search, finding->content->place.rows[slot], bound);
 	}
@@ -443,8 +497,6 @@ static void scan(struct search *search, const struct visit *visit, const struct 
 	search->work.codes += content->count;
 	finding.count = search->ivf->kernels->scan(&scan, content->place.blocks, content->count, masks,
 						   (struct kx_ivf_found){scratch->slots, scratch->bounds});
-	fetch_found(search, &finding);
-	refine_waiting(search);
 	take_found(search, &finding);
 }
 
