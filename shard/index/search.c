@@ -130,6 +130,17 @@ kx_status kx_index_filter_set(struct kx_index_filter *filter, uint32_t row, bool
 	return KX_OK;
 }
 
+kx_status kx_index_filter_change(struct kx_index_filter *filter, const struct kx_index_filter_row *rows, size_t count)
+{
+	kx_status status = KX_OK;
+
+	pthread_rwlock_wrlock(&filter->space->lock);
+	for (size_t i = 0; !status && i < count; i++)
+		status = kx_index_filter_set(filter, rows[i].row, rows[i].matches);
+	pthread_rwlock_unlock(&filter->space->lock);
+	return status;
+}
+
 uint64_t kx_index_filter_matches(const struct kx_index_filter *filter)
 {
 	return kx_ivf_filter_matches(filter->ivf);
