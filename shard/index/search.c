@@ -326,9 +326,19 @@ static void point_at_keys(struct kx_index_hits *hits)
 	}
 }
 
+/* Keys lie anywhere: their misses go on side by side. */
+static void prefetch_keys(const struct kx_ispace *space, const struct kx_ivf_hit *hits, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		__builtin_prefetch((const void *)&space->keys[hits[i].row]);
+	for (uint32_t i = 0; i < count; i++)
+		__builtin_prefetch(atomic_load_explicit(&space->keys[hits[i].row], memory_order_relaxed));
+}
+
 static kx_status copy_hits(struct kx_ispace *space, struct kx_iscratch *scratch, uint32_t count,
 			   struct kx_index_hits *hits, struct kx_error *error)
 {
+	prefetch_keys(space, scratch->hits, count);
 	for (uint32_t i = 0; i < count; i++) {
 		struct kx_index_hit *hit = &hits->list[hits->count];
 		kx_status status;

@@ -738,8 +738,18 @@ static void another_space_is_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(same_as_comparing_all),	TEST(records_ahead_of_the_index), TEST(halfway), TEST(beside_changes), TEST(best_behind_the_lists), TEST(approximately),
-		TEST(another_space_is_refused), TEST(early_is_the_same), TEST(an_older_store), TEST(filters_follow_changes), TEST(early_only_by_good_totals), TEST(early_reads_may_fail),
+		TEST(same_as_comparing_all),
+		TEST(records_ahead_of_the_index),
+		TEST(halfway),
+		TEST(beside_changes),
+		TEST(best_behind_the_lists),
+		TEST(approximately),
+		TEST(another_space_is_refused),
+		TEST(early_is_the_same),
+		TEST(an_older_store),
+		TEST(filters_follow_changes),
+		TEST(early_only_by_good_totals),
+		TEST(early_reads_may_fail),
 	};
 
 	kx_learn_init();
