@@ -158,6 +158,13 @@ kx_status kx_index_filter_new(struct kx_index *index, uint32_t space, const uint
 void kx_index_filter_free(struct kx_index_filter *filter); /* searches that use it are over. NULL is nothing */
 /* Only from kx_index_row_changed() of its space. KX_ENOMEM: it matches too little from now on; make it anew. */
 kx_status kx_index_filter_set(struct kx_index_filter *filter, uint32_t row, bool matches) KX_MUST_CHECK;
+/* At any other time: waits until no search of its space runs. The same failures. */
+struct kx_index_filter_row {
+	uint32_t row;
+	bool matches;
+};
+kx_status kx_index_filter_change(struct kx_index_filter *filter, const struct kx_index_filter_row *rows,
+				 size_t count) KX_MUST_CHECK;
 uint64_t kx_index_filter_matches(const struct kx_index_filter *filter);
 
 /* --- Search --------------------------------------------------------------------------------------------------- */

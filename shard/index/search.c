@@ -130,6 +130,17 @@ kx_status kx_index_filter_set(struct kx_index_filter *filter, uint32_t row, bool
 	return KX_OK;
 }
 
+kx_status kx_index_filter_change(struct kx_index_filter *filter, const struct kx_index_filter_row *rows, size_t count)
+{
+	kx_status status = KX_OK;
+
+	pthread_rwlock_wrlock(&filter->space->lock);
+	for (size_t i = 0; !status && i < count; i++)
+		status = kx_index_filter_set(filter, rows[i].row, rows[i].matches);
+	pthread_rwlock_unlock(&filter->space->lock);
+	return status;
+}
+
 uint64_t kx_index_filter_matches(const struct kx_index_filter *filter)
 {
 	return kx_ivf_filter_matches(filter->ivf);
@@ -344,9 +355,19 @@ static void point_at_keys(struct kx_index_hits *hits)
 	}
 }
 
+/* Keys lie anywhere: their misses go on side by side. */
+static void prefetch_keys(const struct kx_ispace *space, const struct kx_ivf_hit *hits, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		__builtin_prefetch((const void *)&space->keys[hits[i].row]);
+	for (uint32_t i = 0; i < count; i++)
+		__builtin_prefetch(atomic_load_explicit(&space->keys[hits[i].row], memory_order_relaxed));
+}
+
 static kx_status copy_hits(struct kx_ispace *space, struct kx_iscratch *scratch, uint32_t count,
 			   struct kx_index_hits *hits, struct kx_error *error)
 {
+	prefetch_keys(space, scratch->hits, count);
 	for (uint32_t i = 0; i < count; i++) {
 		struct kx_index_hit *hit = &hits->list[hits->count];
 		kx_status status;

@@ -298,7 +298,7 @@ static void any_file_operation_may_fail(void **state)
 	fail_each("index.file", insert, 1);
 	fail_each("index.file", fold, 1);
 	fail_each("index.file", retrain, 1);
-	fail_each("index.file", build, 1);
+	fail_each("index.file", build, 2);
 	fail_each("index.file", checkpoint, 1);
 	fail_each("index.file", reopen, 2);
 	fail_each("index.file", grow_and_split, 3);
@@ -344,7 +344,7 @@ static void memory_may_run_out(void **state)
 	fail_memory("ann.cell", grow_and_split, 9);
 	fail_memory("ann.grow", grow_and_split, 2);
 	fail_memory("ann.cell", retrain, 5);
-	fail_memory("ann.cell", build, 5);
+	fail_memory("ann.cell", build, 37);
 }
 
 /* --- A full disk ---------------------------------------------------------------------------------------------- */

@@ -24,7 +24,7 @@
 #define BATCH 8u
 #define SPIN_US 30000u
 #define BUILT 300u
-#define BUILD_EVERY 8u /* changes */
+#define BUILD_EVERY 16u /* changes */
 
 /* Version 0 of a number: it is not there. */
 struct book {

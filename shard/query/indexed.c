@@ -128,6 +128,13 @@ static void count_spaces(struct indexed *indexed, const struct indexed_row *row,
 	indexed->present += sign;
 }
 
+/* Before the row changes. */
+static void note_change(struct indexed *indexed, uint32_t row)
+{
+	indexed->changes[indexed->version++ % KX_INDEXED_CHANGES] =
+		(struct indexed_change){.row = row, .before = indexed->rows[row]};
+}
+
 static void indexed_remove(struct kx_ann *ann, uint32_t row)
 {
 	struct indexed *indexed = kx_indexed_of(ann);
@@ -135,6 +142,7 @@ static void indexed_remove(struct kx_ann *ann, uint32_t row)
 
 	if (!at || !at->present)
 		return;
+	note_change(indexed, row);
 	count_spaces(indexed, at, UINT32_MAX); /* one less */
 	for (int m = 0; m < KX_ANN_MODALITIES; m++) {
 		if (at->index_row[m] != KX_ANN_NO_ROW &&
@@ -146,7 +154,6 @@ static void indexed_remove(struct kx_ann *ann, uint32_t row)
 	at->present = false;
 	kx_bitmap_set(&indexed->loose, row, false);
 	kx_indexed_cache_forget(indexed, row);
-	indexed->version++;
 }
 
 /* Where the index has the row's vector, if it is of the generation that the mirror knows. */
@@ -184,6 +191,7 @@ static kx_status indexed_put(struct kx_ann *ann, uint32_t row, const struct kx_a
 	if (status)
 		return status;
 	indexed_remove(ann, row);
+	note_change(indexed, row);
 	indexed->rows[row].present = true;
 	memcpy(indexed->rows[row].space, spaces, sizeof(spaces));
 	count_spaces(indexed, &indexed->rows[row], 1);
@@ -191,7 +199,6 @@ static kx_status indexed_put(struct kx_ann *ann, uint32_t row, const struct kx_a
 		if (spaces[m] != KX_INDEXED_NO_SPACE)
 			status = find_in_index(indexed, row, m, error);
 	kx_indexed_set_loose(indexed, row);
-	indexed->version++;
 	return status;
 }
 

@@ -20,16 +20,98 @@ void kx_indexed_filters_done(struct indexed *indexed)
 		filter_free(indexed->filters[i]);
 }
 
+/* --- Following changes ---------------------------------------------------------------------------------------- */
+
+static const struct indexed_change *change_at(const struct indexed *indexed, uint64_t version)
+{
+	return &indexed->changes[version % KX_INDEXED_CHANGES];
+}
+
+static bool has(const uint64_t *bits, uint32_t words, uint32_t row)
+{
+	return row / 64u < words && (bits[row / 64u] >> row % 64u & 1u);
+}
+
+static void copy_bit(const uint64_t *from, uint64_t *to, uint32_t words, uint32_t row)
+{
+	if (row / 64u < words)
+		to[row / 64u] = (to[row / 64u] & ~(UINT64_C(1) << row % 64u)) |
+				(uint64_t)has(from, words, row) << row % 64u;
+}
+
+/* The filter's bits with those that may have changed as they are asked for: the same, unless it is another filter. NULL: it
+ * is, or there is no memory. */
+static uint64_t *bits_since(const struct indexed *indexed, const struct indexed_filter *filter, const uint64_t *bits,
+			    uint32_t words)
+{
+	const uint32_t both = words < filter->words ? words : filter->words;
+	uint64_t *now = calloc(words + 1u, sizeof(*now));
+
+	if (!now)
+		return NULL;
+	memcpy(now, filter->bits, both * sizeof(*now));
+	for (uint64_t version = filter->version; version < indexed->version; version++)
+		copy_bit(bits, now, words, change_at(indexed, version)->row);
+	if (memcmp(now, bits, words * sizeof(*now)) == 0)
+		return now;
+	free(now);
+	return NULL;
+}
+
+/* In one space: rows that the index had go, then those that it has come, for a number may have gone from one to another. */
+static kx_status follow_space(struct indexed *indexed, struct indexed_filter *filter, uint8_t number)
+{
+	const int m = (int)indexed->spaces[number].modality - KX_VISUAL;
+	struct kx_index_filter_row rows[2 * KX_INDEXED_CHANGES];
+	size_t count = 0;
+
+	for (uint64_t version = filter->version; version < indexed->version; version++) {
+		const struct indexed_row *before = &change_at(indexed, version)->before;
+
+		if (before->space[m] == number && before->index_row[m] != KX_ANN_NO_ROW)
+			rows[count++] = (struct kx_index_filter_row){before->index_row[m], false};
+	}
+	for (uint64_t version = filter->version; version < indexed->version; version++) {
+		const uint32_t row = change_at(indexed, version)->row;
+		const struct indexed_row *at = &indexed->rows[row];
+
+		if (at->space[m] == number && at->index_row[m] != KX_ANN_NO_ROW)
+			rows[count++] = (struct kx_index_filter_row){at->index_row[m], has(filter->bits, filter->words, row)};
+	}
+	if (!count)
+		return KX_OK;
+	return filter->of_space[number] ? kx_index_filter_change(filter->of_space[number], rows, count) : KX_ENOTFOUND;
+}
+
+/* False: it must be made anew. */
+static bool follow(struct indexed *indexed, struct indexed_filter *filter, const uint64_t *bits, uint32_t words)
+{
+	uint64_t *now;
+	kx_status status = KX_OK;
+
+	if (filter->version == indexed->version)
+		return filter->words == words && memcmp(filter->bits, bits, words * sizeof(*bits)) == 0;
+	if (indexed->version - filter->version > KX_INDEXED_CHANGES)
+		return false;
+	now = bits_since(indexed, filter, bits, words);
+	if (!now)
+		return false;
+	free(filter->bits);
+	filter->bits = now;
+	filter->words = words;
+	for (uint32_t i = 0; !status && i < indexed->space_count; i++)
+		status = follow_space(indexed, filter, (uint8_t)i);
+	filter->broken = status != KX_OK;
+	filter->version = indexed->version;
+	return !filter->broken;
+}
+
 /* With the lock held. */
 static struct indexed_filter *find_filter(struct indexed *indexed, const uint64_t *bits, uint32_t words)
 {
-	for (uint32_t i = 0; i < KX_INDEXED_FILTERS; i++) {
-		struct indexed_filter *filter = indexed->filters[i];
-
-		if (filter && filter->version == indexed->version && filter->words == words &&
-		    memcmp(filter->bits, bits, words * sizeof(*bits)) == 0)
-			return filter;
-	}
+	for (uint32_t i = 0; i < KX_INDEXED_FILTERS; i++)
+		if (indexed->filters[i] && !indexed->filters[i]->broken && follow(indexed, indexed->filters[i], bits, words))
+			return indexed->filters[i];
 	return NULL;
 }
 
@@ -79,6 +161,7 @@ static kx_status filter_new(struct indexed *indexed, const uint64_t *bits, uint3
 
 	if (!filter)
 		return kx_error_nomem(error);
+	indexed->filters_made++;
 	filter->version = indexed->version;
 	filter->words = words;
 	filter->references = 1;

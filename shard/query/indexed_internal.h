@@ -49,16 +49,24 @@ struct indexed_cache {
 	struct indexed_cached *slots;
 };
 
-/* A filter over the mirror's rows as filters over the index's, for as long as no row changes. */
+/* A filter over the mirror's rows as filters over the index's. It follows when few rows have changed since its version. */
 struct indexed_filter {
 	uint64_t version;
 	uint64_t used;
 	uint32_t references;
+	bool broken; /* some of its spaces could not follow */
 	uint32_t words;
 	uint64_t *bits; /* of the mirror's rows */
 	struct kx_index_filter *of_space[KX_ANN_SPACES_MAX];
 };
 #define KX_INDEXED_FILTERS 8u
+
+/* A row that changed, and where the index had it before. */
+#define KX_INDEXED_CHANGES 256u
+struct indexed_change {
+	uint32_t row;
+	struct indexed_row before;
+};
 
 struct indexed {
 	struct kx_ann ann;
@@ -76,10 +84,12 @@ struct indexed {
 	uint32_t row_count;
 	uint32_t present;     /* rows that are there */
 	struct kx_bitmap loose;
-	uint64_t version;     /* changes with every row that is put or removed */
+	uint64_t version;     /* counts rows that are put or removed */
+	struct indexed_change changes[KX_INDEXED_CHANGES]; /* the last ones; of version v at v % KX_INDEXED_CHANGES */
 	struct indexed_cache cache;
 	pthread_mutex_t filter_lock;
 	struct indexed_filter *filters[KX_INDEXED_FILTERS];
+	uint64_t filters_made; /* anew */
 	uint64_t filter_clock;
 };
 

@@ -511,6 +511,6 @@ kx_status kx_indexed_settle(struct kx_ann *ann, bool read_only, struct kx_indexe
 		free(adding);
 	}
 	indexed->settled = !status;
-	indexed->version++;
+	indexed->version += KX_INDEXED_CHANGES + 1; /* no filter can follow that */
 	return status;
 }

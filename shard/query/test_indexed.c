@@ -16,7 +16,7 @@
 #include "common/base/testkit.h"
 #include "common/learn/learn.h"
 #include "shard/query/indexed.h"
-#include "shard/query/mirror_internal.h"
+#include "shard/query/indexed_internal.h"
 #include "shard/store/testkit.h"
 
 #define VISUAL_DIM 48u
@@ -493,6 +493,34 @@ static void an_older_store(void **state)
 	ask_all_sorts(fixture);
 }
 
+static void filters_follow_changes(void **state)
+{
+	struct fixture *fixture = *state;
+	const struct indexed *indexed;
+	uint64_t made;
+
+	for (uint32_t i = 0; i < VIDEOS; i++)
+		put_video(fixture, i, ALL);
+	indexed = kx_indexed_of(fixture->indexed->ann);
+	made = indexed->filters_made;
+	for (uint32_t i = 0; i < 60; i++) {
+		const uint32_t number = (uint32_t)(kx_test_random(&fixture->random) % VIDEOS);
+		struct kx_similar_query query = {.k = 10, .weight_visual = 1, .weight_audio = 1, .recall = 1,
+						 .filter = (char *)(uintptr_t)(i % 2 ? "duration < 50" : "duration < 30")};
+		float visual[VISUAL_DIM];
+		struct kx_ann_vector vector = {KX_VISUAL, "pictures", VISUAL_DIM, visual};
+
+		if (i % 5 == 4)
+			remove_video(fixture, number, ALL);
+		else
+			put_video(fixture, i % 5 == 3 ? VIDEOS + i : number, ALL); /* new ones, too */
+		fill(&fixture->random, visual, VISUAL_DIM);
+		compare(fixture, &vector, 1, NULL, &query);
+		free(query.cursor);
+	}
+	assert_true(indexed->filters_made - made <= 2);
+}
+
 static void records_ahead_of_the_index(void **state)
 {
 	struct fixture *fixture = *state;
@@ -710,8 +738,18 @@ static void another_space_is_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(same_as_comparing_all),	TEST(records_ahead_of_the_index), TEST(halfway), TEST(beside_changes), TEST(best_behind_the_lists), TEST(approximately),
-		TEST(another_space_is_refused), TEST(early_is_the_same), TEST(an_older_store), TEST(early_only_by_good_totals), TEST(early_reads_may_fail),
+		TEST(same_as_comparing_all),
+		TEST(records_ahead_of_the_index),
+		TEST(halfway),
+		TEST(beside_changes),
+		TEST(best_behind_the_lists),
+		TEST(approximately),
+		TEST(another_space_is_refused),
+		TEST(early_is_the_same),
+		TEST(an_older_store),
+		TEST(filters_follow_changes),
+		TEST(early_only_by_good_totals),
+		TEST(early_reads_may_fail),
 	};
 
 	kx_learn_init();

@@ -117,6 +117,14 @@ static double thread_ms(void)
 	return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
 }
 
+static double process_s(void)
+{
+	struct timespec now;
+
+	need(!clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now), "clock");
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
 static double rss_mib(void)
 {
 	KX_CLEANUP(kx_cleanup_free) char *line = NULL;
@@ -204,13 +212,14 @@ static void ask_all(struct kx_mirror *exact, struct kx_mirror *indexed, uint32_t
 static struct kx_mirror *load(struct kx_store *store, struct kx_index *index, const char *name)
 {
 	struct kx_mirror *mirror = NULL;
-	double from = wall_s(), rss = rss_mib();
+	double from = wall_s(), cpu = process_s(), rss = rss_mib();
 	struct kx_error error = {0};
 
 	need(!kx_mirror_new(&mirror), "mirror");
 	need(!index || !kx_mirror_use_index(mirror, index, store, false), "mirror");
 	need(!kx_mirror_load(mirror, store, &error), error.message);
-	printf("%-34s %8.2f s wall, %8.0f MiB more\n", name, wall_s() - from, rss_mib() - rss);
+	printf("%-34s %8.2f s wall, %8.2f s of CPU, %8.0f MiB more\n", name, wall_s() - from, process_s() - cpu,
+	       rss_mib() - rss);
 	return mirror;
 }
 
@@ -219,14 +228,12 @@ static void answer(struct kx_shard *shard, const char *id, const char *filter, d
 {
 	struct kx_query_request request = {.kind = KX_QUERY_SIMILAR};
 	struct kx_query_reply *reply = NULL;
-	struct timespec cpu;
 
 	request.similar = (struct kx_similar_query){.video_id = (char *)(uintptr_t)id, .k = 10, .weight_visual = 0.6,
 						    .weight_audio = 0.4, .filter = (char *)(uintptr_t)filter};
 	need(!kx_shard_answer(shard, &request, &reply, NULL) && !reply->status, "asking");
-	need(!clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu), "clock");
 	printf("%-34s %8.1f ms, CPU of the process %8.1f ms, %u hits, the first %s\n", name, (wall_s() - from) * 1e3,
-	       (double)cpu.tv_sec * 1e3 + (double)cpu.tv_nsec / 1e6, reply->similar.hit_count,
+	       process_s() * 1e3, reply->similar.hit_count,
 	       reply->similar.hit_count ? reply->similar.hits[0].video_id : "-");
 	kx_query_reply_free(reply);
 }
@@ -258,7 +265,7 @@ int main(int argc, char **argv)
 	struct kx_mirror *exact, *indexed;
 	struct kx_error error = {0};
 	uint32_t done = 1;
-	double from;
+	double from, cpu;
 
 	if (argc == 4 && strcmp(argv[1], "open") == 0)
 		return open_and_ask(argv[2], argv[3]);
@@ -274,9 +281,10 @@ int main(int argc, char **argv)
 	need(!kx_shard_index_open(store, argv[1], false, true, 0, &index, &error), error.message);
 	kx_mirror_free(load(store, index, "load, and fill the index"));
 	from = wall_s();
+	cpu = process_s();
 	while (done)
 		need(!kx_index_maintain(index, 64, &done, &error), error.message);
-	printf("%-34s %8.2f s wall\n", "fold, split, train", wall_s() - from);
+	printf("%-34s %8.2f s wall, %8.2f s of CPU\n", "fold, split, train", wall_s() - from, process_s() - cpu);
 	indexed = load(store, index, "load with the index");
 	exact = load(store, NULL, "load without");
 	ask_all(exact, indexed, queries);
