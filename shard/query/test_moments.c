@@ -21,10 +21,10 @@
 
 #define VISUAL_DIM 48u
 #define AUDIO_DIM 24u
-#define VIDEOS 400u
+#define VIDEOS 240u
 #define MOMENTS 24u /* of a video, at most */
 #define CENTRES 60u
-#define QUERIES 48u
+#define QUERIES 30u
 
 struct fixture {
 	char *folder, *dir;

@@ -138,14 +138,14 @@ static kx_status change_moments(struct kx_index *index, struct kx_moments *momen
 }
 
 /* *ret_done: how many of the batch's changes are in. */
-static kx_status collect_moments(struct kx_store_batch *batch, struct kx_index *index, struct kx_moments *moments,
+static kx_status collect_moments(struct kx_store_batch *batch, struct kx_index *index, struct kx_moments *moments, size_t most,
 				 struct kx_moments_changes *changes, size_t *ret_done, struct kx_error *error)
 {
 	size_t count, i;
 	const struct kx_store_change *list = kx_store_changes(batch, &count);
 	kx_status status = KX_OK;
 
-	for (i = 0; !status && i < count && changes->bytes < MOMENTS_BYTES && changes->count < MOMENTS_MAX; i++)
+	for (i = 0; !status && i < count && changes->bytes < MOMENTS_BYTES && changes->count < most; i++)
 		if (is_last(list, count, i))
 			status = change_moments(index, moments, &list[i], changes, error);
 	*ret_done = i;
@@ -207,8 +207,8 @@ static kx_status commit_all(struct kx_store_batch *batch, struct kx_index *index
 	return commit_both(batch, index, list, count, error);
 }
 
-kx_status kx_shard_commit(struct kx_store_batch *batch, struct kx_index *index, struct kx_mirror *mirror,
-			  struct kx_error *error)
+kx_status kx_shard_commit_most(struct kx_store_batch *batch, struct kx_index *index, struct kx_mirror *mirror,
+			       size_t moments_most, struct kx_error *error)
 {
 	struct kx_moments *in_index = index ? kx_mirror_moments(mirror) : NULL;
 	struct kx_indexed_changes videos = {0};
@@ -219,7 +219,7 @@ kx_status kx_shard_commit(struct kx_store_batch *batch, struct kx_index *index, 
 	kx_status status = index ? collect(batch, index, mirror, &videos, error) : KX_OK;
 
 	if (!status && in_index)
-		status = collect_moments(batch, index, in_index, &moments, &done, error);
+		status = collect_moments(batch, index, in_index, moments_most, &moments, &done, error);
 	if (!status && index)
 		status = kx_mirror_totals_after(mirror, list, count, &totals, error);
 	if (!status && totals.len)
@@ -233,4 +233,10 @@ kx_status kx_shard_commit(struct kx_store_batch *batch, struct kx_index *index, 
 	kx_indexed_changes_done(&videos);
 	kx_moments_changes_done(&moments);
 	return status;
+}
+
+kx_status kx_shard_commit(struct kx_store_batch *batch, struct kx_index *index, struct kx_mirror *mirror,
+			  struct kx_error *error)
+{
+	return kx_shard_commit_most(batch, index, mirror, MOMENTS_MAX, error);
 }

@@ -22,5 +22,8 @@ uint64_t kx_shard_index_moments(struct kx_index *index);
  * videos they are of are found by their records. index NULL: the batch alone. */
 kx_status kx_shard_commit(struct kx_store_batch *batch, struct kx_index *index, struct kx_mirror *mirror,
 			  struct kx_error *error) KX_MUST_CHECK;
+/* The same, with no more than about so many changes of moments in that write: the rest follows in writes of its own. */
+kx_status kx_shard_commit_most(struct kx_store_batch *batch, struct kx_index *index, struct kx_mirror *mirror,
+			       size_t moments_most, struct kx_error *error) KX_MUST_CHECK;
 
 #endif

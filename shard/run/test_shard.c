@@ -14,7 +14,9 @@
 #include "common/bus/topics.h"
 #include "common/learn/learn.h"
 #include "common/record/event.h"
+#include "common/record/result.h"
 #include "shard/index/index.h"
+#include "shard/run/index.h"
 #include "shard/run/shard.h"
 #include "shard/store/testkit.h"
 
@@ -558,6 +560,54 @@ static void test_moments_in_the_index_or_not(void **state)
 	assert_int_equal(report.index_moments, 36);
 }
 
+static void apply_all(struct kx_store_batch *batch, struct kx_kit_stream *stream)
+{
+	for (size_t i = 0; i < stream->count; i++) {
+		KX_CLEANUP(kx_result_cleanup) struct kx_result *result = NULL;
+
+		assert_int_equal(kx_result_unpack(stream->messages[i].data, stream->messages[i].len, &result, NULL), KX_OK);
+		assert_int_equal(kx_store_apply(batch, result, NULL), KX_OK);
+	}
+	kx_kit_stream_done(stream);
+}
+
+/* One write takes the moments of some videos; those of the rest, and what the last word on a video is, are in as well. */
+static void test_more_moments_than_a_write_takes(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_store *store = NULL;
+	struct kx_index *index = NULL;
+	struct kx_mirror *mirror = NULL;
+	struct kx_store_batch *batch = NULL;
+	struct kx_kit_stream stream = {0};
+	struct kx_shard_verify report;
+
+	assert_int_equal(kx_shard_store_open(fixture->folder, false, &store, NULL), KX_OK);
+	assert_int_equal(kx_shard_index_open(store, fixture->folder, false, true, 0, &index, NULL), KX_OK);
+	assert_int_equal(kx_mirror_new(&mirror), KX_OK);
+	assert_int_equal(kx_mirror_use_index(mirror, index, store, false), KX_OK);
+	assert_int_equal(kx_mirror_use_moments(mirror, index, store, false), KX_OK);
+	assert_int_equal(kx_mirror_load(mirror, store, NULL), KX_OK);
+	for (uint64_t round = 0; round < 2; round++) {
+		add_video(&stream, "a", 1 + round, 1);
+		add_video(&stream, "b", 1 + 2 * round, 2);
+		add_video(&stream, "c", 1 + round, 3);
+		if (round) {
+			kx_kit_stream_delete(&stream, "a", 2);
+			add_video(&stream, "b", 4, 3); /* fewer moments than before */
+		}
+		assert_int_equal(kx_store_batch_new(store, 1, &batch, NULL), KX_OK);
+		apply_all(batch, &stream);
+		assert_int_equal(kx_shard_commit_most(batch, index, mirror, 5, NULL), KX_OK);
+		kx_store_batch_free(batch);
+		verify(fixture, &report);
+		verify_index(&report, round ? 1 + 1 + 4 + 4 : 2 + 2 + 1 + 6 + 6 + 4);
+	}
+	kx_mirror_free(mirror);
+	kx_index_close(index);
+	kx_store_close(store);
+}
+
 static void test_readers_and_a_second_writer(void **state)
 {
 	struct fixture *fixture = *state;
@@ -898,6 +948,7 @@ int main(void)
 		TEST(test_a_store_without_an_index),
 		TEST(test_an_index_that_is_damaged),
 		TEST(test_moments_in_the_index_or_not),
+		TEST(test_more_moments_than_a_write_takes),
 		TEST(test_readers_and_a_second_writer),
 		TEST(test_queries_that_nobody_can_answer),
 		TEST(test_compacting),

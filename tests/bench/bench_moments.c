@@ -98,25 +98,25 @@ static uint32_t moments_of(uint32_t video)
 	return 5 + (uint32_t)(kx_test_random(&random) % 31);
 }
 
-static void put_record(const struct bench *bench, struct kx_kv_batch *batch, uint32_t video, uint32_t moments,
-		       const float *visual, const float *audio)
+/* moments: of picture, of sound. */
+static void put_record(const struct bench *bench, struct kx_kv_batch *batch, uint32_t video, const uint32_t moments[2],
+		       float *const values[2])
 {
 	struct kx_buf packed = {.max = KX_RECORD_MAX};
 	char id[32];
 	struct kx_video_record record = {.generation = 1};
-	const float *const values[2] = {visual, audio};
 
 	snprintf(id, sizeof(id), "%08u.mp4", video);
 	record.info = (struct kx_video_info){.title = id, .source = id, .run_id = (char *)"run", .duration_us = 1};
 	record.info.recipe_sha256[0] = record.info.content_sha256[0] = 1;
-	record.result = (struct kx_video_result){.video_id = id, .duration_us = (uint64_t)moments * MOMENT_US + video % 1000,
+	record.result = (struct kx_video_result){.video_id = id, .duration_us = (uint64_t)moments[0] * MOMENT_US + video % 1000,
 						 .moment_us = MOMENT_US, .decode_mode = KX_DECODE_EXACT};
 	record.result.recipe_sha256[0] = 1;
 	for (int m = 0; m < 2; m++)
-		if (bench->dim[m])
+		if (moments[m])
 			record.result.modalities[record.result.modality_count++] = (struct kx_modality_result){
 				.modality = (enum kx_modality)(KX_VISUAL + m), .space = (char *)(uintptr_t)(m ? "sounds" : "pictures"),
-				.moments = moments, .rows = moments, .dim = bench->dim[m], .embedding = (float *)(uintptr_t)values[m]};
+				.moments = moments[m], .rows = moments[m], .dim = bench->dim[m], .embedding = values[m]};
 	need(!kx_video_record_pack(&record, &packed), "packing a record");
 	kx_kv_batch_put(batch, KX_STORE_VIDEOS, id, strlen(id), packed.data, packed.len);
 	kx_buf_done(&packed);
@@ -155,6 +155,7 @@ static void put_for_similar(struct bench *bench, struct kx_kv_batch *batch, uint
 {
 	uint64_t random = video * UINT64_C(0xd1342543de82ef95) + 5;
 	uint32_t count = moments_of(video), first = 2 * USED - SHARED;
+	const uint32_t moments[2] = {count, bench->dim[1] && video % 9 ? count - 1 : 0};
 	float own[FACTORS], moment[FACTORS];
 
 	for (uint32_t f = 0; f < first; f++)
@@ -165,7 +166,7 @@ static void put_for_similar(struct bench *bench, struct kx_kv_batch *batch, uint
 		mix(bench, 0, moment, 0, USED, values[0]);
 		(void)kx_learn_normalize(values[0], bench->dim[0]);
 		put_unit(batch, bench, video, i, 0, values[0]);
-		if (!bench->dim[1] || video % 9 == 0 || i + 1 == count)
+		if (i >= moments[1])
 			continue;
 		mix(bench, 1, moment, USED - SHARED, first, values[1]);
 		(void)kx_learn_normalize(values[1], bench->dim[1]);
@@ -175,7 +176,7 @@ static void put_for_similar(struct bench *bench, struct kx_kv_batch *batch, uint
 		mix(bench, m, own, m ? USED - SHARED : 0, m ? first : USED, values[m]);
 		(void)kx_learn_normalize(values[m], bench->dim[m]);
 	}
-	put_record(bench, batch, video, count, values[0], values[1]);
+	put_record(bench, batch, video, moments, values);
 	bench->moments += count;
 }
 
@@ -273,7 +274,7 @@ static void put_for_duplicates(struct bench *bench, struct kx_kv_batch *batch, u
 		put_moment(batch, video, &moment);
 	}
 	(void)kx_learn_normalize(values[0], DUPLICATES_DIM);
-	put_record(bench, batch, video, shown.moments, values[0], NULL);
+	put_record(bench, batch, video, (const uint32_t[]){shown.moments, 0}, values);
 	bench->moments += shown.moments;
 }
 
