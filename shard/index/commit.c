@@ -1,6 +1,7 @@
 /* Changes that are on disk, into memory; and group commit. */
 #include "shard/index/stage.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,7 +82,7 @@ static void account(struct kx_istep *step)
 	atomic_fetch_add(&space->rows, 1);
 	space->placed++;
 	space->recent_distance2 += ((double)step->distance2 - space->recent_distance2) *
-				   (space->recent_distance2 > 0 ? RECENT_SHARE : 1.0);
+				   fmax(RECENT_SHARE, 1.0 / (double)++space->measured); /* the first ones count alike */
 	if (space->logging && kx_ids_add(&space->log, step->row))
 		space->logging = false; /* whoever trains sees that it lost track, and gives up */
 }

@@ -104,7 +104,7 @@ struct kx_ispace {
 	atomic_uint watching;      /* live recall is comparing: rows changed go into watched */
 	struct kx_ids watched;
 	double recent_distance2;   /* decaying mean of rows put */
-	uint64_t placed;
+	uint64_t measured, placed; /* since training: rows that this is of, those and what splits moved */
 	uint64_t folds, splits, merges, moved, trainings, repairs;
 };
 

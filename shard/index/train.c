@@ -488,6 +488,7 @@ static struct kx_igen *swap(struct training *training)
 		atomic_store(&space->rows, training->rows);
 	space->due.count = 0;
 	space->placed = 0;
+	space->measured = 0;
 	space->recent_distance2 = 0;
 	space->trainings++;
 	for (uint32_t i = 0; i < space->gen->bound; i++)
