@@ -251,7 +251,7 @@ static kx_status pick(const struct exact *exact, const struct kx_ann_query *quer
 
 	for (uint32_t row = 0; row < exact->row_count; row++)
 		count += scratch->sum[row] >= least;
-	hits = malloc(count * sizeof(*hits));
+	hits = malloc((count + 1) * sizeof(*hits));
 	if (!hits)
 		return KX_ENOMEM;
 	for (uint32_t row = 0; row < exact->row_count; row++)
