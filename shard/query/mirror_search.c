@@ -454,8 +454,10 @@ kx_status kx_mirror_with_rows(struct kx_mirror *mirror, const struct kx_mirror_q
 {
 	struct kx_mirror_rows rows = {.mirror = mirror};
 	struct search search;
-	kx_status status;
+	kx_status status = kx_mirror_need(mirror, error);
 
+	if (status)
+		return status;
 	pthread_rwlock_rdlock(&mirror->lock);
 	status = search_init(&search, mirror, query, error);
 	if (!status) {
