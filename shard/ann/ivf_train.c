@@ -12,6 +12,7 @@
 #define ROUNDS 10u
 #define POINTS 1024u    /* compared at a time */
 #define POLISH 3u       /* rounds in one level after those in two */
+#define POLISH_CELLS 10000u /* and not beyond: points grow with cells, so this grows with their square */
 #define PART_SAMPLE 128u /* points a part that the first level looks at */
 
 /* Points that are to be parted. */
@@ -299,7 +300,7 @@ static kx_status train_levels(const struct points *points, uint32_t cells, float
 		status = second_level(&levels, centroids);
 	}
 	levels_done(&levels);
-	return status ? status : polish(&levels.all, cells, centroids);
+	return status || cells > POLISH_CELLS ? status : polish(&levels.all, cells, centroids);
 }
 
 kx_status kx_ivf_train(const struct kx_ivf_recipe *recipe, const float *sample, size_t n, uint32_t cells,
