@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "shard/query/indexed_internal.h"
+#include "shard/query/prospects.h"
 
 #define SLACK 7e-4        /* more than rounding a unit vector to fp16 can change a cosine */
 #define FEW_MATCHES 256u  /* as many rows are read and compared without asking the index */
@@ -19,14 +20,6 @@
 #define DEPTH_FIRST_EXACT 256u /* an exact search compares everything anyway: its lists may as well be long */
 #define DEPTH_MORE 64u
 #define DEPTH_GROWS 4u
-
-struct candidate {
-	uint32_t row;
-	bool seen[KX_ANN_MODALITIES]; /* by list */
-	float near[KX_ANN_MODALITIES];
-	bool scored;
-	double most, least; /* that its score can be */
-};
 
 struct list {
 	const struct kx_ann_vector *vector;
@@ -47,10 +40,7 @@ struct seek {
 	uint32_t list_count;
 	struct indexed_filter *filter;
 	double slack;
-	struct candidate *candidates;
-	uint32_t candidate_count, candidate_cap;
-	uint32_t *slots; /* [mask + 1]: 1 + a candidate; 0: free */
-	uint32_t mask;
+	struct kx_prospects candidates;
 	struct kx_ann_hit *best; /* heap, the worst first */
 	size_t best_count;
 	struct kx_ann_work work;
@@ -62,8 +52,7 @@ static void seek_free(struct seek *seek)
 	kx_indexed_filter_release(seek->indexed, seek->filter);
 	for (uint32_t i = 0; i < KX_ANN_MODALITIES; i++)
 		kx_index_hits_done(&seek->lists[i].hits);
-	free(seek->candidates);
-	free(seek->slots);
+	kx_prospects_done(&seek->candidates);
 	free(seek->best);
 	free(seek);
 }
@@ -221,50 +210,6 @@ static kx_status score_loose(struct seek *seek)
 
 /* --- Candidates ----------------------------------------------------------------------------------------------- */
 
-static kx_status candidates_reserve(struct seek *seek)
-{
-	uint32_t cap = seek->candidate_cap ? seek->candidate_cap * 2 : 512;
-	struct candidate *candidates;
-	uint32_t *slots;
-
-	if (seek->candidate_count < seek->candidate_cap)
-		return KX_OK;
-	candidates = realloc(seek->candidates, cap * sizeof(*candidates));
-	if (!candidates)
-		return KX_ENOMEM;
-	seek->candidates = candidates;
-	slots = calloc((size_t)cap * 2, sizeof(*slots));
-	if (!slots)
-		return KX_ENOMEM;
-	free(seek->slots);
-	seek->slots = slots;
-	seek->mask = 2 * cap - 1;
-	seek->candidate_cap = cap;
-	for (uint32_t i = 0; i < seek->candidate_count; i++) {
-		uint32_t at = candidates[i].row * 0x9e3779b9u;
-
-		for (at ^= at >> 15; slots[at & seek->mask]; at++)
-			continue;
-		slots[at & seek->mask] = i + 1;
-	}
-	return KX_OK;
-}
-
-/* NULL: no memory. */
-static struct candidate *candidate_for(struct seek *seek, uint32_t row)
-{
-	uint32_t at = row * 0x9e3779b9u;
-
-	if (candidates_reserve(seek))
-		return NULL;
-	for (at ^= at >> 15; seek->slots[at & seek->mask]; at++)
-		if (seek->candidates[seek->slots[at & seek->mask] - 1].row == row)
-			return &seek->candidates[seek->slots[at & seek->mask] - 1];
-	seek->candidates[seek->candidate_count] = (struct candidate){.row = row};
-	seek->slots[at & seek->mask] = ++seek->candidate_count;
-	return &seek->candidates[seek->candidate_count - 1];
-}
-
 /* Of a mirror of few rows: the search is to be done again once this video is in it. */
 static kx_status want_row(struct seek *seek, const struct kx_index_hit *hit)
 {
@@ -284,14 +229,14 @@ static kx_status gather_list(struct seek *seek, uint32_t number)
 	for (uint32_t i = 0; i < list->hits.count; i++) {
 		uint32_t index_row = list->hits.list[i].row;
 		uint32_t row = index_row < space->row_at_cap ? space->row_at[index_row] : KX_ANN_NO_ROW;
-		struct candidate *candidate;
+		struct kx_prospect *candidate;
 
 		if (row == KX_ANN_NO_ROW && indexed->partial && want_row(seek, &list->hits.list[i]))
 			return KX_ENOMEM;
 		/* A row that is changing is loose, and scored anyway; one that the mirror does not have yet is not found. */
 		if (row == KX_ANN_NO_ROW || kx_bitmap_has(&indexed->loose, row) || !may_be_found(seek, row))
 			continue;
-		candidate = candidate_for(seek, row);
+		candidate = kx_prospect_for(&seek->candidates, row, 0);
 		if (!candidate)
 			return kx_error_nomem(seek->error);
 		candidate->seen[number] = true;
@@ -300,7 +245,7 @@ static kx_status gather_list(struct seek *seek, uint32_t number)
 	return KX_OK;
 }
 
-static void bound_candidate(const struct seek *seek, struct candidate *candidate)
+static void bound_candidate(const struct seek *seek, struct kx_prospect *candidate)
 {
 	const struct indexed_row *row = &seek->indexed->rows[candidate->row];
 	double most = 0.0, least = 0.0, weights = 0.0;
@@ -318,24 +263,17 @@ static void bound_candidate(const struct seek *seek, struct candidate *candidate
 	candidate->least = weights > 0.0 ? least / weights : -INFINITY;
 }
 
-static int order_candidates(const void *a, const void *b)
-{
-	double one = (*(struct candidate *const *)a)->most, two = (*(struct candidate *const *)b)->most;
-
-	return (one < two) - (one > two);
-}
-
 /* Scores those that may be among the best, in the order of what they can reach. */
 static kx_status score_candidates(struct seek *seek)
 {
-	KX_CLEANUP(kx_cleanup_free) struct candidate **order = malloc((seek->candidate_count + 1u) * sizeof(*order));
+	KX_CLEANUP(kx_cleanup_free) struct kx_prospect **order = malloc((seek->candidates.count + 1u) * sizeof(*order));
 	uint32_t count = 0;
 	kx_status status = KX_OK;
 
 	if (!order)
 		return kx_error_nomem(seek->error);
-	for (uint32_t i = 0; i < seek->candidate_count; i++) {
-		struct candidate *candidate = &seek->candidates[i];
+	for (uint32_t i = 0; i < seek->candidates.count; i++) {
+		struct kx_prospect *candidate = &seek->candidates.list[i];
 
 		if (candidate->scored)
 			continue;
@@ -343,7 +281,7 @@ static kx_status score_candidates(struct seek *seek)
 		if (!seek->query->has_ceiling || candidate->least <= seek->query->ceiling)
 			order[count++] = candidate;
 	}
-	qsort(order, count, sizeof(struct candidate *), order_candidates);
+	qsort(order, count, sizeof(struct kx_prospect *), kx_prospect_order);
 	for (uint32_t i = 0; !status && i < count && order[i]->most >= least_score(seek); i++) {
 		order[i]->scored = true;
 		status = score_row(seek, order[i]->row, true);

@@ -12,6 +12,7 @@
 #include "common/base/str.h"
 #include "shard/query/moments_index_internal.h"
 #include "shard/query/moments_internal.h"
+#include "shard/query/prospects.h"
 
 #define SLACK 7e-4        /* more than rounding a unit vector to fp16, and a share to a millionth, can change */
 #define FEW_MATCHES 1024u /* moments: as many are read and compared without asking the index */
@@ -21,15 +22,6 @@
 #define DEPTH_GROWS 4u
 #define EXACT_MOMENTS 20000u /* below it a query that wants no recall in particular gets all */
 #define LISTS_MAX (2 * KX_ANN_MODALITIES)
-
-struct candidate {
-	uint32_t row, number;
-	bool paired;
-	bool seen[KX_ANN_MODALITIES]; /* in a list of this modality */
-	float near[KX_ANN_MODALITIES];
-	bool scored;
-	double most, least; /* that its score can be */
-};
 
 struct list {
 	const struct kx_ann_vector *vector;
@@ -58,10 +50,7 @@ struct seek {
 	double slack;
 	uint64_t missing; /* moments that the lists may have and that are not wanted */
 	struct moments_filter *filter;
-	struct candidate *candidates;
-	uint32_t candidate_count, candidate_cap;
-	uint32_t *slots; /* [mask + 1]: 1 + a candidate; 0: free */
-	uint32_t mask;
+	struct kx_prospects candidates;
 };
 
 static void seek_free(struct seek *seek)
@@ -70,8 +59,7 @@ static void seek_free(struct seek *seek)
 	for (uint32_t i = 0; i < LISTS_MAX; i++)
 		kx_index_hits_done(&seek->lists[i].hits);
 	kx_bitmap_done(&seek->wanted);
-	free(seek->candidates);
-	free(seek->slots);
+	kx_prospects_done(&seek->candidates);
 	free(seek);
 }
 
@@ -164,7 +152,7 @@ static kx_status read_changed(struct seek *seek, uint32_t row)
 	return read_row(seek, row);
 }
 
-static kx_status score_candidate(struct seek *seek, struct candidate *candidate)
+static kx_status score_candidate(struct seek *seek, struct kx_prospect *candidate)
 {
 	const struct mirror_row *video = seek->mirror->rows[candidate->row];
 	struct kx_moment_hit hit;
@@ -185,60 +173,6 @@ static kx_status score_candidate(struct seek *seek, struct candidate *candidate)
 
 /* --- Candidates -------------------------------------------------------------------------------------------------- */
 
-static uint32_t slot_of(uint32_t row, uint32_t number)
-{
-	uint32_t at = (row * 0x9e3779b9u) ^ (number * 0x85ebca6bu);
-
-	return at ^ at >> 15;
-}
-
-static kx_status candidates_reserve(struct seek *seek)
-{
-	uint32_t cap = seek->candidate_cap ? seek->candidate_cap * 2 : 512;
-	struct candidate *candidates;
-	uint32_t *slots;
-
-	if (seek->candidate_count < seek->candidate_cap)
-		return KX_OK;
-	candidates = realloc(seek->candidates, cap * sizeof(*candidates));
-	if (!candidates)
-		return KX_ENOMEM;
-	seek->candidates = candidates;
-	slots = calloc((size_t)cap * 2, sizeof(*slots));
-	if (!slots)
-		return KX_ENOMEM;
-	free(seek->slots);
-	seek->slots = slots;
-	seek->mask = 2 * cap - 1;
-	seek->candidate_cap = cap;
-	for (uint32_t i = 0; i < seek->candidate_count; i++) {
-		uint32_t at = slot_of(candidates[i].row, candidates[i].number);
-
-		while (slots[at & seek->mask])
-			at++;
-		slots[at & seek->mask] = i + 1;
-	}
-	return KX_OK;
-}
-
-/* NULL: no memory. */
-static struct candidate *candidate_for(struct seek *seek, uint32_t row, uint32_t number)
-{
-	uint32_t at = slot_of(row, number);
-
-	if (candidates_reserve(seek))
-		return NULL;
-	for (; seek->slots[at & seek->mask]; at++) {
-		struct candidate *candidate = &seek->candidates[seek->slots[at & seek->mask] - 1];
-
-		if (candidate->row == row && candidate->number == number)
-			return candidate;
-	}
-	seek->candidates[seek->candidate_count] = (struct candidate){.row = row, .number = number};
-	seek->slots[at & seek->mask] = ++seek->candidate_count;
-	return &seek->candidates[seek->candidate_count - 1];
-}
-
 static kx_status gather_list(struct seek *seek, const struct list *list)
 {
 	const struct moments_space *space = &seek->moments->spaces[list->space];
@@ -247,13 +181,13 @@ static kx_status gather_list(struct seek *seek, const struct list *list)
 		const struct kx_index_hit *hit = &list->hits.list[i];
 		uint32_t row = hit->row < space->cap ? space->row_of[hit->row] : KX_ANN_NO_ROW;
 		struct kx_moment_place place;
-		struct candidate *candidate;
+		struct kx_prospect *candidate;
 
 		/* What the table does not know is of a video that is changing, and read. */
 		if (!kx_bitmap_has(&seek->wanted, row) || !kx_moment_place_parse(hit->key, hit->key_len, &place) ||
 		    strcmp(place.id, seek->mirror->rows[row]->id) != 0)
 			continue;
-		candidate = candidate_for(seek, row, place.number);
+		candidate = kx_prospect_for(&seek->candidates, row, place.number);
 		if (!candidate)
 			return kx_error_nomem(seek->error);
 		candidate->paired = !kx_bitmap_has(&space->alone, hit->row);
@@ -263,7 +197,7 @@ static kx_status gather_list(struct seek *seek, const struct list *list)
 	return KX_OK;
 }
 
-static void bound_candidate(const struct seek *seek, struct candidate *candidate)
+static void bound_candidate(const struct seek *seek, struct kx_prospect *candidate)
 {
 	double most = 0.0, least = 0.0, weights = 0.0, alone_most = -INFINITY, alone_least = INFINITY;
 
@@ -288,27 +222,20 @@ static void bound_candidate(const struct seek *seek, struct candidate *candidate
 	candidate->least = fmin(candidate->least, alone_least);
 }
 
-static int order_candidates(const void *a, const void *b)
-{
-	double one = (*(struct candidate *const *)a)->most, two = (*(struct candidate *const *)b)->most;
-
-	return (one < two) - (one > two);
-}
-
 /* Scores those that may be among the best, in the order of what they can reach. */
 static kx_status score_candidates(struct seek *seek)
 {
 	const struct kx_cursor *cursor = seek->search->reader->query->query->group == KX_GROUP_NONE
 						 ? seek->search->reader->cursor
 						 : NULL;
-	KX_CLEANUP(kx_cleanup_free) struct candidate **order = malloc((seek->candidate_count + 1u) * sizeof(*order));
+	KX_CLEANUP(kx_cleanup_free) struct kx_prospect **order = malloc((seek->candidates.count + 1u) * sizeof(*order));
 	uint32_t count = 0;
 	kx_status status = KX_OK;
 
 	if (!order)
 		return kx_error_nomem(seek->error);
-	for (uint32_t i = 0; i < seek->candidate_count; i++) {
-		struct candidate *candidate = &seek->candidates[i];
+	for (uint32_t i = 0; i < seek->candidates.count; i++) {
+		struct kx_prospect *candidate = &seek->candidates.list[i];
 
 		if (candidate->scored)
 			continue;
@@ -316,7 +243,7 @@ static kx_status score_candidates(struct seek *seek)
 		if (!cursor || candidate->least <= cursor->score + seek->slack)
 			order[count++] = candidate;
 	}
-	qsort(order, count, sizeof(struct candidate *), order_candidates);
+	qsort(order, count, sizeof(struct kx_prospect *), kx_prospect_order);
 	for (uint32_t i = 0; !status && i < count && order[i]->most + seek->slack >= least_score(seek); i++)
 		if (kx_bitmap_has(&seek->wanted, order[i]->row))
 			status = score_candidate(seek, order[i]);
