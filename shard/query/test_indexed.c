@@ -17,6 +17,7 @@
 #include "common/learn/learn.h"
 #include "shard/query/indexed.h"
 #include "shard/query/indexed_internal.h"
+#include "shard/query/testkit.h"
 #include "shard/store/testkit.h"
 
 #define VISUAL_DIM 48u
@@ -36,23 +37,9 @@ struct fixture {
 	uint64_t generation[2 * VIDEOS];
 };
 
-static float uniform(uint64_t *random)
-{
-	return (float)(kx_test_random(random) >> 40) / 16777216.0f * 2.0f - 1.0f;
-}
-
-/* Around one of some centres, so that there are near ones; whole numbers of sixteenths now and then, so that some tie. */
 static void fill(uint64_t *random, float *values, uint32_t dim)
 {
-	uint64_t centre = 1 + kx_test_random(random) % CENTRES;
-	bool tied = kx_test_random(random) % 16 == 0;
-
-	for (uint32_t i = 0; i < dim; i++) {
-		float middle = uniform(&centre);
-
-		values[i] = middle + (tied ? 0.0f : 0.7f * uniform(random));
-	}
-	(void)kx_learn_normalize(values, dim);
+	kx_kit_near_vector(random, CENTRES, 16, values, dim);
 }
 
 static void open_store(struct fixture *fixture, bool read_only)
@@ -640,7 +627,7 @@ static void beside_changes(void **state)
 static void aim(uint64_t *random, double cosine, float *values, uint32_t dim)
 {
 	for (uint32_t i = 0; i < dim; i++)
-		values[i] = uniform(random);
+		values[i] = kx_kit_uniform(random);
 	values[0] = 0.0f;
 	(void)kx_learn_normalize(values, dim);
 	for (uint32_t i = 0; i < dim; i++)

@@ -17,6 +17,7 @@
 #include "common/record/cursor.h"
 #include "shard/query/moments.h"
 #include "shard/query/moments_index.h"
+#include "shard/query/testkit.h"
 #include "shard/store/testkit.h"
 
 #define VISUAL_DIM 48u
@@ -36,22 +37,9 @@ struct fixture {
 	bool stored[2 * VIDEOS];
 };
 
-static float uniform(uint64_t *random)
-{
-	return (float)(kx_test_random(random) >> 40) / 16777216.0f * 2.0f - 1.0f;
-}
-
 static void fill(uint64_t *random, float *values, uint32_t dim)
 {
-	uint64_t centre = 1 + kx_test_random(random) % CENTRES;
-	bool tied = kx_test_random(random) % 8 == 0;
-
-	for (uint32_t i = 0; i < dim; i++) {
-		float middle = uniform(&centre);
-
-		values[i] = middle + (tied ? 0.0f : 0.7f * uniform(random));
-	}
-	(void)kx_learn_normalize(values, dim);
+	kx_kit_near_vector(random, CENTRES, 8, values, dim);
 }
 
 static void open_store(struct fixture *fixture, bool read_only)

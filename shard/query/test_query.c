@@ -11,6 +11,7 @@
 #include "common/base/thread.h"
 #include "common/learn/learn.h"
 #include "shard/query/query.h"
+#include "shard/query/testkit.h"
 #include "shard/store/testkit.h"
 
 #define CLIPS 12u
@@ -67,20 +68,9 @@ static int tear_down(void **state)
 	return 0;
 }
 
-/* The answer, after a trip through its wire form. */
 static struct kx_query_reply *ask(struct fixture *fixture, const struct kx_query_request *request)
 {
-	struct kx_query_reply *reply = NULL, *travelled = NULL;
-	struct kx_buf packed = {.max = KX_RECORD_MAX};
-	struct kx_error error = {0};
-
-	assert_int_equal(kx_query_answer(&fixture->context, request, &reply, NULL), KX_OK);
-	assert_int_equal(kx_query_reply_pack(reply, &packed), KX_OK);
-	if (kx_query_reply_unpack(packed.data, packed.len, &travelled, &error))
-		fail_msg("%s", error.message);
-	kx_buf_done(&packed);
-	kx_query_reply_free(reply);
-	return travelled;
+	return kx_kit_ask(&fixture->context, request);
 }
 
 static struct kx_query_request similar_to(const char *id)
