@@ -270,6 +270,16 @@ kx_status kx_fs_remove_tree(const char *path, struct kx_error *error)
 	}
 }
 
+/* A log that is written to has room set aside past its end, which is given back. */
+static uint64_t held_bytes(const struct stat *info)
+{
+	uint64_t block = (uint64_t)info->st_blksize;
+	uint64_t filled = ((uint64_t)info->st_size + block - 1) / block * block;
+	uint64_t taken = (uint64_t)info->st_blocks * 512;
+
+	return taken < filled ? taken : filled;
+}
+
 uint64_t kx_fs_tree_bytes(const char *path)
 {
 	char *root KX_CLEANUP(kx_cleanup_free) = kx_strdup(path);
@@ -278,7 +288,7 @@ uint64_t kx_fs_tree_bytes(const char *path)
 
 	for (const FTSENT *entry = tree ? fts_read(tree) : NULL; entry; entry = fts_read(tree))
 		if (entry->fts_info == FTS_F)
-			bytes += (uint64_t)entry->fts_statp->st_blocks * 512;
+			bytes += held_bytes(entry->fts_statp);
 	return bytes;
 }
 

@@ -30,8 +30,8 @@ kx_status kx_fs_move(const char *from, const char *to, struct kx_error *error) K
 /* Like rm -rf: a path that isn't there is no error, and links are removed, not followed. */
 kx_status kx_fs_remove_tree(const char *path, struct kx_error *error) KX_MUST_CHECK;
 
-/* Space that the files under path take on disk; a file with several names counts once for each. What vanishes
- * meanwhile or can't be read counts as nothing. */
+/* Space that what stands in the files under path takes on disk: neither holes nor room set aside past a file's end; a
+ * file with several names counts once for each. What vanishes meanwhile or can't be read counts as nothing. */
 uint64_t kx_fs_tree_bytes(const char *path);
 
 /* Takes an exclusive advisory lock (of the open file) on path, created when missing, without waiting. KX_EBUSY, fatal,

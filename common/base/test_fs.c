@@ -1,4 +1,6 @@
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -205,6 +207,22 @@ static void counts_bytes_on_disk(void **state)
 	assert_int_equal(kx_fs_tree_bytes("none"), 0);
 }
 
+static void room_set_aside_is_not_counted(void **state)
+{
+	(void)state;
+	struct kx_error error = {0};
+
+	assert_int_equal(kx_fs_mkdirs("tree", &error), KX_OK);
+	assert_int_equal(kx_fs_write("tree/log", "entry", 5, &error), KX_OK);
+	uint64_t before = kx_fs_tree_bytes("tree");
+	int fd = open("tree/log", O_WRONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 1 << 20) && errno == EOPNOTSUPP)
+		skip();
+	assert_int_equal(close(fd), 0);
+	assert_int_equal(kx_fs_tree_bytes("tree"), before);
+}
+
 /* Another process tries. Its exit status is the status it got, negated. */
 static int lock_in_child(const char *path, pid_t holder)
 {
@@ -286,6 +304,7 @@ int main(void)
 		FOLDER_TEST(joins),
 		FOLDER_TEST(removes_links_not_what_they_show),
 		FOLDER_TEST(counts_bytes_on_disk),
+		FOLDER_TEST(room_set_aside_is_not_counted),
 		FOLDER_TEST(one_process_holds_a_lock),
 	};
 

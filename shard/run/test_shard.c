@@ -665,8 +665,8 @@ static kx_status order(struct fixture *fixture, enum kx_care_work work, const ch
 static void fill(struct fixture *fixture)
 {
 	start(fixture);
-	for (uint64_t i = 0; i < 8; i++) {
-		publish_video(fixture, "a", 1 + i, 1 + i);
+	for (uint64_t i = 0; i < 24; i++) {
+		publish_video(fixture, "a", 1 + i, 1 + i % 8);
 		await_stored(fixture, "a");
 	}
 	publish_video(fixture, "b", 1, 2);
