@@ -66,6 +66,7 @@ struct kx_shard_stats {
 	uint64_t index_vectors, index_cells;      /* 0: each video is compared */
 	double index_recall, index_recall_wanted; /* of live queries that were checked against exact answers */
 	uint64_t index_recall_samples;
+	uint32_t part, parts; /* that the shard holds of its catalogue; parts 0: not told */
 };
 
 struct kx_found_video {

@@ -132,6 +132,8 @@ static Kinodex__V1__Stats *stats_write(struct kx_writer *w, const struct kx_shar
 	m->index_recall = stats->index_recall;
 	m->index_recall_wanted = stats->index_recall_wanted;
 	m->index_recall_samples = stats->index_recall_samples;
+	m->part = stats->part;
+	m->parts = stats->parts;
 	return m;
 }
 
@@ -147,6 +149,8 @@ static void stats_read(const Kinodex__V1__Stats *m, struct kx_shard_stats *stats
 	stats->index_recall = m->index_recall;
 	stats->index_recall_wanted = m->index_recall_wanted;
 	stats->index_recall_samples = m->index_recall_samples;
+	stats->part = m->part;
+	stats->parts = m->parts;
 }
 
 static Kinodex__V1__CareDone *care_write(struct kx_writer *w, const struct kx_care_done *care)

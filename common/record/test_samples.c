@@ -219,7 +219,7 @@ struct kx_query_reply sample_reply = {
 	.video = &video, .moment_count = 2, .moments = classes,
 	.stats = {.videos = 10, .pending = 1, .moments = 1000, .media_us = 36000000000, .disk_bytes = 12345678,
 		  .index_vectors = 19, .index_cells = 2, .index_recall = 0.97, .index_recall_wanted = 0.95,
-		  .index_recall_samples = 7},
+		  .index_recall_samples = 7, .part = 1, .parts = 3},
 	.answer_count = 2, .answers = answers, .found_count = 2, .found = found, .attribute_count = 1,
 	.attributes = attributes, .care = {.bytes_before = 1000, .bytes_after = 999}};
 

@@ -9,6 +9,7 @@
 #include "common/base/str.h"
 #include "common/base/thread.h"
 #include "gateway/backend/call.h"
+#include "gateway/backend/layout.h"
 #include "gateway/backend/merge.h"
 #include "gateway/backend/resolve.h"
 
@@ -118,13 +119,13 @@ void kx_fanout_cancel(void *fanout)
 	kx_call_cancel_all(fanout);
 }
 
-static void add_failure(struct kx_answer *answer, const struct kx_call_result *result)
+static void add_failure(struct kx_answer *answer, const char *shard, kx_status status, const char *message)
 {
 	struct kx_shard_failure *failure = &answer->failures[answer->failure_count];
 
-	failure->shard = kx_strdup(result->endpoint);
-	failure->message = kx_strdup(result->message);
-	failure->status = result->status;
+	failure->shard = kx_strdup(shard);
+	failure->message = kx_strdup(message);
+	failure->status = status;
 	if (failure->shard != NULL && failure->message != NULL) {
 		answer->failure_count++;
 		return;
@@ -159,7 +160,7 @@ static void add_refusals(const struct kx_query_request *request, struct kx_call_
 			snprintf(results[i].message, sizeof(results[i].message), "%s", reply->message);
 			results[i].status = reply->status;
 			answer->answered--;
-			add_failure(answer, &results[i]);
+			add_failure(answer, results[i].endpoint, results[i].status, results[i].message);
 		}
 		if (sorted->refusal == NULL || is_elsewhere(request, sorted->refusal)) {
 			kx_query_reply_free(sorted->refusal);
@@ -178,7 +179,7 @@ static void sort_out(const struct kx_query_request *request, struct kx_call_resu
 			continue;
 		answer->asked++;
 		if (results[i].reply == NULL) {
-			add_failure(answer, &results[i]);
+			add_failure(answer, results[i].endpoint, results[i].status, results[i].message);
 			continue;
 		}
 		answer->answered++;
@@ -216,14 +217,21 @@ static kx_status put_together(const struct kx_query_request *request, struct kx_
 			      struct kx_answer *answer, struct kx_error *error)
 {
 	struct sorted sorted = {.good_count = 0};
+	struct kx_layout_gap gap = {0};
 
-	answer->failures = calloc(count, sizeof(*answer->failures));
+	answer->failures = calloc(count + 1, sizeof(*answer->failures)); /* and the gap */
 	if (answer->failures == NULL) {
 		for (unsigned i = 0; i < count; i++)
 			kx_query_reply_free(results[i].reply);
 		return kx_error_nomem(error);
 	}
+	if (request->kind == KX_QUERY_STATS)
+		kx_layout_check(results, count, &gap);
 	sort_out(request, results, count, &sorted, answer);
+	if (gap.parts[0] != '\0') {
+		answer->asked++;
+		add_failure(answer, gap.parts, KX_ENOTFOUND, gap.reason);
+	}
 	kx_status status = sorted.good_count == 0 && sorted.refusal == NULL ? nobody(answer, results, count, error)
 									   : conclude(request, &sorted, answer, error);
 	for (unsigned i = 0; i < sorted.good_count; i++)

@@ -31,6 +31,7 @@ struct fake {
 	atomic_bool stops_at_query; /* closes its socket in the place of an answer */
 	atomic_uint delay_ms;
 	kx_status excuse;
+	uint32_t part, parts;
 	const char *ids[4];         /* its videos, ids[0] with the best score */
 	double scores[4];
 	unsigned count;
@@ -158,6 +159,8 @@ static void answer(struct fake *fake, const struct kx_query_request *request, st
 	} else if (request->kind == KX_QUERY_VIDEO) {
 		reply.status = KX_ENOTFOUND;
 	}
+	reply.stats.part = fake->part;
+	reply.stats.parts = fake->parts;
 	reply.stats.videos = fake->count;
 	reply.stats.index_vectors = 2 * fake->count;
 	reply.stats.index_recall = has(fake, "c") ? 1.0 : 0.5;
@@ -320,6 +323,56 @@ static void test_puts_answers_together(void **state)
 	assert_int_equal(answer.reply->stats.index_vectors, 12);
 	assert_int_equal(answer.reply->stats.index_recall_samples, 10);
 	assert_float_equal(answer.reply->stats.index_recall, 0.8, 1e-9); /* the shards' by their samples */
+	kx_answer_done(&answer);
+	end(fanout, fakes, 3);
+}
+
+static void expect_failure(const struct kx_answer *answer, uint32_t at, const char *shard, const char *reason)
+{
+	assert_true(at < answer->failure_count);
+	assert_string_equal(answer->failures[at].shard, shard);
+	if (strstr(answer->failures[at].message, reason) == NULL)
+		fail_msg("%s", answer->failures[at].message);
+}
+
+static void test_a_part_named_twice_and_one_by_none(void **state)
+{
+	struct fake fakes[3] = {{.ids = {"a"}, .count = 1, .part = 2, .parts = 4},
+				{.ids = {"a"}, .count = 1, .part = 2, .parts = 4},
+				{.ids = {"b", "c"}, .count = 2, .part = 1, .parts = 3}};
+	const struct kx_query_request request = {.kind = KX_QUERY_STATS};
+	struct kx_fanout *fanout = fan_of(fakes, 3);
+
+	(void)state;
+	struct kx_answer answer = ask(fanout, &request, LONG_MS);
+	assert_int_equal(answer.reply->stats.videos, 1); /* what is there twice is not counted twice */
+	assert_int_equal(answer.asked, 4);
+	assert_int_equal(answer.answered, 1);
+	expect_failure(&answer, 0, fakes[1].endpoint, "part 2 of 4, as tcp://");
+	expect_failure(&answer, 1, fakes[2].endpoint, "part 1 of 3, where tcp://");
+	expect_failure(&answer, 2, "parts 0, 1, 3 of 4", "on no shard");
+	kx_answer_done(&answer);
+	atomic_store(&fakes[1].silent, true); /* it may be the one that seems to be missing */
+	answer = ask(fanout, &request, SHORT_MS);
+	assert_int_equal(answer.asked, 3);
+	assert_int_equal(answer.failure_count, 2);
+	kx_answer_done(&answer);
+	end(fanout, fakes, 3);
+}
+
+static void test_all_parts_once(void **state)
+{
+	struct fake fakes[3] = {{.ids = {"a"}, .count = 1, .part = 1, .parts = 2},
+				{.ids = {"b"}, .count = 1, .part = 0, .parts = 2},
+				{.ids = {"c"}, .count = 1, .parts = 1}}; /* another catalogue, whole */
+	const struct kx_query_request request = {.kind = KX_QUERY_STATS};
+	struct kx_fanout *fanout = fan_of(fakes, 3);
+
+	(void)state;
+	struct kx_answer answer = ask(fanout, &request, LONG_MS);
+	assert_int_equal(answer.reply->stats.videos, 3);
+	assert_int_equal(answer.asked, 3);
+	assert_int_equal(answer.failure_count, 0);
 	kx_answer_done(&answer);
 	end(fanout, fakes, 3);
 }
@@ -734,6 +787,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_puts_answers_together),
+		cmocka_unit_test(test_a_part_named_twice_and_one_by_none),
+		cmocka_unit_test(test_all_parts_once),
 		cmocka_unit_test(test_pages_over_shards),
 		cmocka_unit_test(test_asks_by_the_vectors_of_an_id),
 		cmocka_unit_test(test_carries_the_moments_of_an_id),

@@ -2,8 +2,11 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/str.h"
 #include "common/base/thread.h"
 
 #define EVERY_US UINT64_C(5000000)
@@ -19,7 +22,30 @@ struct kx_looker {
 	uint64_t scraped_us; /* 0: never */
 	uint64_t looked_us;  /* when the last look began; 0: never */
 	bool stopping;
+	char *told; /* the thread's: of shards that failed, as last told; NULL: nothing */
 };
+
+/* Once for as long as it stays the same. */
+static void tell(struct kx_looker *looker, const struct kx_answer *answer)
+{
+	KX_CLEANUP(kx_cleanup_free) char *text = kx_strdup("");
+
+	for (uint32_t i = 0; i < answer->failure_count && text != NULL; i++) {
+		char *longer = kx_strf("%s%s%s: %s", text, i > 0 ? "; " : "", answer->failures[i].shard,
+				       answer->failures[i].message);
+
+		free(text);
+		text = longer;
+	}
+	if (text == NULL || strcmp(text, looker->told != NULL ? looker->told : "") == 0)
+		return;
+	if (text[0] != '\0')
+		kx_log(KX_LOG_WARN, "answers are partial: %s", text);
+	else
+		kx_log(KX_LOG_INFO, "all shards answer again");
+	free(looker->told);
+	looker->told = KX_STEAL(text);
+}
 
 static void look(struct kx_looker *looker)
 {
@@ -27,19 +53,23 @@ static void look(struct kx_looker *looker)
 	struct kx_answer answer = {0};
 	uint64_t until_us = kx_clock_mono_us() + ANSWER_US;
 
-	/* What fails is not told: the values are then as old as they say. */
+	/* Where nobody answers the values stay as old as they say; whoever asks anything is told. */
 	if (looker->backend->ask(looker->backend->ctx, &request, until_us, &answer, NULL) == KX_OK &&
-	    answer.reply->status == KX_OK)
+	    answer.reply->status == KX_OK) {
 		kx_metrics_stats(looker->metrics, &answer.reply->stats);
+		tell(looker, &answer);
+	}
 	kx_answer_done(&answer);
 }
 
 /* Under the lock: how long until it is time to look; 0: now. */
 static uint64_t wait_us(const struct kx_looker *looker, uint64_t now)
 {
+	if (looker->looked_us == 0)
+		return 0;
 	if (looker->scraped_us == 0 || now - looker->scraped_us > IDLE_US)
 		return IDLE_US;
-	if (looker->looked_us == 0 || now - looker->looked_us >= EVERY_US)
+	if (now - looker->looked_us >= EVERY_US)
 		return 0;
 	return EVERY_US - (now - looker->looked_us);
 }
@@ -102,6 +132,7 @@ void kx_looker_stop(struct kx_looker *looker)
 	pthread_join(looker->thread, NULL);
 	pthread_cond_destroy(&looker->changed);
 	pthread_mutex_destroy(&looker->lock);
+	free(looker->told);
 	free(looker);
 }
 

@@ -1,4 +1,5 @@
-/* Asks the shards now and then how they are, for /metrics, which itself waits for nobody. Layer: gateway/run.
+/* Asks the shards how they are: once at the start, so that a shard which was named wrongly is told in the log, then now
+ * and then for /metrics, which itself waits for nobody. Layer: gateway/run.
  *
  * Thread it owns: one. It asks every few seconds for as long as somebody scrapes, and is idle otherwise. */
 #ifndef KX_GATEWAY_RUN_LOOKER_H

@@ -272,11 +272,16 @@ static void index_stats(struct kx_index *index, struct kx_shard_stats *ret)
 static kx_status answer_stats(const struct kx_query_context *context, struct kx_query_reply *reply,
 			      struct kx_error *error)
 {
+	struct kx_store_part part = {0};
+	kx_status status = kx_store_part(context->store, &part, error);
+
 	kx_mirror_stats(context->mirror, &reply->stats);
 	reply->stats.disk_bytes = kx_store_disk_bytes(context->store);
+	reply->stats.part = part.part;
+	reply->stats.parts = part.parts;
 	if (context->index)
 		index_stats(context->index, &reply->stats);
-	return kx_store_pending_count(context->store, &reply->stats.pending, error);
+	return status ? status : kx_store_pending_count(context->store, &reply->stats.pending, error);
 }
 
 static kx_status answer(const struct kx_query_context *context, const struct kx_query_request *request,

@@ -18,7 +18,7 @@ static kx_status read_number(struct kx_store *store, const char *key, uint32_t *
 	return status == KX_ENOTFOUND ? KX_OK : status;
 }
 
-static kx_status read_part(struct kx_store *store, struct kx_store_part *ret, struct kx_error *error)
+kx_status kx_store_part(struct kx_store *store, struct kx_store_part *ret, struct kx_error *error)
 {
 	*ret = (struct kx_store_part){.parts = 1};
 	kx_status status = read_number(store, part_key, &ret->part, error);
@@ -88,7 +88,7 @@ kx_status kx_store_claim(struct kx_store *store, const struct kx_store_part *par
 {
 	struct kx_store_part has;
 	bool empty = false;
-	kx_status status = read_part(store, &has, error);
+	kx_status status = kx_store_part(store, &has, error);
 
 	if (status || is_same(&has, part))
 		return status;

@@ -103,6 +103,8 @@ struct kx_store_part {
 	uint32_t partitions;  /* of the topic: another number would send videos elsewhere. Of no meaning to the whole */
 };
 
+kx_status kx_store_part(struct kx_store *store, struct kx_store_part *ret, struct kx_error *error) KX_MUST_CHECK;
+
 /* Makes the store that part's, or says that it is another's (KX_EINVAL, naming it and the cure). One that holds videos
  * and says nothing is for the whole. For whoever writes, before it consumes. */
 kx_status kx_store_claim(struct kx_store *store, const struct kx_store_part *part, struct kx_error *error) KX_MUST_CHECK;

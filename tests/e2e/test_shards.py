@@ -62,6 +62,12 @@ class Shards(Roles):
             self.assertEqual(self.everything(many), wanted)
             shards[1] = self.kill_during_queries(many, shards[1], parts, wanted)
             self.assertEqual(self.everything(many), wanted)
+        with serving(self, shards=f"{self.endpoints[0]},{self.endpoints[0]}") as twice:
+            status = twice.get("/v1/status").json()
+            self.assertEqual((status["partial"], status["videos"]), (True, len(parts[0])))
+            again, gap = status["shards"]["failed"]
+            self.assertIn("part 0 of 2, as", again["reason"])
+            self.assertEqual(gap["shard"], "part 1 of 2")
         self.care_for(self.folders[0])
         self.ends_well(*shards)
         for folder, part in zip(self.folders, parts):
