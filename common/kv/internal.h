@@ -22,6 +22,7 @@ struct kx_kv {
 	bool *compress;      /* of the caller's */
 	atomic_ullong bulk_files; /* names them */
 	atomic_int open_iters;
+	atomic_bool compaction_stopped;
 };
 
 /* The same store once more, read-only, every family of it, with no cache: what it reads comes from the files. */

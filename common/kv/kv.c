@@ -150,13 +150,22 @@ kx_status kx_kv_compact(struct kx_kv *kv, struct kx_error *error)
 		return status;
 	/* The C API's compaction says nothing of how it went; the store's count of failures does. */
 	before = background_errors(kv);
-	for (size_t i = 0; i < kv->opened_count; i++)
+	for (size_t i = 0; i < kv->opened_count && !atomic_load(&kv->compaction_stopped); i++)
 		rocksdb_compact_range_cf(kv->db, kv->families[i], NULL, 0, NULL, 0);
+	if (atomic_load(&kv->compaction_stopped))
+		return kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY,
+				    "store %s: was closed before all of it was compacted; nothing is lost", kv->path);
 	if (background_errors(kv) != before)
 		return kx_error_set(error, KX_EIO, KX_ERROR_FATAL,
 				    "store %s: compaction failed; is there room on the disk? (%s/LOG says more)", kv->path,
 				    kv->path);
 	return KX_OK;
+}
+
+void kx_kv_stop_compaction(struct kx_kv *kv)
+{
+	atomic_store(&kv->compaction_stopped, true);
+	rocksdb_disable_manual_compaction(kv->db);
 }
 
 static kx_status read_family(const struct kx_kv *kv, rocksdb_column_family_handle_t *family,

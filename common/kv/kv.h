@@ -86,6 +86,9 @@ kx_status kx_kv_iter_error(struct kx_kv_iter *iter, struct kx_error *error);
 /* Writers only (KX_EPERM): memtables to files; and all files to as few as can be, without what was deleted. */
 kx_status kx_kv_flush(struct kx_kv *kv, struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_kv_compact(struct kx_kv *kv, struct kx_error *error) KX_MUST_CHECK;
+/* From another thread: a compaction that runs, and any to come, ends soon with KX_ECANCELED. What it did so far stays. Waits
+ * for it; for who is about to close. */
+void kx_kv_stop_compaction(struct kx_kv *kv);
 /* Reads every block of every family from the files, past all caches, and checks its checksum: KX_ECORRUPT. */
 kx_status kx_kv_verify(struct kx_kv *kv, struct kx_error *error) KX_MUST_CHECK;
 uint64_t kx_kv_disk_bytes(struct kx_kv *kv); /* of its folder, log included */

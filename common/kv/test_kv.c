@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "common/base/fs.h"
+#include "common/base/thread.h"
 #include "common/kv/test_store.h"
 
 static void put(struct kx_kv *kv, size_t family, const char *key, const char *value)
@@ -308,6 +309,34 @@ static void compaction_gives_space_back(void **state)
 	assert_int_equal(kx_kv_verify(store->kv, NULL), KX_OK);
 }
 
+static void *compact_until_stopped(void *arg)
+{
+	struct kx_error error = {0};
+	kx_status status;
+
+	do
+		status = kx_kv_compact(arg, &error);
+	while (status == KX_OK);
+	assert_int_equal(status, KX_ECANCELED);
+	return NULL;
+}
+
+static void compaction_ends_when_it_is_stopped(void **state)
+{
+	struct test_store *store = *state;
+	pthread_t thread;
+
+	test_store_open(store);
+	for (unsigned i = 0; i < 200; i++)
+		assert_int_equal(test_store_put(store->kv, i, 10000, NULL), KX_OK);
+	assert_int_equal(kx_thread_start(&thread, "compact", compact_until_stopped, store->kv, NULL), KX_OK);
+	kx_kv_stop_compaction(store->kv);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(kx_kv_compact(store->kv, NULL), KX_ECANCELED);
+	assert_int_equal(test_store_count(store->kv), 200);
+	assert_int_equal(kx_kv_verify(store->kv, NULL), KX_OK);
+}
+
 static void checkpoint_stands_alone(void **state)
 {
 	struct test_store *store = *state;
@@ -361,6 +390,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(bulk_is_seen_at_its_end, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(bulk_left_by_the_dead_goes, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(reader_beside_a_writer, test_store_setup, test_store_teardown),
+		cmocka_unit_test_setup_teardown(compaction_ends_when_it_is_stopped, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(refuses_a_second_writer, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(opens_only_what_is_there, test_store_setup, test_store_teardown),
 		cmocka_unit_test_setup_teardown(families_come_and_stay, test_store_setup, test_store_teardown),

@@ -52,6 +52,8 @@ void kx_shard_stop(struct kx_shard *shard)
 		return;
 	if (shard->stop_ready)
 		kx_stop_ask(&shard->stop);
+	if (shard->orders.running)
+		kx_kv_stop_compaction(kx_store_kv(shard->store));
 	if (shard->consuming)
 		pthread_join(shard->consumer_thread, NULL);
 	end_server(&shard->queries);
