@@ -291,22 +291,14 @@ static kx_status score_candidates(struct seek *seek)
 
 /* --- Lists ---------------------------------------------------------------------------------------------------- */
 
-static void add_work(struct seek *seek, const struct kx_index_hits *hits)
-{
-	seek->work.cells += hits->work.cells;
-	seek->work.codes += hits->work.codes;
-	seek->work.refined += hits->work.refined;
-	seek->work.exact = seek->work.exact && hits->work.exact;
-}
-
 static kx_status ask_list(struct seek *seek, struct list *list, uint32_t depth)
 {
 	const struct indexed_space *space = &seek->indexed->spaces[list->space];
-	struct kx_index_query query = {.vector = list->vector->values,
-				       .dim = list->vector->dim,
-				       .k = depth,
-				       .recall = seek->query->recall > 0.0 ? seek->query->recall : 1.0,
-				       .filter = list->filter};
+	const struct kx_index_query query = {.vector = list->vector->values,
+					     .dim = list->vector->dim,
+					     .k = depth,
+					     .recall = seek->query->recall > 0.0 ? seek->query->recall : 1.0,
+					     .filter = list->filter};
 	kx_status status;
 
 	list->end = 1.0;
@@ -314,15 +306,9 @@ static kx_status ask_list(struct seek *seek, struct list *list, uint32_t depth)
 	list->hits.count = 0;
 	if (list->complete) /* its rows are all loose */
 		return KX_OK;
-	status = kx_index_search(seek->indexed->index, space->number, &query, &list->hits, seek->error);
-	if (!status && list->hits.count < depth && !list->hits.work.exact) {
-		add_work(seek, &list->hits);
-		query.recall = 1.0; /* fewer than asked for: all there are, then, and surely */
-		status = kx_index_search(seek->indexed->index, space->number, &query, &list->hits, seek->error);
-	}
+	status = kx_prospect_list(seek->indexed->index, space->number, &query, &list->hits, &seek->work, seek->error);
 	if (status)
 		return status;
-	add_work(seek, &list->hits);
 	list->complete = list->hits.count < depth;
 	if (list->hits.count)
 		list->end = (double)list->hits.list[list->hits.count - 1].score + seek->slack;

@@ -252,33 +252,18 @@ static kx_status score_candidates(struct seek *seek)
 
 /* --- Lists ------------------------------------------------------------------------------------------------------- */
 
-static void add_work(struct seek *seek, const struct kx_index_hits *hits)
-{
-	struct kx_ann_work *work = &seek->search->work;
-
-	work->cells += hits->work.cells;
-	work->codes += hits->work.codes;
-	work->refined += hits->work.refined;
-	work->exact = work->exact && hits->work.exact;
-}
-
 static kx_status ask_list(struct seek *seek, struct list *list, uint32_t depth)
 {
-	struct kx_index_query query = {.vector = list->vector->values,
-				       .dim = list->vector->dim,
-				       .k = depth,
-				       .recall = seek->exact ? 1.0 : seek->search->recall,
-				       .filter = list->filter};
-	kx_status status = kx_index_search(seek->moments->index, list->space, &query, &list->hits, seek->error);
+	const struct kx_index_query query = {.vector = list->vector->values,
+					     .dim = list->vector->dim,
+					     .k = depth,
+					     .recall = seek->exact ? 1.0 : seek->search->recall,
+					     .filter = list->filter};
+	kx_status status = kx_prospect_list(seek->moments->index, list->space, &query, &list->hits, &seek->search->work,
+					    seek->error);
 
-	if (!status && list->hits.count < depth && !list->hits.work.exact) {
-		add_work(seek, &list->hits);
-		query.recall = 1.0; /* fewer than asked for: all there are, then, and surely */
-		status = kx_index_search(seek->moments->index, list->space, &query, &list->hits, seek->error);
-	}
 	if (status)
 		return status;
-	add_work(seek, &list->hits);
 	list->complete = list->hits.count < depth;
 	list->end = list->hits.count ? (double)list->hits.list[list->hits.count - 1].score + seek->slack : 1.0;
 	return KX_OK;

@@ -70,3 +70,27 @@ int kx_prospect_order(const void *a, const void *b)
 
 	return (one < two) - (one > two);
 }
+
+static void add_work(struct kx_ann_work *work, const struct kx_ivf_work *more)
+{
+	work->cells += more->cells;
+	work->codes += more->codes;
+	work->refined += more->refined;
+	work->exact = work->exact && more->exact;
+}
+
+kx_status kx_prospect_list(struct kx_index *index, uint32_t space, const struct kx_index_query *query,
+			   struct kx_index_hits *hits, struct kx_ann_work *work, struct kx_error *error)
+{
+	struct kx_index_query all = *query;
+	kx_status status = kx_index_search(index, space, query, hits, error);
+
+	if (!status && hits->count < query->k && !hits->work.exact) {
+		add_work(work, &hits->work);
+		all.recall = 1.0;
+		status = kx_index_search(index, space, &all, hits, error);
+	}
+	if (!status)
+		add_work(work, &hits->work);
+	return status;
+}

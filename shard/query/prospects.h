@@ -1,8 +1,10 @@
-/* What the lists of a search have named so far, each once: a video's row, or one of its moments. Pure. Internal to shard/query. */
+/* The lists of a search, and what they have named so far, each once: a video's row, or one of its moments. Internal to
+ * shard/query. */
 #ifndef KX_SHARD_QUERY_PROSPECTS_H
 #define KX_SHARD_QUERY_PROSPECTS_H
 
 #include "shard/ann/ann.h"
+#include "shard/index/index.h"
 
 struct kx_prospect {
 	uint32_t row, number; /* number: of the moment; 0 where videos are looked for */
@@ -27,5 +29,10 @@ struct kx_prospect *kx_prospect_for(struct kx_prospects *prospects, uint32_t row
 
 /* For qsort() over pointers: what can reach most comes first. */
 int kx_prospect_order(const void *a, const void *b);
+
+/* kx_index_search() that gives all there are where they are fewer than query->k: a list then ends because nothing follows.
+ * What it took is added to work. */
+kx_status kx_prospect_list(struct kx_index *index, uint32_t space, const struct kx_index_query *query,
+			   struct kx_index_hits *hits, struct kx_ann_work *work, struct kx_error *error) KX_MUST_CHECK;
 
 #endif

@@ -12,7 +12,6 @@
 #include <cmocka.h>
 
 #include "common/base/fault.h"
-#include "common/base/fs.h"
 #include "common/base/testkit.h"
 #include "common/learn/learn.h"
 #include "shard/query/indexed.h"
@@ -28,9 +27,7 @@
 #define STABLE 300u
 
 struct fixture {
-	char *folder, *dir;
-	struct kx_store *store;
-	struct kx_index *index;
+	struct kx_kit_indexed at;
 	struct kx_mirror *exact, *indexed;
 	uint64_t random;
 	bool stored[2 * VIDEOS];
@@ -44,22 +41,13 @@ static void fill(uint64_t *random, float *values, uint32_t dim)
 
 static void open_store(struct fixture *fixture, bool read_only)
 {
-	struct kx_store_options options = {.data_dir = fixture->folder, .read_only = read_only, .more = kx_index_families,
-					   .more_count = KX_INDEX_FAMILIES};
-	struct kx_index_options index = {.family = KX_STORE_FAMILIES, .dir = fixture->dir, .read_only = read_only,
-					 .train_rows = 800, .cell_rows = 60};
 	struct kx_error error = {0};
 
-	if (kx_store_open(&options, &fixture->store, &error))
-		fail_msg("%s", error.message);
-	assert_true(kx_store_has_more(fixture->store));
-	index.kv = kx_store_kv(fixture->store);
-	if (kx_index_open(&index, &fixture->index, &error))
-		fail_msg("%s", error.message);
+	kx_kit_indexed_open(&fixture->at, read_only);
 	assert_int_equal(kx_mirror_new(&fixture->exact), KX_OK);
 	assert_int_equal(kx_mirror_new(&fixture->indexed), KX_OK);
-	assert_int_equal(kx_mirror_use_index(fixture->indexed, fixture->index, fixture->store, read_only), KX_OK);
-	if (kx_mirror_load(fixture->exact, fixture->store, &error) || kx_mirror_load(fixture->indexed, fixture->store, &error))
+	assert_int_equal(kx_mirror_use_index(fixture->indexed, fixture->at.index, fixture->at.store, read_only), KX_OK);
+	if (kx_mirror_load(fixture->exact, fixture->at.store, &error) || kx_mirror_load(fixture->indexed, fixture->at.store, &error))
 		fail_msg("%s", error.message);
 }
 
@@ -67,9 +55,7 @@ static void close_store(struct fixture *fixture)
 {
 	kx_mirror_free(fixture->exact);
 	kx_mirror_free(fixture->indexed);
-	kx_index_close(fixture->index);
-	kx_store_close(fixture->store);
-	fixture->store = NULL;
+	kx_kit_indexed_close(&fixture->at);
 }
 
 static int set_up(void **state)
@@ -77,9 +63,7 @@ static int set_up(void **state)
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
 
 	assert_non_null(fixture);
-	fixture->folder = kx_kit_folder();
-	fixture->dir = kx_fs_join(fixture->folder, "index-0");
-	assert_non_null(fixture->dir);
+	kx_kit_indexed_make(&fixture->at);
 	fixture->random = kx_test_seed();
 	open_store(fixture, false);
 	*state = fixture;
@@ -91,8 +75,7 @@ static int tear_down(void **state)
 	struct fixture *fixture = *state;
 
 	close_store(fixture);
-	free(fixture->dir);
-	kx_kit_folder_done(fixture->folder);
+	kx_kit_indexed_done(&fixture->at);
 	free(fixture);
 	return 0;
 }
@@ -110,7 +93,7 @@ static void write_video(struct fixture *fixture, const char *id, const struct kx
 			const struct kx_indexed_changes *changes)
 {
 	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
-	struct kx_kv *kv = kx_store_kv(fixture->store);
+	struct kx_kv *kv = kx_store_kv(fixture->at.store);
 	struct kx_index_staged *staged = NULL;
 
 	assert_int_equal(kx_kv_batch_new(kv, &batch), KX_OK);
@@ -120,11 +103,11 @@ static void write_video(struct fixture *fixture, const char *id, const struct kx
 		kx_kv_batch_delete(batch, KX_STORE_VIDEOS, id, strlen(id));
 	if (changes->count) {
 		kx_mirror_expect(fixture->indexed, id);
-		assert_int_equal(kx_index_stage(fixture->index, batch, changes->list, changes->count, &staged, NULL), KX_OK);
+		assert_int_equal(kx_index_stage(fixture->at.index, batch, changes->list, changes->count, &staged, NULL), KX_OK);
 	}
 	assert_int_equal(kx_kv_write(kv, batch, false, NULL), KX_OK);
 	if (staged)
-		kx_index_apply(fixture->index, staged);
+		kx_index_apply(fixture->at.index, staged);
 }
 
 /* NULL: the video lacks the modality. */
@@ -150,7 +133,7 @@ static void put_vectors(struct fixture *fixture, uint32_t number, float *visual,
 			.modality = KX_AUDIO, .space = (char *)"sounds", .moments = 1, .rows = 1, .dim = AUDIO_DIM, .embedding = audio};
 	assert_int_equal(kx_video_record_pack(&record, &packed), KX_OK);
 	if (with == ALL)
-		assert_int_equal(kx_indexed_change_put(fixture->index, &record, &changes, NULL), KX_OK);
+		assert_int_equal(kx_indexed_change_put(fixture->at.index, &record, &changes, NULL), KX_OK);
 	write_video(fixture, id, &packed, &changes);
 	kx_buf_done(&packed);
 	fixture->stored[number] = true;
@@ -184,7 +167,7 @@ static void remove_video(struct fixture *fixture, uint32_t number, enum with wit
 
 	name_video(number, id);
 	if (with == ALL)
-		assert_int_equal(kx_indexed_change_remove(fixture->index, id, &changes, NULL), KX_OK);
+		assert_int_equal(kx_indexed_change_remove(fixture->at.index, id, &changes, NULL), KX_OK);
 	write_video(fixture, id, NULL, &changes);
 	fixture->stored[number] = false;
 	if (with == STORE_ONLY)
@@ -287,7 +270,7 @@ static void verify(struct fixture *fixture)
 {
 	struct kx_index_report report;
 
-	assert_int_equal(kx_index_verify(fixture->index, &report, NULL), KX_OK);
+	assert_int_equal(kx_index_verify(fixture->at.index, &report, NULL), KX_OK);
 	if (report.faults)
 		fail_msg("%s", report.first);
 }
@@ -332,8 +315,8 @@ static void defer(struct fixture *fixture)
 
 	kx_mirror_free(fixture->indexed);
 	assert_int_equal(kx_mirror_new(&fixture->indexed), KX_OK);
-	assert_int_equal(kx_mirror_use_index(fixture->indexed, fixture->index, fixture->store, false), KX_OK);
-	if (kx_mirror_defer(fixture->indexed, fixture->store, fixture->index, NULL, &error))
+	assert_int_equal(kx_mirror_use_index(fixture->indexed, fixture->at.index, fixture->at.store, false), KX_OK);
+	if (kx_mirror_defer(fixture->indexed, fixture->at.store, fixture->at.index, NULL, &error))
 		fail_msg("%s", error.message);
 }
 
@@ -408,7 +391,7 @@ static void early_only_by_good_totals(void **state)
 
 	assert_non_null(decoded);
 	put_whole(fixture, 300);
-	assert_int_equal(kx_store_totals(fixture->store, &totals, NULL), KX_OK);
+	assert_int_equal(kx_store_totals(fixture->at.store, &totals, NULL), KX_OK);
 	for (size_t at = 0; at < totals.len; at += 7) {
 		totals.data[at] ^= 0x10;
 		assert_int_not_equal(kx_totals_decode(totals.data, totals.len, decoded), KX_OK);
@@ -421,12 +404,12 @@ static void early_only_by_good_totals(void **state)
 	assert_false(is_loaded(fixture));
 
 	totals.data[40] ^= 1;
-	assert_int_equal(kx_store_set_totals(fixture->store, totals.data, totals.len, NULL), KX_OK);
+	assert_int_equal(kx_store_set_totals(fixture->at.store, totals.data, totals.len, NULL), KX_OK);
 	defer(fixture);
 	assert_true(is_loaded(fixture)); /* and made anew */
 	defer(fixture);
 	assert_false(is_loaded(fixture));
-	assert_int_equal(kx_store_set_totals(fixture->store, NULL, 0, NULL), KX_OK);
+	assert_int_equal(kx_store_set_totals(fixture->at.store, NULL, 0, NULL), KX_OK);
 	defer(fixture);
 	assert_true(is_loaded(fixture));
 	ask_all_sorts(fixture);
@@ -466,10 +449,10 @@ static void an_older_store(void **state)
 
 	for (uint32_t i = 0; i < VIDEOS; i++)
 		put_video(fixture, i, STORE_ONLY);
-	assert_true(kx_index_is_empty(fixture->index));
+	assert_true(kx_index_is_empty(fixture->at.index));
 	close_store(fixture);
 	open_store(fixture, false);
-	assert_false(kx_index_is_empty(fixture->index));
+	assert_false(kx_index_is_empty(fixture->at.index));
 	ask_all_sorts(fixture);
 	verify(fixture);
 	churn(fixture, 300, ALL);
@@ -549,9 +532,9 @@ static void halfway(void **state)
 		visual[0] = -visual[0];
 		change.key = id;
 		change.key_len = strlen(id);
-		assert_int_equal(kx_index_find_space(fixture->index, "visual:pictures", &change.space, NULL), KX_OK);
+		assert_int_equal(kx_index_find_space(fixture->at.index, "visual:pictures", &change.space, NULL), KX_OK);
 		kx_mirror_expect(fixture->indexed, id);
-		assert_int_equal(kx_index_commit(fixture->index, &change, 1, NULL), KX_OK);
+		assert_int_equal(kx_index_commit(fixture->at.index, &change, 1, NULL), KX_OK);
 		if (i % 50 == 0) {
 			assert_int_equal(kx_mirror_search(fixture->indexed, &ask, &answer, NULL), KX_OK);
 			assert_true(!before || before == answer.hit_count);

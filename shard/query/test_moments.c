@@ -11,7 +11,6 @@
 
 #include <cmocka.h>
 
-#include "common/base/fs.h"
 #include "common/base/testkit.h"
 #include "common/learn/learn.h"
 #include "common/record/cursor.h"
@@ -28,9 +27,7 @@
 #define QUERIES 30u
 
 struct fixture {
-	char *folder, *dir;
-	struct kx_store *store;
-	struct kx_index *index;
+	struct kx_kit_indexed at;
 	struct kx_mirror *reading, *indexed;
 	uint64_t random;
 	uint64_t generation[2 * VIDEOS];
@@ -44,21 +41,13 @@ static void fill(uint64_t *random, float *values, uint32_t dim)
 
 static void open_store(struct fixture *fixture, bool read_only)
 {
-	struct kx_store_options options = {.data_dir = fixture->folder, .read_only = read_only, .more = kx_index_families,
-					   .more_count = KX_INDEX_FAMILIES};
-	struct kx_index_options index = {.family = KX_STORE_FAMILIES, .dir = fixture->dir, .read_only = read_only,
-					 .train_rows = 800, .cell_rows = 60};
 	struct kx_error error = {0};
 
-	if (kx_store_open(&options, &fixture->store, &error))
-		fail_msg("%s", error.message);
-	index.kv = kx_store_kv(fixture->store);
-	if (kx_index_open(&index, &fixture->index, &error))
-		fail_msg("%s", error.message);
+	kx_kit_indexed_open(&fixture->at, read_only);
 	assert_int_equal(kx_mirror_new(&fixture->reading), KX_OK);
 	assert_int_equal(kx_mirror_new(&fixture->indexed), KX_OK);
-	assert_int_equal(kx_mirror_use_moments(fixture->indexed, fixture->index, fixture->store, read_only), KX_OK);
-	if (kx_mirror_load(fixture->reading, fixture->store, &error) || kx_mirror_load(fixture->indexed, fixture->store, &error))
+	assert_int_equal(kx_mirror_use_moments(fixture->indexed, fixture->at.index, fixture->at.store, read_only), KX_OK);
+	if (kx_mirror_load(fixture->reading, fixture->at.store, &error) || kx_mirror_load(fixture->indexed, fixture->at.store, &error))
 		fail_msg("%s", error.message);
 }
 
@@ -66,8 +55,7 @@ static void close_store(struct fixture *fixture)
 {
 	kx_mirror_free(fixture->reading);
 	kx_mirror_free(fixture->indexed);
-	kx_index_close(fixture->index);
-	kx_store_close(fixture->store);
+	kx_kit_indexed_close(&fixture->at);
 }
 
 static int set_up(void **state)
@@ -75,9 +63,7 @@ static int set_up(void **state)
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
 
 	assert_non_null(fixture);
-	fixture->folder = kx_kit_folder();
-	fixture->dir = kx_fs_join(fixture->folder, "index-0");
-	assert_non_null(fixture->dir);
+	kx_kit_indexed_make(&fixture->at);
 	fixture->random = kx_test_seed();
 	open_store(fixture, false);
 	*state = fixture;
@@ -89,8 +75,7 @@ static int tear_down(void **state)
 	struct fixture *fixture = *state;
 
 	close_store(fixture);
-	free(fixture->dir);
-	kx_kit_folder_done(fixture->folder);
+	kx_kit_indexed_done(&fixture->at);
 	free(fixture);
 	return 0;
 }
@@ -156,10 +141,10 @@ static void change_index(struct fixture *fixture, const char *id, const struct k
 
 	kx_mirror_expect(fixture->indexed, id);
 	if (record)
-		assert_int_equal(kx_moments_change_put(fixture->index, fixture->store, record, &changes, NULL), KX_OK);
+		assert_int_equal(kx_moments_change_put(fixture->at.index, fixture->at.store, record, &changes, NULL), KX_OK);
 	else
-		assert_int_equal(kx_moments_change_remove(fixture->index, id, &changes, NULL), KX_OK);
-	assert_int_equal(kx_moments_commit(fixture->index, &changes, NULL), KX_OK);
+		assert_int_equal(kx_moments_change_remove(fixture->at.index, id, &changes, NULL), KX_OK);
+	assert_int_equal(kx_moments_commit(fixture->at.index, &changes, NULL), KX_OK);
 }
 
 static void put_video(struct fixture *fixture, uint32_t number, enum upto upto)
@@ -188,12 +173,12 @@ static void put_video(struct fixture *fixture, uint32_t number, enum upto upto)
 		record.result.modalities[record.result.modality_count++] = (struct kx_modality_result){
 			.modality = KX_AUDIO, .space = (char *)"sounds", .moments = sound, .rows = sound, .dim = AUDIO_DIM, .embedding = audio};
 	assert_int_equal(kx_video_record_pack(&record, &packed), KX_OK);
-	assert_int_equal(kx_kv_batch_new(kx_store_kv(fixture->store), &batch), KX_OK);
+	assert_int_equal(kx_kv_batch_new(kx_store_kv(fixture->at.store), &batch), KX_OK);
 	if (record.generation > 1)
 		delete_summaries(batch, id, record.generation - 1);
 	kx_kv_batch_put(batch, KX_STORE_VIDEOS, id, strlen(id), packed.data, packed.len);
 	put_summaries(fixture, batch, &record);
-	assert_int_equal(kx_kv_write(kx_store_kv(fixture->store), batch, false, NULL), KX_OK);
+	assert_int_equal(kx_kv_write(kx_store_kv(fixture->at.store), batch, false, NULL), KX_OK);
 	kx_buf_done(&packed);
 	fixture->stored[number] = true;
 	if (upto == RECORDS)
@@ -209,10 +194,10 @@ static void remove_video(struct fixture *fixture, uint32_t number, enum upto upt
 	char id[32];
 
 	name_video(number, id);
-	assert_int_equal(kx_kv_batch_new(kx_store_kv(fixture->store), &batch), KX_OK);
+	assert_int_equal(kx_kv_batch_new(kx_store_kv(fixture->at.store), &batch), KX_OK);
 	kx_kv_batch_delete(batch, KX_STORE_VIDEOS, id, strlen(id));
 	delete_summaries(batch, id, fixture->generation[number]);
-	assert_int_equal(kx_kv_write(kx_store_kv(fixture->store), batch, false, NULL), KX_OK);
+	assert_int_equal(kx_kv_write(kx_store_kv(fixture->at.store), batch, false, NULL), KX_OK);
 	fixture->stored[number] = false;
 	if (upto == RECORDS)
 		return;
@@ -258,7 +243,7 @@ static void same_answers(const struct kx_similar_answer *is, const struct kx_sim
 static void answer(struct fixture *fixture, struct kx_mirror *mirror, const struct kx_mirror_query *ask,
 		   struct kx_similar_answer *ret)
 {
-	struct kx_query_context context = {.store = fixture->store, .mirror = mirror, .index = fixture->index};
+	struct kx_query_context context = {.store = fixture->at.store, .mirror = mirror, .index = fixture->at.index};
 	struct kx_error error = {0};
 
 	if (kx_query_moments(&context, ask, ret, &error))
@@ -332,7 +317,7 @@ static void verify(struct fixture *fixture)
 	struct kx_shard_stats stats;
 	uint64_t held = 0;
 
-	assert_int_equal(kx_index_verify(fixture->index, &report, NULL), KX_OK);
+	assert_int_equal(kx_index_verify(fixture->at.index, &report, NULL), KX_OK);
 	if (report.faults)
 		fail_msg("%s", report.first);
 	for (uint32_t i = 0; i < 2 * VIDEOS; i++) {
@@ -343,8 +328,8 @@ static void verify(struct fixture *fixture)
 		name_video(i, id);
 		if (!fixture->stored[i])
 			continue;
-		assert_int_equal(kx_store_video(fixture->store, id, &record, NULL), KX_OK);
-		assert_int_equal(kx_moments_compare(fixture->index, fixture->store, record, &compared, NULL), KX_OK);
+		assert_int_equal(kx_store_video(fixture->at.store, id, &record, NULL), KX_OK);
+		assert_int_equal(kx_moments_compare(fixture->at.index, fixture->at.store, record, &compared, NULL), KX_OK);
 		assert_int_equal(compared.missing, 0);
 		assert_true(compared.least_cosine > 0.9999);
 		held += compared.held;
@@ -410,11 +395,11 @@ static void without_moments_none_are_left(void **state)
 
 	for (uint32_t i = 0; i < 20; i++)
 		put_video(fixture, i, ALL);
-	assert_int_equal(kx_index_verify(fixture->index, &report, NULL), KX_OK);
+	assert_int_equal(kx_index_verify(fixture->at.index, &report, NULL), KX_OK);
 	assert_true(report.rows > 0);
-	assert_int_equal(kx_moments_drop(fixture->index, &removed, NULL), KX_OK);
+	assert_int_equal(kx_moments_drop(fixture->at.index, &removed, NULL), KX_OK);
 	assert_int_equal(removed, report.rows);
-	assert_int_equal(kx_index_verify(fixture->index, &report, NULL), KX_OK);
+	assert_int_equal(kx_index_verify(fixture->at.index, &report, NULL), KX_OK);
 	assert_int_equal(report.rows + report.faults, 0);
 }
 
@@ -461,7 +446,7 @@ static void halfway(void **state)
 		else
 			put_video(fixture, number, RECORDS);
 		ask_too_soon(fixture, i % 3 ? NULL : id);
-		assert_int_equal(kx_store_video(fixture->store, id, &record, NULL), i % 3 ? KX_OK : KX_ENOTFOUND);
+		assert_int_equal(kx_store_video(fixture->at.store, id, &record, NULL), i % 3 ? KX_OK : KX_ENOTFOUND);
 		change_index(fixture, id, record);
 		ask_both(fixture, i % 4 ? NULL : "duration < 50", 20, 1, KX_GROUP_NONE);
 	}
@@ -480,7 +465,7 @@ struct searcher {
 /* How many moments are found of the videos that nobody changes. */
 static uint32_t ask_for_stable(struct searcher *searcher)
 {
-	struct kx_query_context context = {.store = searcher->fixture->store, .mirror = searcher->fixture->indexed};
+	struct kx_query_context context = {.store = searcher->fixture->at.store, .mirror = searcher->fixture->indexed};
 	struct kx_mirror_query ask = {.vectors = &searcher->vector, .count = 1, .query = &searcher->query, .now_s = 1.7e9};
 	struct kx_similar_answer found = {0};
 	uint32_t count = 0;

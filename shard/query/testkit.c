@@ -4,11 +4,49 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
+#include "common/base/fs.h"
 #include "common/base/testkit.h"
 #include "common/learn/learn.h"
+#include "shard/store/testkit.h"
+
+void kx_kit_indexed_make(struct kx_kit_indexed *kit)
+{
+	kit->folder = kx_kit_folder();
+	kit->dir = kx_fs_join(kit->folder, "index-0");
+	assert_non_null(kit->dir);
+}
+
+void kx_kit_indexed_open(struct kx_kit_indexed *kit, bool read_only)
+{
+	struct kx_store_options options = {.data_dir = kit->folder, .read_only = read_only, .more = kx_index_families,
+					   .more_count = KX_INDEX_FAMILIES};
+	struct kx_index_options index = {.family = KX_STORE_FAMILIES, .dir = kit->dir, .read_only = read_only,
+					 .train_rows = 800, .cell_rows = 60};
+	struct kx_error error = {0};
+
+	if (kx_store_open(&options, &kit->store, &error))
+		fail_msg("%s", error.message);
+	assert_true(kx_store_has_more(kit->store));
+	index.kv = kx_store_kv(kit->store);
+	if (kx_index_open(&index, &kit->index, &error))
+		fail_msg("%s", error.message);
+}
+
+void kx_kit_indexed_close(struct kx_kit_indexed *kit)
+{
+	kx_index_close(KX_STEAL(kit->index));
+	kx_store_close(KX_STEAL(kit->store));
+}
+
+void kx_kit_indexed_done(struct kx_kit_indexed *kit)
+{
+	free(kit->dir);
+	kx_kit_folder_done(kit->folder);
+}
 
 struct kx_query_reply *kx_kit_ask(const struct kx_query_context *context, const struct kx_query_request *request)
 {
