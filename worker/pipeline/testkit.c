@@ -99,8 +99,8 @@ struct kx_job kx_test_job(const char *path)
 		.decode_mode = KX_DECODE_EXACT,
 		.moment_us = 5000000,
 		.attempt = 1,
-		.wall_limit_ms = 60000,
-		.cpu_limit_ms = 60000,
+		.wall_limit_ms = 600000,
+		.cpu_limit_ms = 600000,
 		.memory_limit_bytes = 512u << 20,
 	};
 
@@ -185,7 +185,7 @@ static void wait_for(struct kx_test_result *result, bool holding)
 	int failed = 0;
 
 	pthread_mutex_lock(&result->lock);
-	while (failed == 0 && !(holding ? result->holding : result->done > 0))
+	while (failed == 0 && !(holding && result->holding) && result->done == 0)
 		failed = pthread_cond_timedwait(&result->changed, &result->lock, &deadline);
 	pthread_mutex_unlock(&result->lock);
 	assert_int_equal(failed, 0);
@@ -197,9 +197,10 @@ void kx_test_wait(struct kx_test_result *result)
 	assert_false(result->disorder);
 }
 
-void kx_test_wait_holding(struct kx_test_result *result)
+bool kx_test_wait_holding(struct kx_test_result *result)
 {
 	wait_for(result, true);
+	return result->done == 0;
 }
 
 void kx_test_let_go(struct kx_test_result *result)
