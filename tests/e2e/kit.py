@@ -22,7 +22,7 @@ SAMPLES = SOURCE / "samples"
 BUNDLES = SOURCE / "bundles"
 
 DONE, FAILED, USAGE, QUARANTINED, STOPPED = 0, 1, 2, 3, 130
-TIMEOUT_S = 120  # of one command; a loaded machine is slow, a hang is longer
+TIMEOUT_S = 300  # of one command; a loaded machine is slow, a hang is longer
 TOKEN = "KINODEX_E2E_TOKEN"  # in the environment of all that a test starts, and so in that of their children
 
 SMALL = (
@@ -59,6 +59,17 @@ def wait_for(what, condition, timeout_s=TIMEOUT_S, every_s=0.01):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout_s} s for {what}")
         time.sleep(every_s)
+
+
+def soonest(within_s, attempt, times=5):
+    """attempt() does something that is to take no longer, and returns how long it took. A crowded machine does not let each
+    be that quick, so one of several has to be. What they took."""
+    took = []
+    while not took or (min(took) >= within_s and len(took) < times):
+        took.append(attempt())
+    if min(took) >= within_s:
+        raise AssertionError(f"none of {took} is within {within_s} s")
+    return took
 
 
 def ffmpeg(name, *args):
@@ -259,7 +270,7 @@ class Case(unittest.TestCase):
 
     def leaves_nothing(self):
         """No process is left a little after the last command ended, nor a folder for sockets."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (left := self.processes.find()) and time.monotonic() < deadline:
             time.sleep(0.02)
         for pid in left:

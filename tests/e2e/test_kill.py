@@ -52,7 +52,7 @@ class Kill(Case):
         self.assertEqual(self.digest(), self.expected)
 
     def nothing_is_left_running(self):
-        wait_for("the children to end", lambda: not self.processes.find(), 10)
+        wait_for("the children to end", lambda: not self.processes.find())
 
     def test_of_the_main_process(self):
         done, kills, rounds = set(), 0, 0
