@@ -23,6 +23,7 @@ BUNDLES = SOURCE / "bundles"
 
 DONE, FAILED, USAGE, QUARANTINED, STOPPED = 0, 1, 2, 3, 130
 TIMEOUT_S = 300  # of one command; a loaded machine is slow, a hang is longer
+TMPDIR_MAX = 60  # characters, so that sockets beside a test's files can have a name: 108 is what they have
 TOKEN = "KINODEX_E2E_TOKEN"  # in the environment of all that a test starts, and so in that of their children
 
 SMALL = (
@@ -175,7 +176,7 @@ class Case(unittest.TestCase):
 
     def setUp(self):
         self.assertTrue(PROGRAM.exists(), f"{PROGRAM} is not there: build it, or set KINODEX")
-        self.dir = Path(tempfile.mkdtemp(prefix="kx-e2e-"))
+        self.dir = Path(tempfile.mkdtemp(prefix="kx-e2e-", dir="/tmp" if len(tempfile.gettempdir()) > TMPDIR_MAX else None))
         self.data = self.dir / "data"
         self.processes = Processes(uuid.uuid4().hex)
         self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)

@@ -16,6 +16,7 @@
 #include "common/base/clock.h"
 #include "common/base/fs.h"
 #include "common/base/str.h"
+#include "common/base/testkit.h"
 #include "common/base/thread.h"
 
 bool kx_test_is_host(int argc, char **argv, int *ret_status)
@@ -28,8 +29,7 @@ bool kx_test_is_host(int argc, char **argv, int *ret_status)
 
 char *kx_test_folder(void)
 {
-	const char *base = getenv("TMPDIR");
-	char *folder = kx_strf("%s/kx-XXXXXX", base ? base : "/tmp");
+	char *folder = kx_strf("%s/kx-XXXXXX", kx_test_tmp());
 
 	assert_non_null(folder);
 	assert_non_null(mkdtemp(folder));
