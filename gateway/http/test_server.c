@@ -30,12 +30,24 @@ struct app {
 	unsigned waiting;
 	unsigned finished;
 	unsigned finished_without;
+	unsigned in_the_way; /* of the thread that has the sockets */
 };
+
+/* As a crowded machine does. */
+static void hold_up_the_sockets(struct app *app)
+{
+	pthread_mutex_lock(&app->lock);
+	app->in_the_way++;
+	pthread_cond_broadcast(&app->changed);
+	pthread_mutex_unlock(&app->lock);
+	poll(NULL, 0, 1000); /* this is what late means */
+}
 
 static bool quick(void *ctx, struct kx_http_request *request, struct kx_http_response *response)
 {
-	(void)ctx;
 	request->label = 7;
+	if (strcmp(request->target.segments[0], "late") == 0)
+		hold_up_the_sockets(ctx);
 	if (strcmp(request->target.segments[0], "quick") != 0)
 		return false;
 	response->code = 200;
@@ -430,6 +442,27 @@ static void test_stop_finishes_what_is_in_hand(void **state)
 	pthread_mutex_destroy(&app.lock);
 }
 
+/* What handlers answered in the end goes out, however late the thread of the sockets is given a CPU. */
+static void test_stop_waits_for_its_own_thread(void **state)
+{
+	struct app app;
+	struct kx_http_options options = usual(&app);
+
+	(void)state;
+	start(&app, &options);
+	int works = dial(&app), late = dial(&app);
+	say(works, "GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n");
+	wait_for(&app, &app.waiting, 1);
+	say(late, "GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n");
+	wait_for(&app, &app.in_the_way, 1);
+	kx_http_stop(app.server, 0, open_gate, &app);
+	expect(works, 200, "Connection: close");
+	close(works);
+	close(late);
+	pthread_cond_destroy(&app.changed);
+	pthread_mutex_destroy(&app.lock);
+}
+
 static void test_a_client_that_leaves(void **state)
 {
 	struct app app;
@@ -482,6 +515,7 @@ int main(void)
 		cmocka_unit_test(test_slow_clients_are_cut),
 		cmocka_unit_test(test_many_at_a_time),
 		cmocka_unit_test(test_stop_finishes_what_is_in_hand),
+		cmocka_unit_test(test_stop_waits_for_its_own_thread),
 		cmocka_unit_test(test_a_client_that_leaves),
 		cmocka_unit_test(test_addresses),
 	};
