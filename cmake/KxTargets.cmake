@@ -9,11 +9,12 @@ function(kx_library name)
 endfunction()
 
 # kx_test(NAME LABEL SOURCES... [LINK deps...] [TIMEOUT seconds] [DEFINES...]): one cmocka program, one ctest with
-# label unit, integration, e2e, golden or fuzz.
+# label unit, integration, e2e, golden or fuzz. TIMEOUT (300) ends what hangs, and says nothing of how long a test takes:
+# it is ten times that at least, for a machine that has other things to do.
 function(kx_test name label)
   cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;LINK;DEFINES" ${ARGN})
   if(NOT arg_TIMEOUT)
-    set(arg_TIMEOUT 60)
+    set(arg_TIMEOUT 300)
   endif()
   add_executable(${name} ${arg_SOURCES})
   target_compile_definitions(${name} PRIVATE KX_SOURCE_DIR="${CMAKE_SOURCE_DIR}" ${arg_DEFINES})

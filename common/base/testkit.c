@@ -7,6 +7,8 @@
 #include "common/base/clock.h"
 #include "common/base/str.h"
 
+#define TMPDIR_MAX 60 /* bytes: a folder's name and a socket's come behind */
+
 static void need(bool holds, const char *what)
 {
 	if (holds)
@@ -27,6 +29,13 @@ uint64_t kx_test_seed(void)
 	printf("KINODEX_TEST_SEED=%llu\n", (unsigned long long)seed);
 	fflush(stdout);
 	return seed;
+}
+
+const char *kx_test_tmp(void)
+{
+	const char *given = getenv("TMPDIR");
+
+	return given && given[0] == '/' && strlen(given) <= TMPDIR_MAX ? given : "/tmp";
 }
 
 /* SplitMix64 (Steele, Lea and Flood 2014). */

@@ -20,7 +20,8 @@
 #include "common/base/str.h"
 #include "common/bus/bus.h"
 
-#define PATIENCE_MS 60000
+#define PATIENCE_MS 120000
+#define SESSION_MS 60000 /* of those that nobody is to take for dead */
 #define MESSAGES 3000
 #define ZOMBIE_SESSION_MS 2000
 
@@ -196,7 +197,7 @@ static void read_numbers(struct kx_bus_consumer *consumer, int from, int to)
 static void killed_broker_loses_nothing(void **state)
 {
 	static atomic_int delivered[MESSAGES];
-	struct kx_bus *bus = open_topic("killed", 64 << 20, PATIENCE_MS);
+	struct kx_bus *bus = open_topic("killed", 64 << 20, SESSION_MS);
 	struct kx_bus_consumer *consumer = subscribe(bus, "killed", "through");
 	struct kx_error error = {0};
 
@@ -274,7 +275,7 @@ static pid_t spawn_zombie(int *ret_fd)
 
 static void consumer_taken_for_dead_is_fenced(void **state)
 {
-	struct kx_bus *bus = open_topic("zombie", 1 << 20, ZOMBIE_SESSION_MS);
+	struct kx_bus *bus = open_topic("zombie", 1 << 20, SESSION_MS);
 	struct kx_error error = {0};
 	struct kx_bus_consumer *consumer;
 	struct kx_bus_message message;

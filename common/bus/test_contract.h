@@ -12,7 +12,7 @@
 
 #include "common/bus/bus.h"
 
-#define PATIENCE_MS 30000 /* for what must come */
+#define PATIENCE_MS 120000 /* for what must come */
 #define ROOMY (64u << 20) /* a bus that is never full */
 
 /* The implementation's: a bus that holds about this many bytes, and the tests that only it has. */

@@ -6,6 +6,8 @@
 #include "common/base/fs.h"
 #include "common/bus/test_contract.h"
 
+#define SESSION_MS 60000 /* longer than any stall: nobody is to be taken for dead here */
+
 /* DIR/bootstrap of the broker that the ctest fixture started. */
 static const char *brokers(void)
 {
@@ -22,7 +24,7 @@ static const char *brokers(void)
 struct kx_bus *test_bus_open(size_t capacity)
 {
 	const struct kx_bus_kafka_options options = {.brokers = brokers(), .queue_bytes_max = capacity,
-						     .session_timeout_ms = PATIENCE_MS,
+						     .session_timeout_ms = SESSION_MS,
 						     .connect_timeout_ms = PATIENCE_MS};
 	struct kx_bus *bus = NULL;
 	struct kx_error error = {0};

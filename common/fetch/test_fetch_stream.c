@@ -395,8 +395,8 @@ static void a_silent_server_has_its_time(void **state)
 	start_server(&server);
 	open_reader(&reader, server.url, &(struct kx_fetch_options){.timeout_ms = 1000, .backoff_ms = 1}, NULL);
 	assert_true(ask(&reader, 0, 1));
-	/* Two tries of a second, which is about what its reader has waited. */
-	assert_in_range(kx_fetch_stream_waited_us(reader.stream), 1000000, 30000000);
+	/* Two tries of a second, which is about what its reader has waited; the rest is the machine's. */
+	assert_in_range(kx_fetch_stream_waited_us(reader.stream), 1000000, 60000000);
 	expect_trouble(&reader, KX_REASON_READ_FAILED, true, "time limit");
 	close_reader(&reader);
 	stop_server(&server);

@@ -477,7 +477,7 @@ static int child_room(const char *folder)
 	assert_int_equal(kx_kv_flush(store.kv, &error), KX_EFULL);
 	assert_int_equal(test_store_count(store.kv), 5);
 	make_room(folder);
-	deadline = kx_clock_mono_us() + 30 * 1000000;
+	deadline = kx_clock_mono_us() + 120 * 1000000;
 	while (test_store_put(store.kv, 5, 20000, &error) && kx_clock_mono_us() < deadline)
 		(void)usleep(50000); /* RocksDB looks for room every 5 s */
 	for (unsigned i = 6; i < 50; i++)

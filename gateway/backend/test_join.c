@@ -14,7 +14,7 @@
 #include "common/base/thread.h"
 #include "gateway/backend/join.h"
 
-#define LONG_MS 20000u
+#define LONG_MS 60000u
 #define ASKERS 8u
 
 /* Answers each query with one hit of the query's own name; the first waits until the gate opens. */

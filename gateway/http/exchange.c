@@ -18,11 +18,19 @@ static uint64_t in_ms(uint64_t ms)
 	return kx_clock_mono_us() + ms * 1000u;
 }
 
+/* Under the lock. Nobody else wants to know of each, and waking costs. */
+static void tell_who_stops(struct kx_http_server *server)
+{
+	if (atomic_load(&server->stopping))
+		pthread_cond_broadcast(&server->changed);
+}
+
 void kx_connection_phase(struct kx_connection *place, enum kx_phase phase, uint64_t until_us)
 {
 	pthread_mutex_lock(&place->server->lock);
 	place->phase = phase;
 	place->until_us = until_us;
+	tell_who_stops(place->server);
 	pthread_mutex_unlock(&place->server->lock);
 }
 
@@ -291,12 +299,12 @@ static void finish(struct kx_http_server *server, struct kx_exchange *exchange)
 		handler->finished(handler->ctx, exchange->request.label, exchange->queued ? exchange->response.code : 0,
 				  kx_clock_mono_us() - exchange->request.received_us);
 	pthread_mutex_lock(&server->lock);
-	if (exchange->in_hand && --server->in_hand == 0)
-		pthread_cond_broadcast(&server->changed);
+	server->in_hand -= exchange->in_hand;
 	if (exchange->place != NULL) {
 		exchange->place->phase = KX_PHASE_RECEIVE;
 		exchange->place->until_us = in_ms(server->options.receive_ms);
 	}
+	tell_who_stops(server);
 	pthread_mutex_unlock(&server->lock);
 }
 

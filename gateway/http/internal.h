@@ -63,7 +63,7 @@ struct kx_http_server {
 	atomic_bool stopping;
 	atomic_size_t body_bytes;
 	pthread_mutex_t lock;
-	pthread_cond_t changed; /* in_hand went down, or watching is to end */
+	pthread_cond_t changed; /* while stopping: in_hand or a phase changed; or watching is to end */
 	struct kx_connection *connections;
 	unsigned connection_count;
 	unsigned in_hand; /* requests that arrived whole and are not finished */

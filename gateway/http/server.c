@@ -17,7 +17,8 @@
 
 #define BACKLOG 511
 #define WATCH_MS 250
-#define LAST_SEND_MS 300 /* for responses that the end of the grace time made */
+#define LAST_TURN_MS 10000 /* for the thread of the sockets to take what handlers answered: it needs a CPU, and no client */
+#define LAST_SEND_MS 300   /* and for clients to take it from there */
 
 /* "host:port", "[v6]:port" into its two parts. */
 static bool split_address(const char *text, char *host, size_t host_len, char *port, size_t port_len)
@@ -229,6 +230,26 @@ static void drain(struct kx_http_server *server, unsigned ms)
 	pthread_mutex_unlock(&server->lock);
 }
 
+static bool is_anyone_at_work(const struct kx_http_server *server)
+{
+	for (const struct kx_connection *place = server->connections; place != NULL; place = place->next)
+		if (place->phase == KX_PHASE_WORK)
+			return true;
+	return false;
+}
+
+/* What the end of the grace time made handlers answer: until all of it is on its way, and then some. */
+static void send_last(struct kx_http_server *server)
+{
+	struct timespec until = kx_clock_deadline(LAST_TURN_MS);
+
+	pthread_mutex_lock(&server->lock);
+	while (is_anyone_at_work(server) && pthread_cond_timedwait(&server->changed, &server->lock, &until) == 0)
+		continue;
+	pthread_mutex_unlock(&server->lock);
+	drain(server, LAST_SEND_MS);
+}
+
 static void end_watch(struct kx_http_server *server)
 {
 	if (!server->watching)
@@ -254,7 +275,7 @@ void kx_http_stop(struct kx_http_server *server, unsigned grace_ms, void (*cance
 		cancel(ctx);
 	kx_pool_join(server);
 	if (server->daemon != NULL) {
-		drain(server, LAST_SEND_MS);
+		send_last(server);
 		end_watch(server); /* it must not look at connections that go */
 		MHD_stop_daemon(server->daemon);
 	}

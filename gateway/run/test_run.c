@@ -23,7 +23,7 @@
 #include "gateway/run/metrics.h"
 #include "gateway/run/route.h"
 
-#define PATIENCE_US UINT64_C(30000000)
+#define PATIENCE_US UINT64_C(60000000)
 
 static void test_routes(void **state)
 {
@@ -231,7 +231,7 @@ static void start_as(struct world *world, bool stuck)
 					     .threads = 4,
 					     .queue_max = 64,
 					     .connections_max = 64,
-					     .request_ms = 10000,
+					     .request_ms = 60000,
 					     .body_max = 1 << 20,
 					     .k_max = 100,
 					     .batch_max = 100,

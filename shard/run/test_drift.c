@@ -19,7 +19,7 @@
 #define ROWS_MOST 4000u /* fewer than would train anew for their number: eight times as many as were trained with */
 #define BATCH 25u
 #define K 10u
-#define PATIENCE_US 60000000u
+#define PATIENCE_US 120000000u
 
 struct fixture {
 	struct kx_kit_index kit;

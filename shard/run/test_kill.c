@@ -24,7 +24,7 @@
 #define MOMENTS 13u /* of each */
 #define ROUNDS 12
 #define NEW_ROUNDS 20
-#define WAIT_US 60000000u
+#define WAIT_US 120000000u
 
 static void need(bool holds, const char *what)
 {

@@ -21,7 +21,7 @@
 #include "shard/store/testkit.h"
 
 #define NS "test"
-#define WAIT_US 20000000u /* for what should come soon */
+#define WAIT_US 60000000u /* for what should come soon */
 #define QUIET_MS 300      /* for what should not come */
 
 struct fixture {
@@ -173,7 +173,7 @@ static struct kx_query_reply *ask(struct fixture *fixture, const struct kx_query
 	struct kx_query_reply *reply = NULL;
 	struct kx_error error = {0};
 
-	if (kx_shard_ask(fixture->wire, fixture->endpoint, request, 10000, &reply, &error))
+	if (kx_shard_ask(fixture->wire, fixture->endpoint, request, WAIT_US / 1000, &reply, &error))
 		fail_msg("%s", error.message);
 	return reply;
 }

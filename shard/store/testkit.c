@@ -265,8 +265,7 @@ uint64_t kx_kit_count(struct kx_store *store, enum kx_store_family family)
 
 char *kx_kit_folder(void)
 {
-	const char *base = getenv("TMPDIR");
-	char *folder = kx_fs_join(base ? base : "/tmp", "kx-shard-XXXXXX");
+	char *folder = kx_fs_join(kx_test_tmp(), "kx-shard-XXXXXX");
 
 	need(folder && mkdtemp(folder), "temporary folder");
 	return folder;

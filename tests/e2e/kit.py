@@ -22,7 +22,8 @@ SAMPLES = SOURCE / "samples"
 BUNDLES = SOURCE / "bundles"
 
 DONE, FAILED, USAGE, QUARANTINED, STOPPED = 0, 1, 2, 3, 130
-TIMEOUT_S = 120  # of one command; a loaded machine is slow, a hang is longer
+TIMEOUT_S = 300  # of one command; a loaded machine is slow, a hang is longer
+TMPDIR_MAX = 60  # characters, so that sockets beside a test's files can have a name: 108 is what they have
 TOKEN = "KINODEX_E2E_TOKEN"  # in the environment of all that a test starts, and so in that of their children
 
 SMALL = (
@@ -59,6 +60,17 @@ def wait_for(what, condition, timeout_s=TIMEOUT_S, every_s=0.01):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout_s} s for {what}")
         time.sleep(every_s)
+
+
+def soonest(within_s, attempt, times=5):
+    """attempt() does something that is to take no longer, and returns how long it took. A crowded machine does not let each
+    be that quick, so one of several has to be. What they took."""
+    took = []
+    while not took or (min(took) >= within_s and len(took) < times):
+        took.append(attempt())
+    if min(took) >= within_s:
+        raise AssertionError(f"none of {took} is within {within_s} s")
+    return took
 
 
 def ffmpeg(name, *args):
@@ -164,7 +176,7 @@ class Case(unittest.TestCase):
 
     def setUp(self):
         self.assertTrue(PROGRAM.exists(), f"{PROGRAM} is not there: build it, or set KINODEX")
-        self.dir = Path(tempfile.mkdtemp(prefix="kx-e2e-"))
+        self.dir = Path(tempfile.mkdtemp(prefix="kx-e2e-", dir="/tmp" if len(tempfile.gettempdir()) > TMPDIR_MAX else None))
         self.data = self.dir / "data"
         self.processes = Processes(uuid.uuid4().hex)
         self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
@@ -259,7 +271,7 @@ class Case(unittest.TestCase):
 
     def leaves_nothing(self):
         """No process is left a little after the last command ended, nor a folder for sockets."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (left := self.processes.find()) and time.monotonic() < deadline:
             time.sleep(0.02)
         for pid in left:

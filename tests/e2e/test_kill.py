@@ -52,16 +52,18 @@ class Kill(Case):
         self.assertEqual(self.digest(), self.expected)
 
     def nothing_is_left_running(self):
-        wait_for("the children to end", lambda: not self.processes.find(), 10)
+        wait_for("the children to end", lambda: not self.processes.find())
 
     def test_of_the_main_process(self):
         done, kills, rounds = set(), 0, 0
         while kills < KILLS:
             rounds += 1
             self.assertLess(rounds, 4 * KILLS, "the runs end before they can be killed")
-            index = self.start_index()
+            began, index = time.monotonic(), self.start_index()
             if not ends_within(index, self.random.uniform(0.05, 1.1) * self.took_s):
                 kills += kill(index.pid)
+            elif not done:  # the machine is not as crowded as it was when this was measured
+                self.took_s = min(self.took_s, time.monotonic() - began)
             result = self.finish(index)
             self.assertIn(result.status, (-9, kit.DONE), str(result))
             self.nothing_is_left_running()
@@ -83,7 +85,8 @@ class Kill(Case):
         index = self.start_index("--json", *args)
         killed = 0
         while killed < times and index.poll() is None:
-            ends_within(index, self.random.uniform(0, self.took_s / times))
+            # The first one soon: the machine may be less crowded than when it was measured how long a run takes.
+            ends_within(index, self.random.uniform(0, self.took_s / times if killed else 0.1))
             victims = pick()
             if victims:
                 killed += kill(self.random.choice(victims))

@@ -2,7 +2,6 @@
 import email.utils
 import http.server
 import re
-import socket
 import threading
 
 
@@ -157,10 +156,3 @@ class Site:
     def forget(self):
         with self.lock:
             self.asked.clear()
-
-
-def closed_port():
-    """Where nobody listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]

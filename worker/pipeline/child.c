@@ -17,7 +17,7 @@
 
 #define EVENT_MAX (64u << 10)
 #define QUEUE_MAX 256
-#define CONNECT_MS 20000
+#define CONNECT_MS 60000
 #define SLOT_WAIT_MS 60000 /* only how often the wait is begun anew: what ends it is the limits or a kill */
 
 struct child {

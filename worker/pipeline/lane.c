@@ -7,8 +7,9 @@
 #include "worker/pipeline/verdict.h"
 
 /* Between a child's exit and its last message: what it sent is in our socket already, and only has to be read. A child
- * that ended well surely sent END; one that was killed hardly ever did. */
-#define GRACE_DONE_US 5000000u
+ * that ended well surely sent END, and a crowded machine may let ZeroMQ's thread wait for seconds; one that was killed
+ * hardly ever did. */
+#define GRACE_DONE_US 60000000u
 #define GRACE_CRASHED_US 100000u
 
 kx_status kx_lane_prepare(struct kx_pipeline *pipeline, struct kx_lane *lane, struct kx_error *error)

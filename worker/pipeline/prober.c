@@ -23,7 +23,9 @@
 #define FRAMES_RING_SLOTS_MIN 2u /* of large frames */
 #define FRAMES_RING_BYTES (64u << 20)
 #define LOOK_MS 100 /* for whether it was cancelled */
-#define GRACE_MS 2000u /* from a child's exit to its last message, and from a kill to the exit */
+/* From a child's exit to its last message, which one that ended well surely sent, and from a kill to the exit. Long, for a
+ * crowded machine may let a thread or the host wait for seconds, and then a good file must not be called bad. */
+#define GRACE_MS 30000u
 
 struct kx_prober {
 	pthread_mutex_t lock; /* held for a whole probe */

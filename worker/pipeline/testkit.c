@@ -16,6 +16,7 @@
 #include "common/base/clock.h"
 #include "common/base/fs.h"
 #include "common/base/str.h"
+#include "common/base/testkit.h"
 #include "common/base/thread.h"
 
 bool kx_test_is_host(int argc, char **argv, int *ret_status)
@@ -28,8 +29,7 @@ bool kx_test_is_host(int argc, char **argv, int *ret_status)
 
 char *kx_test_folder(void)
 {
-	const char *base = getenv("TMPDIR");
-	char *folder = kx_strf("%s/kx-XXXXXX", base ? base : "/tmp");
+	char *folder = kx_strf("%s/kx-XXXXXX", kx_test_tmp());
 
 	assert_non_null(folder);
 	assert_non_null(mkdtemp(folder));
@@ -99,8 +99,8 @@ struct kx_job kx_test_job(const char *path)
 		.decode_mode = KX_DECODE_EXACT,
 		.moment_us = 5000000,
 		.attempt = 1,
-		.wall_limit_ms = 60000,
-		.cpu_limit_ms = 60000,
+		.wall_limit_ms = 600000,
+		.cpu_limit_ms = 600000,
 		.memory_limit_bytes = 512u << 20,
 	};
 
@@ -185,7 +185,7 @@ static void wait_for(struct kx_test_result *result, bool holding)
 	int failed = 0;
 
 	pthread_mutex_lock(&result->lock);
-	while (failed == 0 && !(holding ? result->holding : result->done > 0))
+	while (failed == 0 && !(holding && result->holding) && result->done == 0)
 		failed = pthread_cond_timedwait(&result->changed, &result->lock, &deadline);
 	pthread_mutex_unlock(&result->lock);
 	assert_int_equal(failed, 0);
@@ -197,9 +197,10 @@ void kx_test_wait(struct kx_test_result *result)
 	assert_false(result->disorder);
 }
 
-void kx_test_wait_holding(struct kx_test_result *result)
+bool kx_test_wait_holding(struct kx_test_result *result)
 {
 	wait_for(result, true);
+	return result->done == 0;
 }
 
 void kx_test_let_go(struct kx_test_result *result)

@@ -11,7 +11,7 @@
 
 #define KX_TEST_PROGRAM "/proc/self/exe"
 #define KX_TEST_BATCH_TOO_LARGE 257
-#define KX_TEST_WAIT_MS 60000 /* after which a test fails; nothing waits that long */
+#define KX_TEST_WAIT_MS 300000 /* after which a test fails; nothing waits that long */
 
 /* Call first in main: a test program is its own decoder host. True: return *ret_status. */
 bool kx_test_is_host(int argc, char **argv, int *ret_status);
@@ -54,7 +54,7 @@ void kx_test_result_done(struct kx_test_result *result);
 struct kx_pipeline_sink kx_test_sink(struct kx_test_result *result);
 void kx_test_submit(struct kx_pipeline *pipeline, const struct kx_job *job, struct kx_test_result *result);
 void kx_test_wait(struct kx_test_result *result);         /* for done; fails the test after a minute */
-void kx_test_wait_holding(struct kx_test_result *result); /* until the sink blocks */
+bool kx_test_wait_holding(struct kx_test_result *result); /* until the sink blocks; false when the job ended first */
 void kx_test_let_go(struct kx_test_result *result);
 void kx_test_assert_same(const struct kx_test_result *a, const struct kx_test_result *b);
 
