@@ -211,6 +211,7 @@ static kx_status fill_space(struct filling *filling, struct kx_error *error)
 		return status;
 	space->free_rows.count = 0;
 	kx_iforget_keys(space);
+	kx_reserve_huge((void *)(uintptr_t)space->keys, count * sizeof(*space->keys));
 	atomic_store(&space->rows_bound, count);
 	status = put_rows(filling, error);
 	if (!status)

@@ -52,9 +52,13 @@ kx_status kx_isettle(struct kx_ispace *space, struct kx_error *error)
 		status = list_free_rows(space, error);
 	if (!status)
 		status = kx_ivectors_settle(&space->vectors, error);
-	if (!status)
-		atomic_store(&space->settled, true);
-	return status;
+	if (status)
+		return status;
+	pthread_rwlock_wrlock(&space->lock);
+	kx_ivf_set_ahead(space->gen->ivf, NULL, NULL);
+	pthread_rwlock_unlock(&space->lock);
+	atomic_store(&space->settled, true);
+	return KX_OK;
 }
 
 static kx_status see_some(struct kx_ispace *space, bool *ret_did, struct kx_error *error)

@@ -117,3 +117,12 @@ bool kx_ivectors_pages_step(struct kx_ivectors *vectors)
 	}
 	return pages->at < pages->to;
 }
+
+void kx_ivectors_ahead(void *ctx, uint32_t row)
+{
+	const struct kx_ivectors *vectors = ctx;
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	uint64_t from = kx_ivectors_file_bytes(vectors, row) / page * page;
+
+	(void)madvise(vectors->map + from, kx_ivectors_file_bytes(vectors, row + 1u) - from, MADV_WILLNEED);
+}

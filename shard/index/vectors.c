@@ -21,6 +21,12 @@ void *kx_reserve(size_t bytes)
 	return memory == MAP_FAILED ? NULL : memory;
 }
 
+void kx_reserve_huge(void *memory, size_t bytes)
+{
+	if (bytes >= KX_HUGE_BYTES)
+		(void)madvise(memory, bytes / KX_HUGE_BYTES * KX_HUGE_BYTES, MADV_HUGEPAGE);
+}
+
 void kx_unreserve(void *memory, size_t bytes)
 {
 	if (memory)

@@ -102,8 +102,12 @@ bool kx_ivectors_pages_begin(struct kx_ivectors *vectors, uint32_t rows, uint64_
 /* The next few; false: that was all. May block on disk; reads, writes and searches go on. */
 bool kx_ivectors_pages_step(struct kx_ivectors *vectors);
 
+/* A kx_ivf_ahead: soon after opening each vector is read from disk, and so all are that are wanted at the same time. */
+void kx_ivectors_ahead(void *vectors, uint32_t row);
+
 /* Memory that is zero and costs nothing until it is written. NULL: none to be had. */
 void *kx_reserve(size_t bytes);
+void kx_reserve_huge(void *memory, size_t bytes); /* so many will be written: in huge pages where they are not yet */
 void kx_unreserve(void *memory, size_t bytes);
 
 #endif
