@@ -50,6 +50,12 @@ void kx_ivf_set_vectors(struct kx_ivf *ivf, const void *base, size_t stride)
 	ivf->stride = stride;
 }
 
+void kx_ivf_set_ahead(struct kx_ivf *ivf, kx_ivf_ahead ahead, void *ctx)
+{
+	ivf->ahead = ahead;
+	ivf->ahead_ctx = ctx;
+}
+
 uint64_t kx_ivf_hot_bytes(const struct kx_ivf *ivf)
 {
 	uint64_t a_cell = sizeof(struct kx_ivf_cell) + ivf->recipe.dim * sizeof(float);

@@ -57,6 +57,11 @@ void kx_ivf_cleanup(struct kx_ivf **ivf);
  * tenth faster). Borrowed; it must hold every row that a cell names, and may grow in place. */
 void kx_ivf_set_vectors(struct kx_ivf *ivf, const void *base, size_t stride);
 
+/* Called with each row whose vector is compared soon, before others are waited for: where reading it may block, it can be asked
+ * for here. By searches, several at once. NULL, as at first: nobody is told. */
+typedef void (*kx_ivf_ahead)(void *ctx, uint32_t row);
+void kx_ivf_set_ahead(struct kx_ivf *ivf, kx_ivf_ahead ahead, void *ctx);
+
 /* --- Centroids and cells ------------------------------------------------------------------------------------- */
 
 /* k-means over a sample, hierarchical where there are many cells, on one thread. sample: [n][dim].

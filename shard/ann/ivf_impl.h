@@ -52,6 +52,8 @@ struct kx_ivf {
 	uint64_t version; /* the last one given */
 	const uint8_t *vectors;
 	size_t stride;
+	kx_ivf_ahead ahead;
+	void *ahead_ctx;
 	struct kx_ivf_cell *cells;
 	uint32_t slot_count, slot_capacity, cell_count, cold_count;
 	uint32_t *slot_of; /* by cell id */

@@ -324,7 +324,10 @@ static void wait_for(struct search *search, uint32_t row, float bound)
 
 	if (row == search->query->exclude)
 		return;
-	fetch_vector(search, row);
+	if (search->ivf->ahead)
+		search->ivf->ahead(search->ivf->ahead_ctx, row);
+	else
+		fetch_vector(search, row);
 	scratch->waiting[scratch->waiting_count] = row;
 	scratch->waiting_bounds[scratch->waiting_count++] = bound;
 }

@@ -9,6 +9,8 @@ struct filling {
 	const struct kx_index_build *build;
 	struct kx_kv_bulk *vectors, *rows;
 	struct kx_buf record;
+	struct kx_buf halves; /* of rows from `written` on, to be written at once */
+	uint32_t written;
 	uint32_t count; /* that came */
 };
 
@@ -37,6 +39,16 @@ static kx_status take_key(struct filling *filling, uint32_t row, const struct kx
 	return KX_OK;
 }
 
+static kx_status write_vectors(struct filling *filling, uint32_t to, struct kx_error *error)
+{
+	kx_status status = kx_ivectors_write(&filling->space->vectors, filling->written, to - filling->written,
+					     (const uint16_t *)(const void *)filling->halves.data, error);
+
+	kx_buf_clear(&filling->halves);
+	filling->written = to;
+	return status;
+}
+
 static kx_status put_vector(struct filling *filling, uint32_t row, const struct kx_index_change *change,
 			    struct kx_error *error)
 {
@@ -50,8 +62,12 @@ static kx_status put_vector(struct filling *filling, uint32_t row, const struct 
 	if (status)
 		return kx_error_prefix(error, status, "vector %u", row);
 	kx_ifloats_to_halves(vector, dim, halves);
-	kx_ivectors_write(&space->vectors, row, halves);
-	return kx_kv_bulk_put(filling->vectors, key.bytes, key.len, halves, space->vectors.stride, error);
+	if (kx_buf_append(&filling->halves, halves, space->vectors.stride))
+		return kx_error_nomem(error);
+	status = kx_kv_bulk_put(filling->vectors, key.bytes, key.len, halves, space->vectors.stride, error);
+	if (!status && kx_ivectors_ends_page(&space->vectors, row))
+		status = write_vectors(filling, row + 1, error);
+	return status;
 }
 
 static kx_status next_row(struct filling *filling, uint32_t row, struct kx_index_change *ret, struct kx_error *error)
@@ -96,7 +112,7 @@ static kx_status put_rows(struct filling *filling, struct kx_error *error)
 		status = kx_kv_bulk_new(index->options.kv, kx_ifamily(index, KX_INDEX_ROWS), &rows, error);
 	filling->vectors = vectors;
 	filling->rows = rows;
-	filling->record.max = SIZE_MAX / 2;
+	filling->record.max = filling->halves.max = SIZE_MAX / 2;
 	while (!status && filling->count < count) {
 		struct kx_index_change change = {0};
 
@@ -106,7 +122,10 @@ static kx_status put_rows(struct filling *filling, struct kx_error *error)
 	}
 	if (status == KX_ENOTFOUND && filling->count && filling->build->next)
 		status = KX_OK;
+	if (!status && filling->halves.len)
+		status = write_vectors(filling, filling->count, error);
 	kx_buf_done(&filling->record);
+	kx_buf_done(&filling->halves);
 	if (!status)
 		status = kx_kv_bulk_finish(vectors, error);
 	return status ? status : kx_kv_bulk_finish(rows, error);
@@ -192,6 +211,7 @@ static kx_status fill_space(struct filling *filling, struct kx_error *error)
 		return status;
 	space->free_rows.count = 0;
 	kx_iforget_keys(space);
+	kx_reserve_huge((void *)(uintptr_t)space->keys, count * sizeof(*space->keys));
 	atomic_store(&space->rows_bound, count);
 	status = put_rows(filling, error);
 	if (!status)

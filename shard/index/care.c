@@ -52,9 +52,13 @@ kx_status kx_isettle(struct kx_ispace *space, struct kx_error *error)
 		status = list_free_rows(space, error);
 	if (!status)
 		status = kx_ivectors_settle(&space->vectors, error);
-	if (!status)
-		atomic_store(&space->settled, true);
-	return status;
+	if (status)
+		return status;
+	pthread_rwlock_wrlock(&space->lock);
+	kx_ivf_set_ahead(space->gen->ivf, NULL, NULL);
+	pthread_rwlock_unlock(&space->lock);
+	atomic_store(&space->settled, true);
+	return KX_OK;
 }
 
 static kx_status see_some(struct kx_ispace *space, bool *ret_did, struct kx_error *error)
@@ -253,6 +257,27 @@ static kx_status load_keys(struct kx_ispace *space, bool *ret_did, struct kx_err
 	return status;
 }
 
+/* What memory has for vectors, after the codes. */
+static uint64_t room_for_vectors(struct kx_ispace *space)
+{
+	const uint64_t most = space->index->options.memory_bytes;
+	uint64_t taken;
+
+	kx_iwriter_lock(space->index);
+	taken = kx_ivf_hot_bytes(space->gen->ivf);
+	kx_iwriter_unlock(space->index);
+	return !most ? UINT64_MAX : taken < most ? most - taken : 0;
+}
+
+/* Without a lock: nothing is read or written but through the file. */
+static bool enlarge_pages(struct kx_ispace *space)
+{
+	if (!atomic_load(&space->settled))
+		return false;
+	return kx_ivectors_pages_step(&space->vectors) ||
+	       kx_ivectors_pages_begin(&space->vectors, atomic_load(&space->rows_bound), room_for_vectors(space));
+}
+
 static kx_status train_when_due(struct kx_ispace *space, bool *ret_did, struct kx_error *error)
 {
 	struct kx_plan_space plan;
@@ -284,6 +309,8 @@ static kx_status tend_space(struct kx_ispace *space, bool *ret_did, struct kx_er
 		status = load_keys(space, ret_did, error);
 	if (!status && !*ret_did && !read_only)
 		status = train_when_due(space, ret_did, error);
+	if (!status && !*ret_did)
+		*ret_did = enlarge_pages(space);
 	if (status != KX_ECORRUPT || read_only || !atomic_load(&space->damaged))
 		return status;
 	*ret_did = true;

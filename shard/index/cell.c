@@ -116,9 +116,8 @@ static kx_status fetch_vector(struct kx_ispace *space, uint32_t row, struct kx_b
 	if (status == KX_ENOTFOUND || (!status && value->len != space->vectors.stride))
 		return kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "space %s: row %u has no vector",
 				    space->record.name, row);
-	if (!status)
-		kx_ivectors_write(&space->vectors, row, (const uint16_t *)(const void *)value->data);
-	return status;
+	return status ? status
+		      : kx_ivectors_write(&space->vectors, row, 1, (const uint16_t *)(const void *)value->data, error);
 }
 
 /* See vectors.h for which rows need it. from: the first entry that is a change. */

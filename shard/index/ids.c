@@ -1,5 +1,4 @@
 /* Small things that several parts need. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #ifdef __x86_64__
@@ -11,6 +10,7 @@
 #include "shard/index/internal.h"
 
 #define HALF_MOST 65504.0f
+#define INFINITE_BITS 0x7f800000u
 
 void kx_iwriter_lock(struct kx_index *index)
 {
@@ -124,33 +124,54 @@ float kx_idistance2(const float *a, const float *b, uint32_t dim)
 	return sum;
 }
 
+/* Without their signs the bits of floats are in the order of what they stand for, and none beyond infinity's is a number. */
+static uint32_t bits_of(float value)
+{
+	uint32_t bits;
+
+	memcpy(&bits, &value, sizeof(bits));
+	return bits & 0x7fffffffu;
+}
+
+static uint32_t largest_bits(const float *vector, uint32_t dim)
+{
+	int32_t most = 0;
+
+	for (uint32_t i = 0; i < dim; i++)
+		most = (int32_t)bits_of(vector[i]) > most ? (int32_t)bits_of(vector[i]) : most;
+	return (uint32_t)most;
+}
+
+static kx_status fail_infinite(const struct kx_ispace *space, const float *vector, struct kx_error *error)
+{
+	uint32_t at = 0;
+
+	while (bits_of(vector[at]) < INFINITE_BITS)
+		at++;
+	return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "space %s: element %u of the vector is no finite number",
+			    space->record.name, at);
+}
+
 kx_status kx_ivector_check(const struct kx_ispace *space, const float *vector, uint32_t dim, float *ret,
 			   struct kx_error *error)
 {
-	float largest = 0;
+	uint32_t bits;
+	float largest;
 
 	if (dim != space->record.recipe.dim)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "space %s: a vector of %u dimensions, not %u",
 				    space->record.name, dim, space->record.recipe.dim);
-	for (uint32_t i = 0; i < dim; i++) {
-		if (!isfinite(vector[i]))
-			return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
-					    "space %s: element %u of the vector is no finite number",
-					    space->record.name, i);
-		largest = fabsf(vector[i]) > largest ? fabsf(vector[i]) : largest;
-	}
+	bits = largest_bits(vector, dim);
+	if (bits >= INFINITE_BITS)
+		return fail_infinite(space, vector, error);
+	memcpy(&largest, &bits, sizeof(largest));
 	if (largest == 0.0f)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "space %s: the vector is all zero",
 				    space->record.name);
 	memcpy(ret, vector, dim * sizeof(*ret));
-	if (space->record.recipe.metric == KX_METRIC_COSINE) {
-		/* Its square might not be a float, or be none at all. */
-		for (uint32_t i = 0; i < dim; i++)
-			ret[i] /= largest;
-		(void)kx_learn_normalize(ret, dim);
-		return KX_OK;
-	}
-	if (largest > HALF_MOST)
+	if (space->record.recipe.metric == KX_METRIC_COSINE)
+		(void)kx_learn_normalize(ret, dim); /* of any length: it squares in double */
+	else if (largest > HALF_MOST)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON,
 				    "space %s: an element of the vector is over %g, the most that is kept",
 				    space->record.name, (double)HALF_MOST);

@@ -45,7 +45,8 @@ struct kx_index_options {
 	const char *dir;        /* for files that can be made again from the store; made when missing */
 	bool read_only;         /* no changes; full vectors are a writer's file until it changes, then the store's */
 	bool manual;            /* no threads: kx_index_maintain() does what they would */
-	uint64_t memory_bytes;  /* codes kept in memory; beyond it cells are read at each search. 0: no bound */
+	uint64_t memory_bytes;  /* codes kept in memory; beyond it cells are read at each search. What is left of it decides whether
+				 * the file of full vectors is cached whole, in huge pages. 0: no bound */
 	double recall_share;    /* of one CPU, for checking live queries against exact answers; 0: 0.01, negative: none */
 	uint32_t cell_rows;     /* aimed at; 0: 250. A cell of twice as many is split */
 	uint32_t fold_changes;  /* of a cell, until its record is written anew; 0: 48 */

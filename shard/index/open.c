@@ -269,11 +269,14 @@ static kx_status load_space(struct kx_ispace *space, struct kx_error *error)
 		status = read_counts(space, error);
 	if (!status)
 		status = open_vectors(space, error);
+	kx_reserve_huge((void *)(uintptr_t)space->keys, atomic_load(&space->rows_bound) * sizeof(*space->keys));
 	if (!status)
 		status = kx_igen_new(space, space->record.generation, &space->gen, error);
 	if (status)
 		return status;
 	space->entry_bytes = (uint32_t)kx_ivf_entry_bytes(space->gen->ivf);
+	if (space->vectors.fd >= 0 || atomic_load(&space->vectors.borrowed))
+		kx_ivf_set_ahead(space->gen->ivf, kx_ivectors_ahead, &space->vectors); /* until it is settled */
 	status = kx_igen_load(space->gen, error);
 	if (!status)
 		status = read_tuning(space, error);

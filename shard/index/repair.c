@@ -76,12 +76,15 @@ static uint32_t nearest_bad(const struct repair *repair, const float *vector)
 }
 
 /* A row that only a change named may be lost in the file, and soon no change names it. */
-static void write_vector(struct kx_ispace *space, uint32_t row, const uint16_t *halves)
+static kx_status write_vector(struct kx_ispace *space, uint32_t row, const uint16_t *halves, struct kx_error *error)
 {
+	kx_status status = KX_OK;
+
 	pthread_mutex_lock(&space->vectors.fill);
 	if (atomic_load(&space->vectors.state) != KX_IVECTORS_GOOD && !kx_ivectors_is_known(&space->vectors, row))
-		kx_ivectors_write(&space->vectors, row, halves);
+		status = kx_ivectors_write(&space->vectors, row, 1, halves, error);
 	pthread_mutex_unlock(&space->vectors.fill);
+	return status;
 }
 
 static kx_status place_row(struct repair *repair, uint32_t row, struct kx_error *error)
@@ -96,8 +99,9 @@ static kx_status place_row(struct repair *repair, uint32_t row, struct kx_error 
 	if (status == KX_ENOTFOUND || (!status && value.len != space->vectors.stride))
 		status = kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "space %s: row %u has no vector",
 				      space->record.name, row);
+	if (!status)
+		status = write_vector(space, row, (const uint16_t *)(const void *)value.data, error);
 	if (!status) {
-		write_vector(space, row, (const uint16_t *)(const void *)value.data);
 		kx_ihalves_to_floats((const uint16_t *)(const void *)value.data, space->record.recipe.dim, vector);
 		bad = nearest_bad(repair, vector);
 		repair->entries[bad].max = KX_INDEX_VALUE_MAX;

@@ -256,9 +256,8 @@ static kx_status encode(struct kx_index_staged *staged, struct kx_istep *step, c
 	if (status)
 		return kx_error_set(error, status, KX_ERROR_POISON, "space %s: the vector has no code",
 				    space->record.name);
-	kx_ivectors_write(&space->vectors, step->row,
-			  (const uint16_t *)(const void *)(staged->halves.data + step->halves));
-	return KX_OK;
+	return kx_ivectors_write(&space->vectors, step->row, 1,
+				 (const uint16_t *)(const void *)(staged->halves.data + step->halves), error);
 }
 
 static kx_status stage_put(struct kx_index_staged *staged, struct kx_istep *step, struct kx_error *error)

@@ -259,6 +259,9 @@ static void refuses_nonsense(void **state)
 	assert_non_null(strstr(error.message, "zero"));
 	vector[0] = 1e30f; /* fits: only its direction is kept */
 	assert_int_equal(kx_index_commit(kit->index, &change, 1, &error), KX_OK);
+	vector[0] = -1e-42f;
+	assert_int_equal(kx_index_search(kit->index, space, &query, &hits, &error), KX_OK);
+	assert_true(hits.count == 1 && hits.list[0].score < -0.99f);
 	change.dim = 3;
 	assert_int_equal(kx_index_commit(kit->index, &change, 1, &error), KX_EINVAL);
 	change.dim = DIM;

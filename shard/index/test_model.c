@@ -49,16 +49,11 @@ static void open_model(struct model *model)
 static void keep(struct model *model, uint32_t number, const float *vector)
 {
 	float *kept = model->vectors[number];
-	float largest = 0;
 
 	model->has[number] = vector != NULL;
 	if (!vector)
 		return;
 	memcpy(kept, vector, DIM * sizeof(float));
-	for (uint32_t i = 0; model->cosine && i < DIM; i++)
-		largest = fmaxf(largest, fabsf(kept[i]));
-	for (uint32_t i = 0; model->cosine && i < DIM; i++)
-		kept[i] /= largest;
 	if (model->cosine)
 		kx_learn_normalize(kept, DIM);
 	for (uint32_t i = 0; i < DIM; i++)

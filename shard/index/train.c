@@ -11,7 +11,11 @@
 #define SAMPLE_LEAST 20000u
 #define CHUNK 512u               /* rows copied, assigned and coded at a time */
 #define CENTROIDS_A_BATCH 1024u
-#define TUNE_QUERIES 200u
+#define TUNE_QUERIES 10000u      /* at most: recall is known to 0.1 / sqrt of them */
+#define TUNE_APART 8u            /* of so many rows at most one is a query, */
+#define TUNE_APART_MANY 100u     /* and of so many once there are TUNE_ENOUGH */
+#define TUNE_ENOUGH 4000u
+#define TUNE_LEAST 200u          /* more of them where they would be fewer */
 #define CATCH_UP_LAST 500u       /* so few changes are taken in while others wait */
 
 struct training {
@@ -25,10 +29,11 @@ struct training {
 	struct kx_buf *entries;  /* [cells] */
 	struct kx_space_record record;
 	struct kx_ivf_tuning tuning;
-	float *queries; /* [query_count][dim]: rows that are not in the cells while it is tuned */
+	uint64_t sample_step; /* of so many rows centroids were found with one */
+	float *queries;       /* [query_count][dim]: vectors of rows to tune with, */
+	uint32_t *query_rows; /* which none of them finds itself */
 	uint32_t query_count;
-	uint8_t *held_out; /* their entries, */
-	uint32_t *held_cells; /* and where they go */
+	uint64_t next_query;  /* the first of live to be one */
 	double distance2; /* sum */
 	uint64_t coded;
 };
@@ -41,8 +46,7 @@ static void training_done(struct training *training)
 	free(training->live);
 	free(training->centroids);
 	free(training->queries);
-	free(training->held_out);
-	free(training->held_cells);
+	free(training->query_rows);
 	kx_igen_free(training->gen);
 }
 
@@ -138,7 +142,7 @@ static kx_status find_centroids(struct training *training, struct kx_error *erro
 
 	want = want < SAMPLE_LEAST ? SAMPLE_LEAST : want;
 	want = want > training->rows ? training->rows : want;
-	step = want ? training->rows / want : 1;
+	step = training->sample_step = want ? training->rows / want : 1;
 	sample = malloc((want + 1) * dim * sizeof(*sample));
 	training->centroids = malloc((size_t)training->cells * dim * sizeof(float));
 	if (!sample || !training->centroids)
@@ -175,22 +179,37 @@ static kx_status make_generation(struct training *training, struct kx_error *err
 		      : KX_OK;
 }
 
-static kx_status hold_out(struct training *training, uint32_t cell, const float *vector, const uint8_t *entry)
+static uint32_t queries_apart(uint32_t rows)
 {
-	const uint32_t dim = training->space->record.recipe.dim, entry_bytes = training->space->entry_bytes;
-	const uint32_t at = training->query_count;
+	uint32_t few = rows / TUNE_LEAST, enough = rows / TUNE_ENOUGH, most = rows / TUNE_QUERIES;
+
+	if (few < TUNE_APART)
+		return few + !few;
+	if (enough < TUNE_APART)
+		return TUNE_APART;
+	return enough < TUNE_APART_MANY ? enough : most < TUNE_APART_MANY ? TUNE_APART_MANY : most;
+}
+
+/* Queries are spread over the rows, and are none of those that centroids were found with where those are not all. */
+static bool is_query(const struct training *training)
+{
+	return training->cells > 1 && training->query_count < TUNE_QUERIES && training->coded >= training->next_query &&
+	       (training->sample_step == 1 || training->coded % training->sample_step != 0);
+}
+
+static kx_status take_query(struct training *training, uint32_t row, const float *vector)
+{
+	const uint32_t dim = training->space->record.recipe.dim;
 
 	if (!training->queries) {
 		training->queries = malloc((size_t)TUNE_QUERIES * dim * sizeof(float));
-		training->held_out = malloc((size_t)TUNE_QUERIES * entry_bytes);
-		training->held_cells = malloc(TUNE_QUERIES * sizeof(*training->held_cells));
+		training->query_rows = malloc(TUNE_QUERIES * sizeof(*training->query_rows));
 	}
-	if (!training->queries || !training->held_out || !training->held_cells)
+	if (!training->queries || !training->query_rows)
 		return KX_ENOMEM;
-	memcpy(training->queries + (size_t)at * dim, vector, dim * sizeof(float));
-	memcpy(training->held_out + (size_t)at * entry_bytes, entry, entry_bytes);
-	training->held_cells[at] = cell;
-	training->query_count++;
+	memcpy(training->queries + (size_t)training->query_count * dim, vector, dim * sizeof(float));
+	training->query_rows[training->query_count++] = row;
+	training->next_query += queries_apart(training->rows);
 	return KX_OK;
 }
 
@@ -198,17 +217,17 @@ static kx_status code_row(struct training *training, uint32_t row, uint32_t cell
 {
 	struct kx_igen *gen = training->gen;
 	const uint32_t dim = training->space->record.recipe.dim;
-	uint32_t apart = training->rows / TUNE_QUERIES;
 	uint8_t entry[KX_DELTA_MAX];
 	kx_status status = kx_ivf_encode(gen->ivf, cell, row, vector, entry);
 
+	if (!status && is_query(training))
+		status = take_query(training, row, vector);
 	if (status)
 		return status;
+	training->coded++;
 	training->distance2 += (double)kx_idistance2(vector, training->centroids + (size_t)cell * dim, dim);
 	gen->where[row] = cell + 1;
 	gen->cells[cell].rows++;
-	if (training->cells > 1 && training->query_count < TUNE_QUERIES && training->coded++ % (apart + 1) == 0)
-		return hold_out(training, cell, vector, entry);
 	return kx_buf_append(&training->entries[cell], entry, training->space->entry_bytes);
 }
 
@@ -246,38 +265,22 @@ static kx_status code_all(struct training *training, struct kx_error *error)
 	return status;
 }
 
-/* A cell's record: its entries, and those of it that are held out. */
-static kx_status encode_cell(struct training *training, uint32_t cell, struct kx_buf *all, struct kx_buf *record)
-{
-	const uint32_t entry_bytes = training->space->entry_bytes;
-	const struct kx_buf *entries = &training->entries[cell];
-	kx_status status = KX_OK;
-
-	kx_buf_clear(all);
-	if (entries->len)
-		status = kx_buf_append(all, entries->data, entries->len);
-	for (uint32_t i = 0; !status && i < training->query_count; i++)
-		if (training->held_cells[i] == cell)
-			status = kx_buf_append(all, training->held_out + (size_t)i * entry_bytes, entry_bytes);
-	return status ? status
-		      : kx_icell_encode_record(training->gen, cell, all->data, (uint32_t)(all->len / entry_bytes), record);
-}
-
 static kx_status write_records(struct training *training, struct kx_kv_bulk *bulk, struct kx_error *error)
 {
-	struct kx_buf record = {.max = KX_INDEX_VALUE_MAX}, all = {.max = KX_INDEX_VALUE_MAX};
+	const uint32_t entry_bytes = training->space->entry_bytes;
+	struct kx_buf record = {.max = KX_INDEX_VALUE_MAX};
 	kx_status status = KX_OK;
 
 	for (uint32_t cell = 0; !status && cell < training->cells; cell++) {
 		struct kx_ikey key = kx_ikey_cell(training->space->number, training->gen->number, cell);
+		const struct kx_buf *entries = &training->entries[cell];
 
-		if (encode_cell(training, cell, &all, &record))
+		if (kx_icell_encode_record(training->gen, cell, entries->data, (uint32_t)(entries->len / entry_bytes), &record))
 			status = kx_error_nomem(error);
 		else
 			status = kx_kv_bulk_put(bulk, key.bytes, key.len, record.data, record.len, error);
 	}
 	kx_buf_done(&record);
-	kx_buf_done(&all);
 	return status ? status : kx_kv_bulk_finish(bulk, error);
 }
 
@@ -326,26 +329,18 @@ static kx_status fill_cells(struct training *training, struct kx_error *error)
 	return status ? kx_error_nomem(error) : KX_OK;
 }
 
-/* With queries that are not in it yet, where all of it is in memory. */
-static kx_status tune(struct training *training, struct kx_error *error)
+/* Where all of it is in memory. */
+static void tune(struct training *training)
 {
 	struct kx_igen *gen = training->gen;
-	const uint32_t entry_bytes = training->space->entry_bytes;
-	kx_status status = KX_OK;
+	struct kx_error why = {0};
 
-	if (training->query_count && kx_igen_has_room(gen)) {
-		struct kx_error why = {0};
-
-		if (kx_ivf_tune(gen->ivf, training->queries, training->query_count, &training->tuning, &why)) {
-			training->tuning.count = 0; /* the guess on the safe side holds */
-			kx_log(KX_LOG_WARN, "space %s: not tuned: %s", training->space->record.name, why.message);
-		}
+	if (!training->query_count || !kx_igen_has_room(gen))
+		return;
+	if (kx_ivf_tune_rows(gen->ivf, training->queries, training->query_rows, training->query_count, &training->tuning, &why)) {
+		training->tuning.count = 0; /* the guess on the safe side holds */
+		kx_log(KX_LOG_WARN, "space %s: not tuned: %s", training->space->record.name, why.message);
 	}
-	for (uint32_t i = 0; !status && i < training->query_count; i++)
-		if (gen->cells[training->held_cells[i]].hot)
-			status = kx_ivf_append(gen->ivf, training->held_cells[i],
-					       training->held_out + (size_t)i * entry_bytes, 1);
-	return status ? kx_error_nomem(error) : KX_OK;
 }
 
 /* --- What changed meanwhile ----------------------------------------------------------------------------------- */
@@ -530,7 +525,7 @@ static kx_status train(struct training *training, struct kx_error *error)
 	if (!status)
 		status = fill_cells(training, error);
 	if (!status)
-		status = tune(training, error);
+		tune(training);
 	if (!status && !training->held)
 		status = catch_up_mostly(training, error);
 	return status ? status : finish(training, error);

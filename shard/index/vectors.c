@@ -21,10 +21,28 @@ void *kx_reserve(size_t bytes)
 	return memory == MAP_FAILED ? NULL : memory;
 }
 
+void kx_reserve_huge(void *memory, size_t bytes)
+{
+	if (bytes >= KX_HUGE_BYTES)
+		(void)madvise(memory, bytes / KX_HUGE_BYTES * KX_HUGE_BYTES, MADV_HUGEPAGE);
+}
+
 void kx_unreserve(void *memory, size_t bytes)
 {
 	if (memory)
 		(void)munmap(memory, bytes);
+}
+
+/* The map begins where a huge page could: pages of a file are as large as that only where address and place in the file
+ * begin alike. */
+static bool reserve_map(struct kx_ivectors *vectors)
+{
+	vectors->reserved_bytes = vectors->map_bytes + KX_HUGE_BYTES;
+	vectors->reserved = kx_reserve(vectors->reserved_bytes);
+	if (!vectors->reserved)
+		return false;
+	vectors->map = vectors->reserved + (KX_HUGE_BYTES - (uintptr_t)vectors->reserved % KX_HUGE_BYTES) % KX_HUGE_BYTES;
+	return true;
 }
 
 static kx_status fail(const struct kx_ivectors *vectors, const char *what, struct kx_error *error)
@@ -44,7 +62,7 @@ static kx_status write_head(struct kx_ivectors *vectors, const struct kx_file_re
 	return KX_OK;
 }
 
-static uint64_t file_bytes(const struct kx_ivectors *vectors, uint64_t rows)
+uint64_t kx_ivectors_file_bytes(const struct kx_ivectors *vectors, uint64_t rows)
 {
 	return HEAD_BYTES + rows * vectors->stride;
 }
@@ -59,7 +77,7 @@ static enum kx_ivectors_state judge(const struct kx_ivectors *vectors, uint32_t 
 	if (kx_fault("index.file") || pread(vectors->fd, bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
 		return KX_IVECTORS_FOREIGN;
 	if (kx_file_decode(bytes, sizeof(bytes), &head) || head.dim != vectors->dim || !vectors->session ||
-	    fstat(vectors->fd, &info) || (uint64_t)info.st_size < file_bytes(vectors, rows))
+	    fstat(vectors->fd, &info) || (uint64_t)info.st_size < kx_ivectors_file_bytes(vectors, rows))
 		return KX_IVECTORS_FOREIGN;
 	if (head.session == vectors->session)
 		return head.clean && !head.next_session ? KX_IVECTORS_GOOD : KX_IVECTORS_DIRTY;
@@ -83,13 +101,12 @@ static kx_status open_file(struct kx_ivectors *vectors, uint32_t rows, struct kx
 static kx_status map_rows(struct kx_ivectors *vectors, uint32_t rows, struct kx_error *error)
 {
 	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	size_t from = file_bytes(vectors, atomic_load(&vectors->rows)) / page * page;
-	size_t to = (file_bytes(vectors, rows) + page - 1) / page * page;
+	size_t from = kx_ivectors_file_bytes(vectors, atomic_load(&vectors->rows)) / page * page;
+	size_t to = (kx_ivectors_file_bytes(vectors, rows) + page - 1) / page * page;
 
 	if (!atomic_load(&vectors->rows))
 		from = 0;
-	if (mmap(vectors->map + from, to - from, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, vectors->fd,
-		 (off_t)from) == MAP_FAILED)
+	if (mmap(vectors->map + from, to - from, PROT_READ, MAP_SHARED | MAP_FIXED, vectors->fd, (off_t)from) == MAP_FAILED)
 		return fail(vectors, "can't be mapped", error);
 	return KX_OK;
 }
@@ -97,7 +114,7 @@ static kx_status map_rows(struct kx_ivectors *vectors, uint32_t rows, struct kx_
 static kx_status grow_file(struct kx_ivectors *vectors, uint32_t rows, struct kx_error *error)
 {
 	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	off_t bytes = (off_t)((file_bytes(vectors, rows) + page - 1) / page * page);
+	off_t bytes = (off_t)((kx_ivectors_file_bytes(vectors, rows) + page - 1) / page * page);
 	struct stat info;
 	int failed;
 
@@ -138,8 +155,8 @@ kx_status kx_ivectors_open(struct kx_ivectors *vectors, const char *path, uint32
 	*vectors = (struct kx_ivectors){.fd = -1, .dim = dim, .stride = dim * sizeof(uint16_t), .session = session};
 	if (pthread_mutex_init(&vectors->fill, NULL))
 		return kx_error_nomem(error);
-	vectors->map_bytes = file_bytes(vectors, KX_INDEX_ROWS_MAX);
-	vectors->map = kx_reserve(vectors->map_bytes);
+	vectors->map_bytes = kx_ivectors_file_bytes(vectors, KX_INDEX_ROWS_MAX);
+	(void)reserve_map(vectors);
 	vectors->known = kx_reserve(KX_INDEX_ROWS_MAX / 8);
 	vectors->path = kx_strdup(path);
 	atomic_store(&vectors->state, KX_IVECTORS_FOREIGN);
@@ -164,7 +181,7 @@ static bool is_clean(const struct kx_ivectors *vectors, const void *bytes)
 
 static bool borrow(struct kx_ivectors *vectors, const char *path, uint32_t rows)
 {
-	const size_t bytes = (size_t)file_bytes(vectors, rows);
+	const size_t bytes = (size_t)kx_ivectors_file_bytes(vectors, rows);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat info;
 	bool mapped = fd >= 0 && fstat(fd, &info) == 0 && (uint64_t)info.st_size >= bytes && !kx_fault("index.file") &&
@@ -174,8 +191,8 @@ static bool borrow(struct kx_ivectors *vectors, const char *path, uint32_t rows)
 		(void)close(fd);
 	if (mapped)
 		(void)madvise(vectors->map, bytes, MADV_RANDOM);
-	vectors->borrowed = mapped && is_clean(vectors, vectors->map);
-	return vectors->borrowed;
+	atomic_store(&vectors->borrowed, mapped && is_clean(vectors, vectors->map));
+	return atomic_load(&vectors->borrowed);
 }
 
 kx_status kx_ivectors_open_reader(struct kx_ivectors *vectors, const char *path, uint32_t dim, uint32_t rows,
@@ -195,7 +212,7 @@ bool kx_ivectors_hold(const struct kx_ivectors *vectors)
 {
 	uint8_t bytes[KX_FILE_RECORD_BYTES];
 
-	if (!vectors->borrowed)
+	if (!atomic_load_explicit(&vectors->borrowed, memory_order_relaxed))
 		return true;
 	atomic_thread_fence(memory_order_acquire); /* rows before the head */
 	memcpy(bytes, vectors->map, sizeof(bytes));
@@ -204,7 +221,7 @@ bool kx_ivectors_hold(const struct kx_ivectors *vectors)
 
 kx_status kx_ivectors_give_up(struct kx_ivectors *vectors, struct kx_error *error)
 {
-	vectors->borrowed = false;
+	atomic_store(&vectors->borrowed, false);
 	atomic_store(&vectors->state, KX_IVECTORS_FOREIGN);
 	if (mmap(vectors->map, vectors->map_bytes, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
@@ -228,7 +245,7 @@ void kx_ivectors_close(struct kx_ivectors *vectors)
 	if (!vectors->map && !vectors->known && !vectors->path)
 		return;
 	mark_clean(vectors);
-	kx_unreserve(vectors->map, vectors->map_bytes);
+	kx_unreserve(vectors->reserved, vectors->reserved_bytes);
 	kx_unreserve((void *)(uintptr_t)vectors->known, KX_INDEX_ROWS_MAX / 8);
 	if (vectors->fd >= 0)
 		(void)close(vectors->fd);
@@ -247,16 +264,50 @@ const uint16_t *kx_ivectors_row(const struct kx_ivectors *vectors, uint32_t row)
 	return (const uint16_t *)(const void *)(vectors->map + HEAD_BYTES + row * vectors->stride);
 }
 
+bool kx_ivectors_ends_page(const struct kx_ivectors *vectors, uint32_t row)
+{
+	return kx_ivectors_file_bytes(vectors, row) / KX_HUGE_BYTES != kx_ivectors_file_bytes(vectors, row + 1u) / KX_HUGE_BYTES;
+}
+
 bool kx_ivectors_is_known(const struct kx_ivectors *vectors, uint32_t row)
 {
 	return atomic_load_explicit(&vectors->known[row / 64], memory_order_acquire) >> row % 64 & 1u;
 }
 
-void kx_ivectors_write(struct kx_ivectors *vectors, uint32_t row, const uint16_t *halves)
+/* Not through the map: a page that is written there is written as a whole, and none of its size is mapped any more. */
+static kx_status write_file(const struct kx_ivectors *vectors, uint32_t row, const uint8_t *bytes, size_t len,
+			    struct kx_error *error)
 {
-	memcpy(vectors->map + HEAD_BYTES + row * vectors->stride, halves, vectors->stride);
-	atomic_fetch_or_explicit(&vectors->known[row / 64], UINT64_C(1) << row % 64, memory_order_release);
-	atomic_fetch_add(&vectors->written, 1);
+	off_t at = (off_t)kx_ivectors_file_bytes(vectors, row);
+
+	while (len) {
+		ssize_t wrote = kx_fault("index.file") ? -1 : pwrite(vectors->fd, bytes, len, at);
+
+		if (wrote <= 0)
+			return fail(vectors, "can't be written", error);
+		bytes += wrote;
+		len -= (size_t)wrote;
+		at += wrote;
+	}
+	return KX_OK;
+}
+
+kx_status kx_ivectors_write(struct kx_ivectors *vectors, uint32_t row, uint32_t count, const uint16_t *halves,
+			    struct kx_error *error)
+{
+	const uint8_t *bytes = (const uint8_t *)halves;
+	kx_status status = KX_OK;
+
+	if (vectors->fd >= 0)
+		status = write_file(vectors, row, bytes, count * vectors->stride, error);
+	else
+		memcpy(vectors->map + kx_ivectors_file_bytes(vectors, row), bytes, count * vectors->stride);
+	if (status)
+		return status;
+	for (uint32_t i = row; i < row + count; i++)
+		atomic_fetch_or_explicit(&vectors->known[i / 64], UINT64_C(1) << i % 64, memory_order_release);
+	atomic_fetch_add(&vectors->written, count);
+	return KX_OK;
 }
 
 kx_status kx_ivectors_begin(struct kx_ivectors *vectors, uint64_t session, struct kx_error *error)

@@ -33,20 +33,32 @@ enum kx_ivectors_state {
 	KX_IVECTORS_FOREIGN, /* only rows that are `known` are */
 };
 
+#define KX_HUGE_BYTES ((size_t)2 << 20)
+
+/* How far the file's pages were made huge, by who takes care (pages.c). */
+struct kx_ivectors_pages {
+	uint32_t rows;   /* that there were when it was begun last */
+	uint64_t at, to; /* bytes of the file, looked at and to be */
+	uint32_t failed; /* in a row */
+};
+
 struct kx_ivectors {
 	char *path; /* NULL: in memory only */
 	int fd;
 	uint32_t dim;
 	size_t stride;
-	uint8_t *map;          /* an address range for all rows there can be; the file takes its start */
+	uint8_t *map;          /* an address range for all rows there can be; the file takes its start, to be read */
 	size_t map_bytes;
+	uint8_t *reserved;     /* what map lies in */
+	size_t reserved_bytes;
+	struct kx_ivectors_pages pages;
 	atomic_uint rows;      /* that there is room for */
 	_Atomic(uint64_t) *known; /* bits of rows that were written since opening; reserved like map */
 	pthread_mutex_t fill;  /* rows are written from the store by one search at a time */
 	atomic_int state;
 	uint64_t session;      /* the store's */
 	bool begun;            /* a session of this opening's was made */
-	bool borrowed;         /* a writer's file, mapped to read */
+	atomic_bool borrowed;  /* a writer's file, mapped to read */
 	atomic_uint_fast64_t written; /* counts rows; and how many of them are on disk */
 	atomic_uint_fast64_t synced;
 };
@@ -65,8 +77,12 @@ void kx_ivectors_close(struct kx_ivectors *vectors); /* marks it clean when it i
 
 /* Room for this many rows, on the disk too: a full one is told here, not by a signal when a row is written. */
 kx_status kx_ivectors_reserve(struct kx_ivectors *vectors, uint32_t rows, struct kx_error *error) KX_MUST_CHECK;
+uint64_t kx_ivectors_file_bytes(const struct kx_ivectors *vectors, uint64_t rows);
 const uint16_t *kx_ivectors_row(const struct kx_ivectors *vectors, uint32_t row);
-void kx_ivectors_write(struct kx_ivectors *vectors, uint32_t row, const uint16_t *halves);
+/* So many rows, one after another, as seen through kx_ivectors_row() at once. KX_EIO: what is there then, nobody knows. */
+kx_status kx_ivectors_write(struct kx_ivectors *vectors, uint32_t row, uint32_t count, const uint16_t *halves,
+			    struct kx_error *error) KX_MUST_CHECK;
+bool kx_ivectors_ends_page(const struct kx_ivectors *vectors, uint32_t row); /* with it a huge page of the file is whole */
 bool kx_ivectors_is_known(const struct kx_ivectors *vectors, uint32_t row);
 const void *kx_ivectors_base(const struct kx_ivectors *vectors); /* of row 0 */
 
@@ -78,8 +94,20 @@ kx_status kx_ivectors_sync(struct kx_ivectors *vectors, struct kx_error *error) 
 /* Every live row is right now. */
 kx_status kx_ivectors_settle(struct kx_ivectors *vectors, struct kx_error *error) KX_MUST_CHECK;
 
+/* --- pages.c: huge pages for the map, where the file system has them (docs/decisions/0013) --- */
+
+/* Begins when there is enough to gain, more than an eighth of it is new, and it fits: into `room` bytes, and into half of
+ * what memory the machine has left. False: nothing to be done. By one thread. */
+bool kx_ivectors_pages_begin(struct kx_ivectors *vectors, uint32_t rows, uint64_t room);
+/* The next few; false: that was all. May block on disk; reads, writes and searches go on. */
+bool kx_ivectors_pages_step(struct kx_ivectors *vectors);
+
+/* A kx_ivf_ahead: soon after opening each vector is read from disk, and so all are that are wanted at the same time. */
+void kx_ivectors_ahead(void *vectors, uint32_t row);
+
 /* Memory that is zero and costs nothing until it is written. NULL: none to be had. */
 void *kx_reserve(size_t bytes);
+void kx_reserve_huge(void *memory, size_t bytes); /* so many will be written: in huge pages where they are not yet */
 void kx_unreserve(void *memory, size_t bytes);
 
 #endif
