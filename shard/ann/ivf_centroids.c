@@ -452,7 +452,7 @@ static float next_bound(struct kx_ivf_order *order)
 			least[count++] = order->least[i];
 	if (!count)
 		return INFINITY;
-	n = n < count / 3 ? n : count / 3;
+	n = n < count / 2 ? n : count / 2;
 	return nth(least, count, n);
 }
 

@@ -97,9 +97,15 @@ void kx_ivf_filter_free(struct kx_ivf_filter *filter)
 	free(filter);
 }
 
-bool kx_ivf_filter_has(const struct kx_ivf_filter *filter, uint32_t row)
+/* Here, where entries are gone through by the million. */
+static inline bool has(const struct kx_ivf_filter *filter, uint32_t row)
 {
 	return row / 64 < filter->words && filter->bits[row / 64] >> row % 64 & 1;
+}
+
+bool kx_ivf_filter_has(const struct kx_ivf_filter *filter, uint32_t row)
+{
+	return has(filter, row);
 }
 
 static kx_status grow(struct kx_ivf_filter *filter, uint32_t row)
@@ -124,7 +130,7 @@ kx_status kx_ivf_filter_set(struct kx_ivf_filter *filter, uint32_t row, bool mat
 
 	if (row >= KX_IVF_ROW_MAX)
 		return KX_ETOOBIG;
-	if (kx_ivf_filter_has(filter, row) == matches)
+	if (has(filter, row) == matches)
 		return KX_OK;
 	status = grow(filter, row);
 	if (status)
@@ -154,7 +160,7 @@ uint32_t kx_ivf_filter_masks(const struct kx_ivf_filter *filter, const uint32_t 
 		uint32_t mask = 0;
 
 		for (uint32_t i = 0; i < KX_IVF_BLOCK && from + i < count; i++)
-			mask |= (uint32_t)kx_ivf_filter_has(filter, rows[from + i]) << i;
+			mask |= (uint32_t)has(filter, rows[from + i]) << i;
 		*masks = mask;
 		matches += (uint32_t)__builtin_popcount(mask);
 	}
@@ -255,7 +261,7 @@ static bool view_make(struct kx_ivf_views *views, struct kx_ivf_view *view, cons
 
 	copy_drop(views, view);
 	for (uint32_t i = 0; i < cell->count; i++)
-		count += kx_ivf_filter_has(filter, cell->place.rows[i]);
+		count += has(filter, cell->place.rows[i]);
 	view->named = count <= 2 * blocks;
 	view->count = 0;
 	if (!view_reserve(view, view->named ? count : blocks))
@@ -263,7 +269,7 @@ static bool view_make(struct kx_ivf_views *views, struct kx_ivf_view *view, cons
 	if (!view->named)
 		view->count = kx_ivf_filter_masks(filter, cell->place.rows, cell->count, view->words);
 	for (uint32_t i = 0; view->named && i < cell->count; i++)
-		if (kx_ivf_filter_has(filter, cell->place.rows[i]))
+		if (has(filter, cell->place.rows[i]))
 			view->words[view->count++] = cell->place.rows[i];
 	atomic_store_explicit(&view->version, cell->version, memory_order_release);
 	return true;
@@ -286,7 +292,7 @@ static void copy_make(struct kx_ivf_views *views, struct kx_ivf_view *view, cons
 	memset(memory, 0, bytes);
 	to = kx_ivf_place_at(ivf, memory, blocks);
 	for (uint32_t i = 0; i < cell->count; i++)
-		if (kx_ivf_filter_has(views->filter, cell->place.rows[i]))
+		if (has(views->filter, cell->place.rows[i]))
 			kx_ivf_place_copy(ivf, &cell->place, i, &to, at++);
 	view->copy_bytes = bytes;
 	views->copies_bytes += bytes;
@@ -352,11 +358,12 @@ void kx_ivf_view_fetch_copy(struct kx_ivf_views *views, const struct kx_ivf *ivf
 
 static bool has_match(const struct kx_ivf_filter *filter, const struct kx_ivf_cell *cell)
 {
-	uint32_t i = 0;
+	bool found = cell->cold;
 
-	while (i < cell->count && !kx_ivf_filter_has(filter, cell->place.rows[i]))
-		i++;
-	return i < cell->count || cell->cold;
+	for (uint32_t from = 0; !found && from < cell->count; from += KX_IVF_BLOCK)
+		for (uint32_t i = from; i < from + KX_IVF_BLOCK && i < cell->count; i++)
+			found |= has(filter, cell->place.rows[i]);
+	return found;
 }
 
 /* Under the lock. */

@@ -172,15 +172,19 @@ void kx_ivf_filter_spent(struct kx_ivf_views *views, uint32_t spent);
 
 /* --- ivf_tune.c --- */
 
-float kx_ivf_effort(const struct kx_ivf *ivf, double recall);
-/* How many deviations an estimate may be off for that recall. */
-float kx_ivf_epsilon(float recall);
+/* How hard a search looks. */
+struct kx_ivf_how {
+	float effort;  /* 0: exact */
+	float epsilon; /* deviations of an estimate below which one may be and is still looked at */
+	float spread;  /* effort is made greater by this power of the share that a filter leaves over */
+};
+struct kx_ivf_how kx_ivf_how_of(const struct kx_ivf_tuning *tuning, double recall);
 
 /* --- ivf_search.c --- */
 
-/* As kx_ivf_search(), with the effort given: 0 is exact. */
-kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, float effort,
-			     float epsilon, struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
+/* As kx_ivf_search(), whatever recall the query asks for. */
+kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, const struct kx_ivf_how *how,
+			     struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
 			     struct kx_ivf_work *work, struct kx_error *error) KX_MUST_CHECK;
 
 #endif

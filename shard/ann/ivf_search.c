@@ -11,7 +11,7 @@
 #define LEAD_FIRST 4u         /* of those that are best by the leading part, one in so many is compared before all others */
 #define DIRECT_MATCHES 5000u  /* so few are compared one by one, unless */
 #define DIRECT_LEAST 400u     /* there are more than so many, */
-#define DIRECT_CELL 2u        /* and so many more for each cell that has any: their cells are few, and nearer ones are enough */
+#define DIRECT_CELL 4u        /* and so many more for each cell that has any: looking into all of them costs less then */
 #define LOAD_MAX ((size_t)1 << 30)
 #define AHEAD 12u             /* vectors that are fetched before they are needed */
 #define LISTED 512u           /* rows that are gathered, then compared */
@@ -24,6 +24,8 @@
 #define NORM_WEIGHT 0.5f
 #define NO_WEIGHT 1e-30f
 #define CELLS_AHEAD 8u
+#define SHARE_PRIOR 30.0 /* entries */
+#define SHARE_CELLS 4u   /* the share is looked at every so many */
 #define COPIES_AHEAD 3u
 #define APART 128u            /* bytes between what two threads write; processors fetch lines in pairs */
 
@@ -142,11 +144,12 @@ struct search {
 	struct kx_error *error;
 	struct kx_ivf_views *views; /* of the filter, if there is one */
 	const struct kx_ivf_map *map; /* and where anything matches, if that is known */
+	uint64_t seen, matched; /* entries of cells looked into, and those that match */
+	float wider;     /* by what more effort is made */
 	uint32_t barren; /* cells passed by because nothing in them matches */
 	struct kx_ivf_lut lut;
 	float norm2;    /* of the query */
-	float effort;
-	float epsilon;  /* deviations of an estimate below which one may be and is still looked at */
+	struct kx_ivf_how how;
 	float nearest;  /* the least key of a centroid: half its square less its product */
 	uint32_t passed; /* cells in a row that were not worth it */
 	uint32_t count; /* in the heap */
@@ -410,6 +413,7 @@ static void fetch_tails(const struct search *search, const struct finding *findi
 
 		__builtin_prefetch(tail);
 		__builtin_prefetch(tail + tail_bytes - 1);
+		__builtin_prefetch(&finding->content->place.rows[search->scratch->slots[i]]);
 	}
 }
 
@@ -487,8 +491,8 @@ static void scan(struct search *search, const struct visit *visit, const struct 
 	struct finding finding = {
 		.content = content,
 		.product = visit->product,
-		.lead_slack = (search->epsilon + LEAD_EPSILON) * LEAD_DEVIATION * deviation,
-		.slack = search->epsilon * CODE_DEVIATION * deviation,
+		.lead_slack = (search->how.epsilon + LEAD_EPSILON) * LEAD_DEVIATION * deviation,
+		.slack = search->how.epsilon * CODE_DEVIATION * deviation,
 	};
 	struct kx_ivf_scan scan = {
 		.lut = scratch->lut,
@@ -513,6 +517,21 @@ static void take_named(struct search *search, const struct kx_ivf_view *view)
 		wait_for(search, view->words[i], INFINITY);
 }
 
+/* The fewer of the entries around match, the farther the best are spread over cells: by a power of their share, which is
+ * measured (ivf_tune.c). What the filter keeps of the whole index stands for the first few. */
+static void note_share(struct search *search, const struct kx_ivf_cell *cell, uint32_t matches)
+{
+	double all = (double)kx_ivf_filter_matches(search->query->filter) / (double)(search->ivf->entry_count + 1);
+	double share;
+
+	search->seen += cell->count;
+	search->matched += matches;
+	if (search->work.cells % SHARE_CELLS)
+		return;
+	share = ((double)search->matched + SHARE_PRIOR * all) / ((double)search->seen + SHARE_PRIOR);
+	search->wider = share < 1.0 ? powf((float)share, -search->how.spread) : 1.0f;
+}
+
 static kx_status look_into(struct search *search, const struct visit *visit)
 {
 	struct kx_ivf_scratch *scratch = search->scratch;
@@ -531,6 +550,8 @@ static kx_status look_into(struct search *search, const struct visit *visit)
 	status = content_of(search, visit->cell, &content);
 	if (status)
 		return status;
+	if (filter)
+		note_share(search, visit->cell, view ? view->count : visit->cell->count);
 	if (view && kx_ivf_view_copy(view, search->ivf, &content.place)) {
 		content.count = view->count;
 		filter = NULL;
@@ -570,7 +591,7 @@ static bool is_worth_by_product(const struct search *search, const struct visit 
 	if (!cell->count)
 		return cell->cold;
 	spread = visit->distance * (float)(cell->mul_sum / cell->count);
-	return least(search) - visit->product <= search->effort * PRODUCT_REACH * spread;
+	return least(search) - visit->product <= search->how.effort * search->wider * PRODUCT_REACH * spread;
 }
 
 /* By distance, how much farther a cell's centroid is than the nearest one, in squares of the distance of the worst that
@@ -581,10 +602,12 @@ static bool is_worth_by_distance(struct search *search, const struct visit *visi
 {
 	float key = NORM_WEIGHT * visit->cell->norm2 / 2 - visit->product;
 	float radius2 = search->norm2 + 1.0f - 2.0f * least(search);
-	float root = sqrtf(sqrtf((float)search->work.cells));
+	float reach = radius2 > 0.0f ? search->how.effort * search->wider * radius2 : 0.0f;
+	float beyond;
 
 	search->nearest = key < search->nearest ? key : search->nearest;
-	return (key - search->nearest) * root <= search->effort * (radius2 > 0.0f ? radius2 : 0.0f);
+	beyond = key - search->nearest;
+	return beyond * beyond * beyond * beyond * (float)search->work.cells <= reach * reach * reach * reach;
 }
 
 static bool is_worth(struct search *search, const struct visit *visit)
@@ -769,8 +792,8 @@ static bool is_direct(struct search *search)
 	const struct kx_ivf_filter *filter = search->query->filter;
 	uint64_t matches;
 
-	if (search->effort <= 0.0f || !filter)
-		return search->effort <= 0.0f;
+	if (search->how.effort <= 0.0f || !filter)
+		return search->how.effort <= 0.0f;
 	matches = kx_ivf_filter_matches(filter);
 	search->views = kx_ivf_filter_views(filter, search->ivf);
 	search->map = search->views ? kx_ivf_filter_map(search->views, search->ivf) : NULL;
@@ -779,12 +802,12 @@ static bool is_direct(struct search *search)
 	return !search->map || matches <= DIRECT_LEAST + DIRECT_CELL * (uint64_t)search->map->cells;
 }
 
-kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, float effort,
-			     float epsilon, struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
+kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, const struct kx_ivf_how *how,
+			     struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
 			     struct kx_ivf_work *work, struct kx_error *error)
 {
 	struct search search = {.ivf = ivf, .query = query, .scratch = scratch, .error = error,
-				.effort = effort, .epsilon = epsilon};
+				.how = *how, .wider = 1.0f};
 	kx_status status = KX_OK;
 	bool direct;
 
@@ -812,9 +835,11 @@ kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query
 kx_status kx_ivf_search(const struct kx_ivf *ivf, const struct kx_ivf_query *query, struct kx_ivf_scratch *scratch,
 			struct kx_ivf_hit *ret, uint32_t *ret_count, struct kx_ivf_work *work, struct kx_error *error)
 {
+	struct kx_ivf_how how;
+
 	if (!(query->recall > 0.0 && query->recall <= 1.0))
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "a recall of %g: more than 0 and at most 1 can be",
 				    query->recall);
-	return kx_ivf_search_with(ivf, query, query->recall < 1.0 ? kx_ivf_effort(ivf, query->recall) : 0.0f,
-				  kx_ivf_epsilon((float)query->recall), scratch, ret, ret_count, work, error);
+	how = kx_ivf_how_of(&ivf->tuning, query->recall);
+	return kx_ivf_search_with(ivf, query, &how, scratch, ret, ret_count, work, error);
 }
