@@ -356,14 +356,33 @@ void kx_ivf_view_fetch_copy(struct kx_ivf_views *views, const struct kx_ivf *ivf
 
 /* --- Which cells have a match ------------------------------------------------------------------------------------ */
 
-static bool has_match(const struct kx_ivf_filter *filter, const struct kx_ivf_cell *cell)
+static uint32_t count_matches(const struct kx_ivf_filter *filter, const struct kx_ivf_cell *cell)
 {
-	bool found = cell->cold;
+	uint32_t count = 0;
 
-	for (uint32_t from = 0; !found && from < cell->count; from += KX_IVF_BLOCK)
-		for (uint32_t i = from; i < from + KX_IVF_BLOCK && i < cell->count; i++)
-			found |= has(filter, cell->place.rows[i]);
-	return found;
+	for (uint32_t i = 0; i < cell->count; i++)
+		count += has(filter, cell->place.rows[i]);
+	return count;
+}
+
+static void map_cells(const struct kx_ivf_filter *filter, const struct kx_ivf *ivf, struct kx_ivf_map *map)
+{
+	double sum = 0, squares = 0;
+
+	map->cells = 0;
+	for (uint32_t slot = 0; slot < ivf->slot_count; slot++) {
+		const struct kx_ivf_cell *cell = &ivf->cells[slot];
+		uint32_t count = cell->id == KX_IVF_NO_CELL ? 0 : count_matches(filter, cell);
+
+		if (!count && !(cell->id != KX_IVF_NO_CELL && cell->cold))
+			continue;
+		map->lanes[cell->lane / KX_IVF_LANES] |= (uint16_t)(1u << cell->lane % KX_IVF_LANES);
+		map->cells++;
+		sum += count;
+		squares += (double)count * count;
+	}
+	map->crowd = squares > 0 ? sum * sum / squares : 0;
+	map->sparse = map->cells <= ivf->cell_count / MAP_PART;
 }
 
 /* Under the lock. */
@@ -380,18 +399,9 @@ static void map_make(struct kx_ivf_views *views, const struct kx_ivf *ivf)
 		map->lanes = lanes;
 		views->map_room = groups;
 	}
-	map->cells = 0;
 	if (groups)
 		memset(map->lanes, 0, groups * sizeof(*map->lanes));
-	for (uint32_t slot = 0; slot < ivf->slot_count; slot++) {
-		const struct kx_ivf_cell *cell = &ivf->cells[slot];
-
-		if (cell->id == KX_IVF_NO_CELL || !has_match(views->filter, cell))
-			continue;
-		map->lanes[cell->lane / KX_IVF_LANES] |= (uint16_t)(1u << cell->lane % KX_IVF_LANES);
-		map->cells++;
-	}
-	map->sparse = map->cells <= ivf->cell_count / MAP_PART;
+	map_cells(views->filter, ivf, map);
 	views->had_map = true;
 	atomic_store_explicit(&views->map_version, ivf->version, memory_order_release);
 }

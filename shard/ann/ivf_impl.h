@@ -163,6 +163,7 @@ void kx_ivf_view_fetch_copy(struct kx_ivf_views *views, const struct kx_ivf *ivf
 struct kx_ivf_map {
 	uint16_t *lanes; /* [groups]: a bit for each lane whose cell has a match */
 	uint32_t cells;  /* how many do */
+	double crowd;    /* how many there would be if all had as many matches as where a match lies in the mean */
 	bool sparse;     /* they are few enough for the map to be of use */
 };
 /* It stays until a change. NULL: nobody went through the entries yet, which a filter that is used again is worth. */

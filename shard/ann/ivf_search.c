@@ -10,8 +10,8 @@
 #define LEAD_EPSILON 0.3f     /* by so much wider the bound by the leading part is: what it drops is never looked at again */
 #define LEAD_FIRST 4u         /* of those that are best by the leading part, one in so many is compared before all others */
 #define DIRECT_MATCHES 5000u  /* so few are compared one by one, unless */
-#define DIRECT_LEAST 400u     /* there are more than so many, */
-#define DIRECT_CELL 4u        /* and so many more for each cell that has any: looking into all of them costs less then */
+#define DIRECT_LEAST 300u     /* there are more than so many, */
+#define DIRECT_CELL 6u        /* and so many more for each cell: they crowd in few cells, of which the nearer ones are enough */
 #define LOAD_MAX ((size_t)1 << 30)
 #define AHEAD 12u             /* vectors that are fetched before they are needed */
 #define LISTED 512u           /* rows that are gathered, then compared */
@@ -799,7 +799,7 @@ static bool is_direct(struct search *search)
 	search->map = search->views ? kx_ivf_filter_map(search->views, search->ivf) : NULL;
 	if (search->ivf->cold_count || matches > DIRECT_MATCHES)
 		return false;
-	return !search->map || matches <= DIRECT_LEAST + DIRECT_CELL * (uint64_t)search->map->cells;
+	return !search->map || (double)matches <= DIRECT_LEAST + DIRECT_CELL * search->map->crowd;
 }
 
 kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, const struct kx_ivf_how *how,
