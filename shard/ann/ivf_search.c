@@ -795,6 +795,8 @@ static bool is_direct(struct search *search)
 	if (search->how.effort <= 0.0f || !filter)
 		return search->how.effort <= 0.0f;
 	matches = kx_ivf_filter_matches(filter);
+	if (matches <= DIRECT_LEAST && !search->ivf->cold_count)
+		return true;
 	search->views = kx_ivf_filter_views(filter, search->ivf);
 	search->map = search->views ? kx_ivf_filter_map(search->views, search->ivf) : NULL;
 	if (search->ivf->cold_count || matches > DIRECT_MATCHES)
