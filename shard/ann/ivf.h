@@ -157,7 +157,9 @@ struct kx_ivf_tuning {
 	uint32_t count;
 	float recall[KX_IVF_TUNING_POINTS]; /* at k = 10, rising */
 	float effort[KX_IVF_TUNING_POINTS]; /* what the search understands: rising with recall */
+	float spread; /* by which power of the share that a filter leaves effort grows; 0: not measured */
 };
+#define KX_IVF_SPREAD_MAX 0.25f
 /* Measures with queries ([n][dim]) that are not in the index. What there is to find is known by exact search for some of
  * them; for the others by one that misses nothing of those. Some thousand are worth it: of n queries recall is known to
  * about 0.1 / sqrt(n). */

@@ -126,6 +126,7 @@ void kx_ivf_cell_remove(struct kx_ivf *ivf, uint32_t id)
 	else
 		kx_ivf_centroids_remove(&ivf->centroids, cell->lane);
 	*cell = (struct kx_ivf_cell){.id = KX_IVF_NO_CELL};
+	ivf->version++;
 }
 
 uint32_t kx_ivf_cell_count(const struct kx_ivf *ivf)

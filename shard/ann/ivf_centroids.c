@@ -320,6 +320,18 @@ static void quantize(struct kx_ivf_order *order, const float *rotated, uint32_t 
 	order->query = (struct kx_ivf_eighth){order->codes, dim, ZERO * sum, most / QUERY_STEPS, weight};
 }
 
+/* The others are as if nobody used them. Returns the least key. */
+static float leave_only(float *keys, uint32_t only)
+{
+	float least = INFINITY;
+
+	for (uint32_t i = 0; i < KX_IVF_LANES; i++) {
+		keys[i] = only >> i & 1 ? keys[i] : INFINITY;
+		least = keys[i] < least ? keys[i] : least;
+	}
+	return least;
+}
+
 static void visit(struct kx_ivf_order *order, uint32_t region)
 {
 	const struct kx_ivf_lanes *lanes = &order->centroids->lanes;
@@ -327,12 +339,17 @@ static void visit(struct kx_ivf_order *order, uint32_t region)
 	for (uint32_t group = order->centroids->first[region]; group != KX_IVF_NO_LANE; group = lanes->next[group]) {
 		struct kx_ivf_sixteen centroids = sixteen(lanes, group);
 		size_t at = (size_t)group * KX_IVF_LANES;
+		float least;
 
-		order->least[order->group_count] =
-			order->kernels->near(&centroids, &order->query, order->keys + at, order->products + at);
+		if (order->only && !order->only[group])
+			continue;
+		least = order->kernels->near(&centroids, &order->query, order->keys + at, order->products + at);
+		if (order->only)
+			least = leave_only(order->keys + at, order->only[group]);
+		order->least[order->group_count] = least;
 		order->above[order->group_count] = -INFINITY;
 		order->groups[order->group_count++] = group;
-		order->seen += lanes->used[group];
+		order->seen += order->only ? (uint32_t)__builtin_popcount(order->only[group]) : lanes->used[group];
 	}
 }
 
@@ -370,6 +387,8 @@ kx_status kx_ivf_order_start(struct kx_ivf_order *order, const struct kx_ivf_cen
 		return status;
 	order->centroids = centroids;
 	order->kernels = kernels;
+	order->only = NULL;
+	order->count = centroids->count;
 	order->group_count = order->visited = order->regions = order->seen = order->given = 0;
 	order->give = FIRST_GIVE;
 	if (!centroids->region_count)
@@ -379,6 +398,12 @@ kx_status kx_ivf_order_start(struct kx_ivf_order *order, const struct kx_ivf_cen
 	if (all)
 		visit_until(order, UINT32_MAX);
 	return KX_OK;
+}
+
+void kx_ivf_order_only(struct kx_ivf_order *order, const uint16_t *lanes, uint32_t count)
+{
+	order->only = lanes;
+	order->count = count;
 }
 
 /* The nth smallest (Hoare's selection); of few values, which it puts in another order. */
@@ -427,7 +452,7 @@ static float next_bound(struct kx_ivf_order *order)
 			least[count++] = order->least[i];
 	if (!count)
 		return INFINITY;
-	n = n < count / 3 ? n : count / 3;
+	n = n < count / 2 ? n : count / 2;
 	return nth(least, count, n);
 }
 
@@ -436,7 +461,7 @@ uint32_t kx_ivf_order_next(struct kx_ivf_order *order)
 	uint32_t count = 0;
 	float most;
 
-	visit_until(order, order->centroids->count / SEEN_PART + SEEN_MORE * (order->given + order->give));
+	visit_until(order, order->count / SEEN_PART + SEEN_MORE * (order->given + order->give));
 	most = next_bound(order);
 	if (most == INFINITY && order->visited < order->regions) {
 		visit_until(order, UINT32_MAX);

@@ -54,6 +54,8 @@ void kx_ivf_centroids_remove(struct kx_ivf_centroids *centroids, uint32_t lane);
 struct kx_ivf_order {
 	const struct kx_ivf_centroids *centroids;
 	const struct kx_ivf_kernels *kernels;
+	const uint16_t *only;     /* [groups]: a bit for each lane that is looked at; NULL: all are */
+	uint32_t count;           /* of centroids that are looked at */
 	struct kx_ivf_eighth query;
 	int8_t *codes;            /* [dim] */
 	float *keys, *products;   /* [lanes] */
@@ -72,6 +74,8 @@ void kx_ivf_order_done(struct kx_ivf_order *order);
 kx_status kx_ivf_order_start(struct kx_ivf_order *order, const struct kx_ivf_centroids *centroids,
 			     const struct kx_ivf_kernels *kernels, const float *rotated, float weight, bool all)
 	KX_MUST_CHECK;
+/* Between start without `all` and the first next: only those lanes, of which there are count. lanes: [groups], borrowed. */
+void kx_ivf_order_only(struct kx_ivf_order *order, const uint16_t *lanes, uint32_t count);
 /* The next ones, nearest first: their lanes are the low halves of order->numbers. 0: that was all. */
 uint32_t kx_ivf_order_next(struct kx_ivf_order *order);
 

@@ -142,6 +142,24 @@ void kx_ivf_place_write(const struct kx_ivf *ivf, const struct kx_ivf_cell *cell
 	}
 }
 
+void kx_ivf_place_copy(const struct kx_ivf *ivf, const struct kx_ivf_place *from, uint32_t at,
+		       const struct kx_ivf_place *to, uint32_t to_at)
+{
+	const uint8_t *block = block_at(ivf, from, at);
+	uint8_t *to_block = block_at(ivf, to, to_at);
+	const uint16_t *factors = (const uint16_t *)(const void *)block + at % KX_IVF_BLOCK;
+	uint16_t *to_factors = (uint16_t *)(void *)to_block + to_at % KX_IVF_BLOCK;
+	uint8_t code[KX_IVF_PADDED_MAX / 8];
+
+	to_factors[0] = factors[0];
+	to_factors[KX_IVF_BLOCK] = factors[KX_IVF_BLOCK];
+	ivf->kernels->unpack(block + KX_IVF_FACTOR_BYTES, ivf->lead / 8, at % KX_IVF_BLOCK, code);
+	ivf->kernels->pack(to_block + KX_IVF_FACTOR_BYTES, ivf->lead / 8, to_at % KX_IVF_BLOCK, code);
+	memcpy(to->tails + to_at * kx_ivf_tail_bytes(ivf), from->tails + at * kx_ivf_tail_bytes(ivf),
+	       kx_ivf_tail_bytes(ivf));
+	to->rows[to_at] = from->rows[at];
+}
+
 void kx_ivf_place_read(const struct kx_ivf *ivf, const struct kx_ivf_place *place, uint32_t at, uint8_t *ret_entry)
 {
 	const uint8_t *tail = place->tails + at * kx_ivf_tail_bytes(ivf);

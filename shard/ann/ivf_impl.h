@@ -120,6 +120,9 @@ static inline struct kx_ivf_place kx_ivf_place_at(const struct kx_ivf *ivf, void
 /* Writes entries of a cell from slot `at` on; there is room. */
 void kx_ivf_place_write(const struct kx_ivf *ivf, const struct kx_ivf_cell *cell, const struct kx_ivf_place *place,
 			uint32_t at, const uint8_t *entries, size_t count);
+/* Copies an entry, from slot to slot of two places of one cell. What is there must be zeros, or an entry. */
+void kx_ivf_place_copy(const struct kx_ivf *ivf, const struct kx_ivf_place *from, uint32_t at,
+		       const struct kx_ivf_place *to, uint32_t to_at);
 /* Writes slot `at` as an entry. */
 void kx_ivf_place_read(const struct kx_ivf *ivf, const struct kx_ivf_place *place, uint32_t at, uint8_t *ret_entry);
 
@@ -143,24 +146,48 @@ struct kx_ivf_view {
 	uint32_t room;  /* words */
 	bool named;     /* words: [count] rows; else [blocks] masks */
 	uint32_t *words;
+	_Atomic uint32_t visits;
+	size_t copy_bytes;
+	_Atomic(uint8_t *) copy; /* a place with nothing but what matches, where the cell is looked at often; or NULL */
 };
 /* What a filter remembers of an index; to be asked for at the start of each search. NULL: out of memory. */
 struct kx_ivf_views;
 struct kx_ivf_views *kx_ivf_filter_views(const struct kx_ivf_filter *filter, const struct kx_ivf *ivf);
 /* Of a warm cell, by its slot. It stays until a change. NULL: out of memory. */
 const struct kx_ivf_view *kx_ivf_view_of(struct kx_ivf_views *views, const struct kx_ivf *ivf, uint32_t slot);
+/* The copy of the view's [count] matches, if it has one. */
+bool kx_ivf_view_copy(const struct kx_ivf_view *view, const struct kx_ivf *ivf, struct kx_ivf_place *ret);
+/* Asks memory for a view, and for the first block of its copy. */
+void kx_ivf_view_fetch(struct kx_ivf_views *views, uint32_t slot);
+void kx_ivf_view_fetch_copy(struct kx_ivf_views *views, const struct kx_ivf *ivf, uint32_t slot);
+
+/* In which cells anything matches; of cold ones nobody knows. */
+struct kx_ivf_map {
+	uint16_t *lanes; /* [groups]: a bit for each lane whose cell has a match */
+	uint32_t cells;  /* how many do */
+	double crowd;    /* how many there would be if all had as many matches as where a match lies in the mean */
+	bool sparse;     /* they are few enough for the map to be of use */
+};
+/* It stays until a change. NULL: nobody went through the entries yet, which a filter that is used again is worth. */
+const struct kx_ivf_map *kx_ivf_filter_map(struct kx_ivf_views *views, const struct kx_ivf *ivf);
+/* What a search without a map had to do: vectors compared, or cells passed by. */
+void kx_ivf_filter_spent(struct kx_ivf_views *views, uint32_t spent);
 
 /* --- ivf_tune.c --- */
 
-float kx_ivf_effort(const struct kx_ivf *ivf, double recall);
-/* How many deviations an estimate may be off for that recall. */
-float kx_ivf_epsilon(float recall);
+/* How hard a search looks. */
+struct kx_ivf_how {
+	float effort;  /* 0: exact */
+	float epsilon; /* deviations of an estimate below which one may be and is still looked at */
+	float spread;  /* effort is made greater by this power of the share that a filter leaves over */
+};
+struct kx_ivf_how kx_ivf_how_of(const struct kx_ivf_tuning *tuning, double recall);
 
 /* --- ivf_search.c --- */
 
-/* As kx_ivf_search(), with the effort given: 0 is exact. */
-kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, float effort,
-			     float epsilon, struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
+/* As kx_ivf_search(), whatever recall the query asks for. */
+kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, const struct kx_ivf_how *how,
+			     struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
 			     struct kx_ivf_work *work, struct kx_error *error) KX_MUST_CHECK;
 
 #endif

@@ -75,6 +75,7 @@ kx_status kx_ivf_cells_ready(struct kx_ivf *ivf)
 	status = place_all(ivf, &placing);
 	placing_done(&placing);
 	ivf->unplaced = status ? ivf->unplaced : 0;
+	ivf->version++; /* lanes are others, which maps of filters name */
 	return status;
 }
 

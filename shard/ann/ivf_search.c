@@ -9,7 +9,9 @@
 #define LEAD_DEVIATION 0.626f /* sqrt(f (1 - f a^2)) for the leading part f = 3/4 of a code, whose factor is 1/f times as much */
 #define LEAD_EPSILON 0.3f     /* by so much wider the bound by the leading part is: what it drops is never looked at again */
 #define LEAD_FIRST 4u         /* of those that are best by the leading part, one in so many is compared before all others */
-#define DIRECT_MATCHES 5000u  /* so few are compared one by one */
+#define DIRECT_MATCHES 5000u  /* so few are compared one by one, unless */
+#define DIRECT_LEAST 300u     /* there are more than so many, */
+#define DIRECT_CELL 6u        /* and so many more for each cell: they crowd in few cells, of which the nearer ones are enough */
 #define LOAD_MAX ((size_t)1 << 30)
 #define AHEAD 12u             /* vectors that are fetched before they are needed */
 #define LISTED 512u           /* rows that are gathered, then compared */
@@ -22,6 +24,9 @@
 #define NORM_WEIGHT 0.5f
 #define NO_WEIGHT 1e-30f
 #define CELLS_AHEAD 8u
+#define SHARE_PRIOR 30.0 /* entries */
+#define SHARE_CELLS 4u   /* the share is looked at every so many */
+#define COPIES_AHEAD 3u
 #define APART 128u            /* bytes between what two threads write; processors fetch lines in pairs */
 
 /* What a thread keeps between searches. */
@@ -138,10 +143,13 @@ struct search {
 	struct kx_ivf_scratch *scratch;
 	struct kx_error *error;
 	struct kx_ivf_views *views; /* of the filter, if there is one */
+	const struct kx_ivf_map *map; /* and where anything matches, if that is known */
+	uint64_t seen, matched; /* entries of cells looked into, and those that match */
+	float wider;     /* by what more effort is made */
+	uint32_t barren; /* cells passed by because nothing in them matches */
 	struct kx_ivf_lut lut;
 	float norm2;    /* of the query */
-	float effort;
-	float epsilon;  /* deviations of an estimate below which one may be and is still looked at */
+	struct kx_ivf_how how;
 	float nearest;  /* the least key of a centroid: half its square less its product */
 	uint32_t passed; /* cells in a row that were not worth it */
 	uint32_t count; /* in the heap */
@@ -408,6 +416,7 @@ static void fetch_tails(const struct search *search, const struct finding *findi
 
 		__builtin_prefetch(tail);
 		__builtin_prefetch(tail + tail_bytes - 1);
+		__builtin_prefetch(&finding->content->place.rows[search->scratch->slots[i]]);
 	}
 }
 
@@ -485,8 +494,8 @@ static void scan(struct search *search, const struct visit *visit, const struct 
 	struct finding finding = {
 		.content = content,
 		.product = visit->product,
-		.lead_slack = (search->epsilon + LEAD_EPSILON) * LEAD_DEVIATION * deviation,
-		.slack = search->epsilon * CODE_DEVIATION * deviation,
+		.lead_slack = (search->how.epsilon + LEAD_EPSILON) * LEAD_DEVIATION * deviation,
+		.slack = search->how.epsilon * CODE_DEVIATION * deviation,
 	};
 	struct kx_ivf_scan scan = {
 		.lut = scratch->lut,
@@ -511,6 +520,21 @@ static void take_named(struct search *search, const struct kx_ivf_view *view)
 		wait_for(search, view->words[i], INFINITY);
 }
 
+/* The fewer of the entries around match, the farther the best are spread over cells: by a power of their share, which is
+ * measured (ivf_tune.c). What the filter keeps of the whole index stands for the first few. */
+static void note_share(struct search *search, const struct kx_ivf_cell *cell, uint32_t matches)
+{
+	double all = (double)kx_ivf_filter_matches(search->query->filter) / (double)(search->ivf->entry_count + 1);
+	double share;
+
+	search->seen += cell->count;
+	search->matched += matches;
+	if (search->work.cells % SHARE_CELLS)
+		return;
+	share = ((double)search->matched + SHARE_PRIOR * all) / ((double)search->seen + SHARE_PRIOR);
+	search->wider = share < 1.0 ? powf((float)share, -search->how.spread) : 1.0f;
+}
+
 static kx_status look_into(struct search *search, const struct visit *visit)
 {
 	struct kx_ivf_scratch *scratch = search->scratch;
@@ -518,10 +542,23 @@ static kx_status look_into(struct search *search, const struct visit *visit)
 	const struct kx_ivf_view *view = NULL;
 	const uint32_t *masks = NULL;
 	struct content content;
-	kx_status status = content_of(search, visit->cell, &content);
+	kx_status status;
 
+	if (search->views && !visit->cell->cold)
+		view = kx_ivf_view_of(search->views, search->ivf, (uint32_t)(visit->cell - search->ivf->cells));
+	if (view && !view->count) {
+		search->barren++;
+		return KX_OK;
+	}
+	status = content_of(search, visit->cell, &content);
 	if (status)
 		return status;
+	if (filter)
+		note_share(search, visit->cell, view ? view->count : visit->cell->count);
+	if (view && kx_ivf_view_copy(view, search->ivf, &content.place)) {
+		content.count = view->count;
+		filter = NULL;
+	}
 	if (reserve_found(scratch, content.count))
 		return kx_error_nomem(search->error);
 	/* The room of those that wait is taken while nobody does. */
@@ -530,18 +567,15 @@ static kx_status look_into(struct search *search, const struct visit *visit)
 		if (reserve_waiting(scratch, content.count))
 			return kx_error_nomem(search->error);
 	}
-	if (search->views && !visit->cell->cold)
-		view = kx_ivf_view_of(search->views, search->ivf, (uint32_t)(visit->cell - search->ivf->cells));
-	if (view && !view->count)
-		return KX_OK;
-	if (view && view->named) {
+	if (filter && view && view->named) {
 		search->work.cells++;
 		take_named(search, view);
 		return KX_OK;
 	}
 	if (filter && !view && !kx_ivf_filter_masks(filter, content.place.rows, content.count, scratch->masks))
 		return KX_OK;
-	masks = view ? view->words : filter ? scratch->masks : NULL;
+	if (filter)
+		masks = view ? view->words : scratch->masks;
 	search->work.cells++;
 	scan(search, visit, &content, masks);
 	/* What a cold cell holds is written over by the next. */
@@ -560,7 +594,7 @@ static bool is_worth_by_product(const struct search *search, const struct visit 
 	if (!cell->count)
 		return cell->cold;
 	spread = visit->distance * (float)(cell->mul_sum / cell->count);
-	return least(search) - visit->product <= search->effort * PRODUCT_REACH * spread;
+	return least(search) - visit->product <= search->how.effort * search->wider * PRODUCT_REACH * spread;
 }
 
 /* By distance, how much farther a cell's centroid is than the nearest one, in squares of the distance of the worst that
@@ -571,10 +605,12 @@ static bool is_worth_by_distance(struct search *search, const struct visit *visi
 {
 	float key = NORM_WEIGHT * visit->cell->norm2 / 2 - visit->product;
 	float radius2 = search->norm2 + 1.0f - 2.0f * least(search);
-	float root = sqrtf(sqrtf((float)search->work.cells));
+	float reach = radius2 > 0.0f ? search->how.effort * search->wider * radius2 : 0.0f;
+	float beyond;
 
 	search->nearest = key < search->nearest ? key : search->nearest;
-	return (key - search->nearest) * root <= search->effort * (radius2 > 0.0f ? radius2 : 0.0f);
+	beyond = key - search->nearest;
+	return beyond * beyond * beyond * beyond * (float)search->work.cells <= reach * reach * reach * reach;
 }
 
 static bool is_worth(struct search *search, const struct visit *visit)
@@ -678,7 +714,19 @@ static void fetch_cell(const struct search *search, uint32_t at)
 {
 	const struct kx_ivf *ivf = search->ivf;
 
-	__builtin_prefetch(&ivf->cells[ivf->centroids.lanes.number[(uint32_t)search->scratch->order.numbers[at]]]);
+	uint32_t slot = ivf->centroids.lanes.number[(uint32_t)search->scratch->order.numbers[at]];
+
+	__builtin_prefetch(&ivf->cells[slot]);
+	if (search->views)
+		kx_ivf_view_fetch(search->views, slot);
+}
+
+static void fetch_copy(const struct search *search, uint32_t at)
+{
+	const struct kx_ivf *ivf = search->ivf;
+
+	kx_ivf_view_fetch_copy(search->views, ivf,
+			       ivf->centroids.lanes.number[(uint32_t)search->scratch->order.numbers[at]]);
 }
 
 /* Cells of a batch. */
@@ -693,6 +741,8 @@ static kx_status look_into_all(struct search *search, uint32_t count, bool *ret_
 
 		if (i + CELLS_AHEAD < count)
 			fetch_cell(search, i + CELLS_AHEAD);
+		if (search->views && i + COPIES_AHEAD < count)
+			fetch_copy(search, i + COPIES_AHEAD);
 		if (!is_worth(search, &visit)) {
 			*ret_enough = ++search->passed >= PATIENCE;
 			if (*ret_enough)
@@ -721,12 +771,12 @@ static kx_status search_cells(struct search *search)
 		search->norm2 += scratch->rotated[i] * scratch->rotated[i];
 	scratch->waiting_count = 0;
 	search->nearest = INFINITY;
-	if (search->query->filter)
-		search->views = kx_ivf_filter_views(search->query->filter, ivf);
 	status = kx_ivf_order_start(&scratch->order, &ivf->centroids, ivf->kernels, scratch->rotated,
 				    search->ivf->recipe.metric == KX_METRIC_COSINE ? NORM_WEIGHT : NO_WEIGHT, false);
 	if (status)
 		return kx_error_nomem(search->error);
+	if (search->map && search->map->sparse)
+		kx_ivf_order_only(&scratch->order, search->map->lanes, search->map->cells);
 	while (!status && !enough && (count = kx_ivf_order_next(&scratch->order)) > 0)
 		status = look_into_all(search, count, &enough);
 	if (!status)
@@ -739,15 +789,32 @@ static int by_score(const void *a, const void *b)
 	return is_better(a, b) ? -1 : 1;
 }
 
-kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, float effort,
-			     float epsilon, struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
+/* Whether those that match are compared one by one. */
+static bool is_direct(struct search *search)
+{
+	const struct kx_ivf_filter *filter = search->query->filter;
+	uint64_t matches;
+
+	if (search->how.effort <= 0.0f || !filter)
+		return search->how.effort <= 0.0f;
+	matches = kx_ivf_filter_matches(filter);
+	if (matches <= DIRECT_LEAST && !search->ivf->cold_count)
+		return true;
+	search->views = kx_ivf_filter_views(filter, search->ivf);
+	search->map = search->views ? kx_ivf_filter_map(search->views, search->ivf) : NULL;
+	if (search->ivf->cold_count || matches > DIRECT_MATCHES)
+		return false;
+	return !search->map || (double)matches <= DIRECT_LEAST + DIRECT_CELL * search->map->crowd;
+}
+
+kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, const struct kx_ivf_how *how,
+			     struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
 			     struct kx_ivf_work *work, struct kx_error *error)
 {
 	struct search search = {.ivf = ivf, .query = query, .scratch = scratch, .error = error,
-				.effort = effort, .epsilon = epsilon};
-	bool direct = effort <= 0.0f || (query->filter && !ivf->cold_count &&
-					 kx_ivf_filter_matches(query->filter) <= DIRECT_MATCHES);
+				.how = *how, .wider = 1.0f};
 	kx_status status = KX_OK;
+	bool direct;
 
 	if (ivf->unplaced)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "cells were changed and not made ready");
@@ -755,10 +822,13 @@ kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "the index has no vectors");
 	if (scratch_reserve(scratch, ivf, query->k))
 		return kx_error_nomem(error);
+	direct = is_direct(&search);
 	if (query->k)
 		status = direct ? search_all(&search) : search_cells(&search);
 	if (status)
 		return status;
+	if (search.views && !search.map)
+		kx_ivf_filter_spent(search.views, direct ? search.work.refined + 1 : search.barren + 1);
 	memcpy(ret, scratch->heap, search.count * sizeof(*ret));
 	qsort(ret, search.count, sizeof(*ret), by_score);
 	*ret_count = search.count;
@@ -770,9 +840,11 @@ kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query
 kx_status kx_ivf_search(const struct kx_ivf *ivf, const struct kx_ivf_query *query, struct kx_ivf_scratch *scratch,
 			struct kx_ivf_hit *ret, uint32_t *ret_count, struct kx_ivf_work *work, struct kx_error *error)
 {
+	struct kx_ivf_how how;
+
 	if (!(query->recall > 0.0 && query->recall <= 1.0))
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "a recall of %g: more than 0 and at most 1 can be",
 				    query->recall);
-	return kx_ivf_search_with(ivf, query, query->recall < 1.0 ? kx_ivf_effort(ivf, query->recall) : 0.0f,
-				  kx_ivf_epsilon((float)query->recall), scratch, ret, ret_count, work, error);
+	how = kx_ivf_how_of(&ivf->tuning, query->recall);
+	return kx_ivf_search_with(ivf, query, &how, scratch, ret, ret_count, work, error);
 }

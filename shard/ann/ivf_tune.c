@@ -13,6 +13,14 @@
 #define EPSILON_MOST 3.5f
 #define LITTLE 0.85f
 #define MUCH 0.997f
+#define SPREAD_GUESS 0.05f
+#define SPREAD_STEPS 5u
+#define SPREAD_RECALL 0.98
+#define SPREAD_QUERIES 800u
+#define SPREAD_PART 32u /* of the rows, one in so many is left by the filter that spread is measured with, */
+#define SPREAD_LEAST 6000u  /* but never so few that they are compared one by one, */
+#define SPREAD_MOST 40000u  /* nor more: for each query all of them are compared */
+#define SPREAD_SHARE 0.25   /* larger shares tell nothing */
 #define STEPS_BEYOND 3.0f /* of the last piece, on which what was not measured may lie */
 
 /* Where nothing was measured. */
@@ -29,9 +37,8 @@ void kx_ivf_set_tuning(struct kx_ivf *ivf, const struct kx_ivf_tuning *tuning)
 
 /* Between points along the logarithm of what is missed, where the curve is nearly straight; beyond the last point, on
  * along its last piece. */
-float kx_ivf_effort(const struct kx_ivf *ivf, double recall)
+static float effort_of(const struct kx_ivf_tuning *tuning, double recall)
 {
-	const struct kx_ivf_tuning *tuning = ivf->tuning.count ? &ivf->tuning : &guess;
 	uint32_t at = 1;
 	float low, high, x;
 
@@ -46,11 +53,21 @@ float kx_ivf_effort(const struct kx_ivf *ivf, double recall)
 	return tuning->effort[at - 1] + (tuning->effort[at] - tuning->effort[at - 1]) * x;
 }
 
-float kx_ivf_epsilon(float recall)
+static float epsilon_of(float recall)
 {
 	float epsilon = 0.5f + 0.29f * -logf(1.0f - recall + 1e-6f);
 
 	return epsilon < 1.0f ? 1.0f : epsilon > EPSILON_MOST ? EPSILON_MOST : epsilon;
+}
+
+struct kx_ivf_how kx_ivf_how_of(const struct kx_ivf_tuning *tuning, double recall)
+{
+	tuning = tuning->count ? tuning : &guess;
+	return (struct kx_ivf_how){
+		.effort = recall < 1.0 ? effort_of(tuning, recall) : 0.0f,
+		.epsilon = epsilon_of((float)recall),
+		.spread = tuning->spread > 0.0f ? tuning->spread : SPREAD_GUESS,
+	};
 }
 
 struct truth {
@@ -73,37 +90,39 @@ struct tuner {
 	const float *queries;
 	const uint32_t *rows; /* NULL: they are none */
 	size_t n;
+	const struct kx_ivf_filter *filter;
 	struct truth *truths;
 	struct kx_ivf_scratch *scratch;
 	struct kx_error *error;
 };
 
-static kx_status ask(const struct tuner *tuner, size_t i, float effort, float epsilon, struct truth *ret)
+static kx_status ask(const struct tuner *tuner, size_t i, const struct kx_ivf_how *how, struct truth *ret)
 {
 	struct kx_ivf_query query = {.vector = tuner->queries + i * tuner->ivf->recipe.dim, .k = K,
-				     .exclude = tuner->rows ? tuner->rows[i] : KX_IVF_NO_ROW};
+				     .exclude = tuner->rows ? tuner->rows[i] : KX_IVF_NO_ROW, .filter = tuner->filter};
 
-	return kx_ivf_search_with(tuner->ivf, &query, effort, epsilon, tuner->scratch, ret->hits, &ret->count, NULL,
+	return kx_ivf_search_with(tuner->ivf, &query, how, tuner->scratch, ret->hits, &ret->count, NULL,
 				  tuner->error);
 }
 
 static kx_status learn(const struct tuner *tuner, size_t from, size_t to, float effort)
 {
+	const struct kx_ivf_how how = {.effort = effort, .epsilon = EPSILON_MOST};
 	kx_status status = KX_OK;
 
 	for (size_t i = from; !status && i < to; i++)
-		status = ask(tuner, i, effort, EPSILON_MOST, &tuner->truths[i]);
+		status = ask(tuner, i, &how, &tuner->truths[i]);
 	return status;
 }
 
 /* Recall of the first n queries. */
-static kx_status measure(const struct tuner *tuner, size_t n, float effort, float epsilon, float *ret_recall)
+static kx_status measure(const struct tuner *tuner, size_t n, const struct kx_ivf_how *how, float *ret_recall)
 {
 	uint64_t found = 0, there = 0;
 
 	for (size_t i = 0; i < n; i++) {
 		struct truth now;
-		kx_status status = ask(tuner, i, effort, epsilon, &now);
+		kx_status status = ask(tuner, i, how, &now);
 
 		if (status)
 			return status;
@@ -123,7 +142,9 @@ static kx_status learn_all(const struct tuner *tuner)
 	if (exact == tuner->n)
 		return status;
 	for (; !status && effort < THOROUGH_MOST; effort *= 2.0f) {
-		status = measure(tuner, exact, effort, EPSILON_MOST, &recall);
+		const struct kx_ivf_how how = {.effort = effort, .epsilon = EPSILON_MOST};
+
+		status = measure(tuner, exact, &how, &recall);
 		if (recall >= 1.0f)
 			break;
 	}
@@ -160,8 +181,9 @@ static kx_status fill(const struct tuner *tuner, struct kx_ivf_tuning *ret)
 
 	for (; !status && made.count < KX_IVF_TUNING_POINTS; effort *= STEP) {
 		float next = expected(&made);
+		const struct kx_ivf_how how = {.effort = effort, .epsilon = epsilon_of(next)};
 
-		status = measure(tuner, some_of(tuner->n, next), effort, kx_ivf_epsilon(next), &recall);
+		status = measure(tuner, some_of(tuner->n, next), &how, &recall);
 		if (status)
 			break;
 		if (made.count && recall <= made.recall[made.count - 1])
@@ -173,6 +195,61 @@ static kx_status fill(const struct tuner *tuner, struct kx_ivf_tuning *ret)
 	}
 	if (!status)
 		*ret = made;
+	return status;
+}
+
+/* Some rows, whatever they are. NULL: out of memory, or the index is too small for it to matter. */
+static struct kx_ivf_filter *some_rows(const struct kx_ivf *ivf)
+{
+	const double rows = (double)ivf->entry_count;
+	double matches = rows / SPREAD_PART;
+	uint64_t *bits = NULL, state = ivf->recipe.seed, below;
+	struct kx_ivf_filter *filter = NULL;
+
+	matches = matches < SPREAD_LEAST ? SPREAD_LEAST : matches > SPREAD_MOST ? SPREAD_MOST : matches;
+	if (ivf->cold_count || matches > rows * SPREAD_SHARE)
+		return NULL;
+	below = (uint64_t)(matches / rows * (double)UINT32_MAX);
+	bits = calloc(ivf->present_words, sizeof(*bits));
+	for (size_t row = 0; bits && row < ivf->present_words * 64; row++) {
+		state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+		bits[row / 64] |= (uint64_t)(state >> 32 < below) << row % 64;
+	}
+	if (bits && kx_ivf_filter_new(bits, (uint32_t)ivf->present_words * 64, &filter))
+		filter = NULL;
+	free(bits);
+	return filter;
+}
+
+/* The least spread with which a filter costs no recall, by halving what it may be. */
+static kx_status find_spread(const struct tuner *tuner, struct kx_ivf_tuning *tuning)
+{
+	struct kx_ivf_how how = kx_ivf_how_of(tuning, SPREAD_RECALL);
+	float low = 0.0f, high = KX_IVF_SPREAD_MAX, recall;
+	kx_status status = learn(tuner, 0, tuner->n, 0.0f);
+
+	for (uint32_t i = 0; !status && i < SPREAD_STEPS; i++) {
+		how.spread = (low + high) / 2.0f;
+		status = measure(tuner, tuner->n, &how, &recall);
+		*((double)recall < SPREAD_RECALL ? &low : &high) = how.spread;
+	}
+	if (!status)
+		tuning->spread = high;
+	return status;
+}
+
+static kx_status fill_spread(const struct tuner *tuner, struct kx_ivf_tuning *tuning)
+{
+	struct kx_ivf_filter *filter = some_rows(tuner->ivf);
+	struct tuner filtered = *tuner;
+	kx_status status;
+
+	if (!filter)
+		return KX_OK;
+	filtered.filter = filter;
+	filtered.n = tuner->n < SPREAD_QUERIES ? tuner->n : SPREAD_QUERIES;
+	status = find_spread(&filtered, tuning);
+	kx_ivf_filter_free(filter);
 	return status;
 }
 
@@ -190,6 +267,8 @@ kx_status kx_ivf_tune_rows(const struct kx_ivf *ivf, const float *queries, const
 		return kx_error_nomem(error);
 	}
 	status = fill(&tuner, ret);
+	if (!status)
+		status = fill_spread(&tuner, ret);
 	free(tuner.truths);
 	kx_ivf_scratch_free(tuner.scratch);
 	return status;

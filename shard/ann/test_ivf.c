@@ -392,6 +392,138 @@ static void test_filter_follows_changes(void **state)
 	world_free(world);
 }
 
+/* Rows of a few cells, as a label's are, and one that lies elsewhere. */
+static struct kx_ivf_filter *filter_of_cells(struct world *world, uint32_t cells, uint32_t far)
+{
+	uint64_t *bits = calloc(world->rows / 64 + 1, sizeof(*bits));
+	uint32_t near[16];
+	float distances[16];
+	struct kx_ivf_filter *filter;
+
+	assert_non_null(bits);
+	assert_int_equal(kx_ivf_nearest_cells(world->ivf, row_of(world, 0), cells, near, distances), cells);
+	for (uint32_t row = 0; row < world->rows; row++)
+		for (uint32_t i = 0; i < cells; i++)
+			if (row == far || world->cell_of[row] == near[i])
+				bits[row / 64] |= UINT64_C(1) << row % 64;
+	assert_int_equal(kx_ivf_filter_new(bits, world->rows, &filter), KX_OK);
+	free(bits);
+	return filter;
+}
+
+static uint32_t far_row(struct world *world)
+{
+	uint32_t row = 0, far = 0;
+
+	for (float least = INFINITY; row < world->rows; row++) {
+		float score = kx_ivf_kernels_c.dot(world->halves + (size_t)row * world->dim, row_of(world, 0), world->dim);
+
+		far = score < least ? row : far;
+		least = score < least ? score : least;
+	}
+	return far;
+}
+
+/* What a filter is used for again goes through its cells alone, and stays right when things change. */
+static void test_filter_of_few_cells(void **state)
+{
+	struct world *world = world_full(64, 15000, 150, KX_METRIC_COSINE);
+	uint32_t far = far_row(world), found = 0, there = 0, best;
+	struct kx_ivf_filter *filter = filter_of_cells(world, 12, far);
+	struct kx_ivf_query query = usual;
+	struct kx_ivf_hit hits[K];
+	uint32_t count;
+
+	(void)state;
+	query.filter = filter;
+	for (int round = 0; round < 30; round++) {
+		struct kx_ivf_work work;
+
+		query.vector = row_of(world, (uint32_t)kx_test_below(&world->random, world->rows));
+		found += check(world, &query, &best);
+		there += best;
+		assert_int_equal(kx_ivf_search(world->ivf, &query, world->scratch, hits, &count, &work, NULL), KX_OK);
+		assert_false(work.exact);
+		assert_true(work.cells <= 13);
+	}
+	assert_true(found > 0.95 * there);
+	/* The row that lies apart is there, until it is taken out; another one comes in its place. */
+	query.vector = row_of(world, far);
+	assert_int_equal(kx_ivf_search(world->ivf, &query, world->scratch, hits, &count, NULL, NULL), KX_OK);
+	assert_int_equal(hits[0].row, far);
+	assert_true(kx_ivf_remove(world->ivf, world->cell_of[far], far));
+	world->cell_of[far] = KX_IVF_NO_CELL;
+	assert_true(check(world, &query, &best) > 0);
+	add_row(world, far);
+	for (int round = 0; round < 30; round++) {
+		assert_int_equal(kx_ivf_search(world->ivf, &query, world->scratch, hits, &count, NULL, NULL), KX_OK);
+		assert_int_equal(hits[0].row, far);
+	}
+	kx_ivf_filter_free(filter);
+	world_free(world);
+}
+
+/* The copy of what matches in a cell says what the cell says. */
+static void test_filter_copies(void **state)
+{
+	struct world *world = world_full(256, 6000, 20, KX_METRIC_COSINE);
+	struct kx_ivf_filter *filter = random_filter(world, 0.3);
+	struct kx_ivf_query query = usual;
+	struct kx_ivf_hit first[20][K], hits[K];
+	struct kx_ivf_work work = {0};
+	uint32_t count;
+
+	(void)state;
+	query.filter = filter;
+	query.vector = row_of(world, 0);
+	assert_int_equal(kx_ivf_search(world->ivf, &query, world->scratch, hits, &count, NULL, NULL), KX_OK);
+	for (uint32_t round = 0; round < 20; round++) {
+		for (uint32_t i = 0; i < 20; i++) {
+			query.vector = row_of(world, i);
+			assert_int_equal(kx_ivf_search(world->ivf, &query, world->scratch, hits, &count, &work, NULL), KX_OK);
+			assert_int_equal(count, K);
+			if (!round)
+				memcpy(first[i], hits, sizeof(hits));
+			for (uint32_t j = 0; j < K; j++)
+				assert_true(hits[j].row == first[i][j].row && hits[j].score == first[i][j].score);
+		}
+	}
+	assert_false(work.exact);
+	assert_true(work.cells && work.codes < work.cells * (world->rows / world->cells) / 2);
+	kx_ivf_filter_free(filter);
+	world_free(world);
+}
+
+/* Also of what a filter leaves, whichever share that is. */
+static void test_asked_is_got_of_filters(void **state)
+{
+	static const double shares[] = {1.0, 0.5, 0.25};
+	struct world *world = world_full(64, 25000, 200, KX_METRIC_COSINE);
+	struct kx_ivf_tuning tuning;
+	uint32_t rows[400];
+
+	(void)state;
+	for (uint32_t i = 0; i < KX_ARRAY_LEN(rows); i++)
+		rows[i] = i;
+	assert_int_equal(kx_ivf_tune_rows(world->ivf, world->values, rows, KX_ARRAY_LEN(rows), &tuning, NULL), KX_OK);
+	assert_true(tuning.spread > 0.0f && tuning.spread <= KX_IVF_SPREAD_MAX);
+	kx_ivf_set_tuning(world->ivf, &tuning);
+	for (size_t i = 0; i < KX_ARRAY_LEN(shares); i++) {
+		struct kx_ivf_filter *filter = random_filter(world, shares[i]);
+		struct kx_ivf_query query = usual;
+		double got;
+
+		query.recall = 0.95;
+		query.filter = filter;
+		got = recall_of(world, query, 200);
+		printf("a filter of %g, spread %.3f: asked %.3f, got %.4f\n", shares[i], (double)tuning.spread, query.recall,
+		       got);
+		assert_true(fabs(got - query.recall) < 0.025);
+		kx_ivf_filter_free(filter);
+	}
+	world_free(world);
+}
+
 static void test_excluded_and_few(void **state)
 {
 	struct world *world = world_new(64, 300, 4, KX_METRIC_COSINE);
@@ -736,7 +868,7 @@ static void *search_many(void *arg)
 static void test_searches_at_once(void **state)
 {
 	struct world *world = world_full(64, 15000, 150, KX_METRIC_COSINE);
-	struct kx_ivf_filter *filter = random_filter(world, 0.5);
+	struct kx_ivf_filter *filter = random_filter(world, 0.4);
 	float *queries = calloc((size_t)100 * world->dim, sizeof(float));
 	struct searcher searchers[4];
 	pthread_t threads[4];
@@ -841,6 +973,9 @@ int main(void)
 		cmocka_unit_test(test_filter_follows_changes),
 		cmocka_unit_test(test_searches_at_once),
 		cmocka_unit_test(test_filters),
+		cmocka_unit_test(test_filter_of_few_cells),
+		cmocka_unit_test(test_filter_copies),
+		cmocka_unit_test(test_asked_is_got_of_filters),
 		cmocka_unit_test(test_recall),
 		cmocka_unit_test(test_asked_is_got),
 	};

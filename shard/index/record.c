@@ -349,10 +349,12 @@ kx_status kx_counts_decode(const void *bytes, size_t len, struct kx_counts_recor
 	return KX_OK;
 }
 
+#define SPREAD_STEPS 1024.0f
+
 void kx_tuning_encode(const struct kx_ivf_tuning *tuning, float scale, uint8_t out[KX_TUNING_BYTES])
 {
 	memset(out, 0, KX_TUNING_BYTES);
-	kx_le32_put(out, KX_RECORD_FORMAT);
+	kx_le32_put(out, KX_RECORD_FORMAT | (uint32_t)(tuning->spread * SPREAD_STEPS + 0.5f) << 16);
 	kx_le32_put(out + 4, tuning->count);
 	put_float(out + 8, scale);
 	for (uint32_t i = 0; i < tuning->count; i++) {
@@ -375,9 +377,10 @@ kx_status kx_tuning_decode(const void *bytes, size_t len, struct kx_ivf_tuning *
 	status = check_version(in[0], "a tuning", error);
 	if (status)
 		return status;
+	tuning.spread = (float)(kx_le32_get(in) >> 16) / SPREAD_STEPS; /* 0 of a store of before there was any */
 	tuning.count = kx_le32_get(in + 4);
 	scale = get_float(in + 8);
-	good = tuning.count <= KX_IVF_TUNING_POINTS && scale > 0.0f && isfinite(scale);
+	good = tuning.count <= KX_IVF_TUNING_POINTS && tuning.spread <= KX_IVF_SPREAD_MAX && scale > 0.0f && isfinite(scale);
 	for (uint32_t i = 0; good && i < tuning.count; i++) {
 		tuning.recall[i] = get_float(in + 12 + 8 * i);
 		tuning.effort[i] = get_float(in + 16 + 8 * i);

@@ -187,7 +187,7 @@ static void small_records_come_back(void **state)
 					.trained_distance2 = 0.125};
 	struct kx_space_record space_back;
 	struct kx_counts_record counts = {1000, 999}, counts_back;
-	struct kx_ivf_tuning tuning = {.count = 2, .recall = {0.9f, 0.99f}, .effort = {1, 4}}, tuning_back;
+	struct kx_ivf_tuning tuning = {.count = 2, .recall = {0.9f, 0.99f}, .effort = {1, 4}, .spread = 0.125f}, tuning_back;
 	struct kx_row_view row = {(const uint8_t *)"id", 2, (const uint8_t *)"attr", 4}, row_back;
 	struct kx_buf out = {.max = 100};
 	uint8_t bytes[KX_SPACE_RECORD_MAX], tuned[KX_TUNING_BYTES], counted[KX_COUNTS_BYTES];
@@ -212,7 +212,7 @@ static void small_records_come_back(void **state)
 
 	kx_tuning_encode(&tuning, 1.5f, tuned);
 	assert_int_equal(kx_tuning_decode(tuned, sizeof(tuned), &tuning_back, &scale, NULL), KX_OK);
-	assert_true(tuning_back.effort[1] == 4.0f && scale == 1.5f);
+	assert_true(tuning_back.effort[1] == 4.0f && tuning_back.spread == 0.125f && scale == 1.5f);
 	tuning.effort[1] = 0.5f; /* falls */
 	kx_tuning_encode(&tuning, 1.5f, tuned);
 	assert_int_equal(kx_tuning_decode(tuned, sizeof(tuned), &tuning_back, &scale, NULL), KX_ECORRUPT);
