@@ -75,6 +75,10 @@ kx_status kx_ivf_cells_ready(struct kx_ivf *ivf) KX_MUST_CHECK;
 /* The cells of the nearest centroids by Euclidean distance, nearest first; how many, at most n. vector: [dim]. */
 size_t kx_ivf_nearest_cells(const struct kx_ivf *ivf, const float *vector, size_t n, uint32_t *ret_cells,
 			    float *ret_distance2);
+/* The nearest cell of each of n vectors ([n][dim]) and how far it is, centroids being read once for many of them. KX_EINVAL:
+ * there is no cell; KX_ENOMEM. */
+kx_status kx_ivf_nearest_each(const struct kx_ivf *ivf, const float *vectors, size_t n, uint32_t *ret_cells,
+			      float *ret_distance2) KX_MUST_CHECK;
 /* The nearest cell of each of n vectors ([n][dim]), through OpenBLAS. */
 kx_status kx_ivf_assign(const struct kx_ivf *ivf, const float *vectors, size_t n, uint32_t *ret_cells) KX_MUST_CHECK;
 

@@ -133,6 +133,7 @@ struct kx_index {
 	pthread_cond_t wake;
 	bool woken;
 	atomic_bool stop;
+	atomic_bool crowded; /* a change waited for what care could have done later */
 	bool has_care, has_watch;
 	pthread_t care, watch;
 	pthread_mutex_t care_lock; /* one takes care at a time */
@@ -146,6 +147,8 @@ struct kx_index {
 /* Whoever comes first is first: care would else starve beside a thread that commits without a pause. */
 void kx_iwriter_lock(struct kx_index *index);
 void kx_iwriter_unlock(struct kx_index *index);
+/* By its holder: another waits for it. */
+bool kx_iwriter_wanted(struct kx_index *index);
 
 kx_status kx_ids_add(struct kx_ids *ids, uint32_t id) KX_MUST_CHECK;
 kx_status kx_ids_reserve(struct kx_ids *ids, uint32_t more) KX_MUST_CHECK;
