@@ -108,7 +108,7 @@ static uint32_t take_due(struct kx_ispace *space, uint32_t cells[KX_FOLDS_AT_ONC
 		enum kx_plan_step step = KX_PLAN_NOTHING;
 
 		if (at && at->present)
-			step = kx_plan_cell(&space->index->limits, &(struct kx_plan_cell){at->rows, at->changes},
+			step = kx_plan_cell(&space->index->limits, &(struct kx_plan_cell){at->rows, at->changes, at->since},
 					    space->record.trained, gen->present);
 		if (count && step != KX_PLAN_FOLD && step != KX_PLAN_NOTHING)
 			break;
@@ -139,6 +139,8 @@ static kx_status tend_cells(struct kx_ispace *space, bool *ret_did, struct kx_er
 		status = kx_ifold(space, cells, count, error);
 	else if (step == KX_PLAN_SPLIT)
 		status = kx_isplit(space, cells[0], error);
+	else if (step == KX_PLAN_REFIT)
+		status = kx_irefit(space, cells[0], error);
 	else if (step == KX_PLAN_MERGE)
 		status = kx_imerge(space, cells[0], error);
 	if (!status)
@@ -300,6 +302,8 @@ static kx_status tend_space(struct kx_ispace *space, bool *ret_did, struct kx_er
 		status = load_keys(space, ret_did, error);
 	if (!status && !*ret_did && !read_only)
 		status = train_when_due(space, ret_did, error);
+	if (!status && !*ret_did && !read_only)
+		status = kx_iretune_step(space, ret_did, error);
 	if (status != KX_ECORRUPT || read_only || !atomic_load(&space->damaged))
 		return status;
 	*ret_did = true;
@@ -441,9 +445,11 @@ kx_status kx_index_stats(struct kx_index *index, uint32_t number, struct kx_inde
 		.generation = space->gen->number,
 		.folds = space->folds,
 		.splits = space->splits,
+		.refits = space->refits,
 		.merges = space->merges,
 		.moved = space->moved,
 		.trainings = space->trainings,
+		.tunings = space->tunings,
 		.repairs = space->repairs,
 		.drift = kx_plan_drift(&(struct kx_plan_space){.trained = space->record.trained,
 							       .trained_distance2 = space->record.trained_distance2,
