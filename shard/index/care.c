@@ -296,14 +296,19 @@ static kx_status tend_space(struct kx_ispace *space, bool *ret_did, struct kx_er
 
 	if (!status && !*ret_did && !read_only)
 		status = tend_cells(space, ret_did, error);
+	/* Not the last thing: where cells want something all the time, it is wanted most. */
+	if (!status && !read_only) {
+		bool tuned = false;
+
+		status = kx_iretune_step(space, &tuned, error);
+		*ret_did = *ret_did || tuned;
+	}
 	if (!status && !*ret_did)
 		cool_some(space, ret_did);
 	if (!status && !*ret_did)
 		status = load_keys(space, ret_did, error);
 	if (!status && !*ret_did && !read_only)
 		status = train_when_due(space, ret_did, error);
-	if (!status && !*ret_did && !read_only)
-		status = kx_iretune_step(space, ret_did, error);
 	if (status != KX_ECORRUPT || read_only || !atomic_load(&space->damaged))
 		return status;
 	*ret_did = true;

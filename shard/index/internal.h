@@ -81,9 +81,9 @@ struct kx_irecall {
 #define KX_RETUNE_ROWS 256u /* of each kind */
 enum kx_iprobed { KX_PROBED_LATE, KX_PROBED_ANY, KX_PROBED_KINDS };
 struct kx_iretune {
-	uint64_t changes;             /* since it was tuned, as far as this process knows */
-	uint64_t put;                 /* rows, of these; */
-	uint32_t late[KX_RETUNE_ROWS]; /* some of them, each as likely as any other */
+	uint64_t changes;              /* since it was tuned, as far as this process knows */
+	uint32_t late[KX_RETUNE_ROWS]; /* some of the rows put lately */
+	uint32_t late_count;
 	uint64_t random;
 	uint32_t asked[KX_PROBED_KINDS];
 	uint64_t there[KX_PROBED_KINDS], found[KX_PROBED_KINDS][KX_IVF_PROBE_POINTS];

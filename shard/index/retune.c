@@ -7,8 +7,9 @@
 #include "common/base/log.h"
 #include "shard/index/internal.h"
 
-#define CHANGED_PART 24u   /* of the rows came or went: the tuning is in doubt */
+#define CHANGED_PART 32u   /* of the rows came or went: the tuning is in doubt */
 #define CHANGED_LEAST 2000u
+#define YOUNG 4u
 #define PROBES_A_STEP 4u   /* some milliseconds */
 #define TRIES 16u          /* for a row that is there */
 #define K 10u
@@ -23,41 +24,45 @@ static uint64_t next_random(struct kx_iretune *retune)
 	return z ^ z >> 31;
 }
 
+/* So many changes put the tuning in doubt. */
+static uint64_t in_doubt_after(const struct kx_ispace *space)
+{
+	uint64_t part = atomic_load(&space->rows) / CHANGED_PART;
+
+	return part > CHANGED_LEAST ? part : CHANGED_LEAST;
+}
+
 void kx_iretune_note(struct kx_ispace *space, uint32_t row)
 {
 	struct kx_iretune *retune = &space->retune;
-	uint64_t at = retune->put;
 
 	retune->changes++;
 	if (row == KX_IVF_NO_ROW)
 		return;
-	/* Each of all is kept with the same probability (reservoir sampling: Vitter, TOMS 1985). */
-	if (retune->put++ >= KX_RETUNE_ROWS)
-		at = next_random(retune) % retune->put;
-	if (at < KX_RETUNE_ROWS)
-		retune->late[at] = row;
+	/* One kept at random makes room, now and then: how long they stay falls off exponentially, to a quarter of the time
+	 * between two tunings in the mean (biased reservoir sampling: Aggarwal, VLDB 2006). */
+	if (retune->late_count < KX_RETUNE_ROWS)
+		retune->late[retune->late_count++] = row;
+	else if (next_random(retune) % in_doubt_after(space) < YOUNG * KX_RETUNE_ROWS)
+		retune->late[next_random(retune) % KX_RETUNE_ROWS] = row;
 }
 
 static bool is_due(const struct kx_ispace *space)
 {
-	uint64_t part = atomic_load(&space->rows) / CHANGED_PART;
-
-	return space->tuning.count && atomic_load(&space->settled) && kx_igen_has_room(space->gen) &&
-	       space->retune.changes >= CHANGED_LEAST &&
-	       space->retune.changes >= part;
+	return space->retune.changes >= in_doubt_after(space) && space->tuning.count && atomic_load(&space->settled) &&
+	       kx_igen_has_room(space->gen);
 }
 
 /* The row to ask for; KX_IVF_NO_ROW: none. By the holder of writer. */
 static uint32_t choose(struct kx_ispace *space, enum kx_iprobed kind)
 {
 	struct kx_iretune *retune = &space->retune;
-	const uint64_t late = retune->put < KX_RETUNE_ROWS ? retune->put : KX_RETUNE_ROWS;
 	const uint32_t bound = atomic_load(&space->rows_bound);
 
 	for (uint32_t i = 0; i < TRIES; i++) {
 		uint32_t row;
 
-		if (kind == KX_PROBED_LATE && retune->asked[kind] >= late)
+		if (kind == KX_PROBED_LATE && retune->asked[kind] >= retune->late_count)
 			return KX_IVF_NO_ROW;
 		row = kind == KX_PROBED_LATE ? retune->late[retune->asked[kind]] : (uint32_t)(next_random(retune) % bound);
 		if (space->gen->where[row])
@@ -189,7 +194,10 @@ static void conclude(struct kx_ispace *space)
 		kx_ikeep_tuning(space);
 		space->tunings++;
 	}
-	space->retune = (struct kx_iretune){.random = retune->random};
+	retune->changes = 0;
+	memset(retune->asked, 0, sizeof(retune->asked));
+	memset(retune->there, 0, sizeof(retune->there));
+	memset(retune->found, 0, sizeof(retune->found));
 }
 
 /* One row more; *ret_more: there are others. */
