@@ -80,6 +80,10 @@ kx_status kx_ivf_cells_ready(struct kx_ivf *ivf) KX_MUST_CHECK;
 /* The cells of the nearest centroids by Euclidean distance, nearest first; how many, at most n. vector: [dim]. */
 size_t kx_ivf_nearest_cells(const struct kx_ivf *ivf, const float *vector, size_t n, uint32_t *ret_cells,
 			    float *ret_distance2);
+/* The nearest cell of each of n vectors ([n][dim]) and how far it is, centroids being read once for many of them. KX_EINVAL:
+ * there is no cell; KX_ENOMEM. */
+kx_status kx_ivf_nearest_each(const struct kx_ivf *ivf, const float *vectors, size_t n, uint32_t *ret_cells,
+			      float *ret_distance2) KX_MUST_CHECK;
 /* The nearest cell of each of n vectors ([n][dim]), through OpenBLAS. */
 kx_status kx_ivf_assign(const struct kx_ivf *ivf, const float *vectors, size_t n, uint32_t *ret_cells) KX_MUST_CHECK;
 
@@ -168,6 +172,14 @@ kx_status kx_ivf_tune(const struct kx_ivf *ivf, const float *queries, size_t n, 
 /* With vectors that are in the index: query i does not find rows[i], which is itself. */
 kx_status kx_ivf_tune_rows(const struct kx_ivf *ivf, const float *queries, const uint32_t *rows, size_t n,
 			   struct kx_ivf_tuning *ret, struct kx_error *error) KX_MUST_CHECK;
+/* The same in pieces, for an owner whose index changes meanwhile: one search, as hard as at one of so many points, each harder
+ * than the one before, or so hard that next to nothing is missed. The query's recall says nothing. */
+#define KX_IVF_PROBE_POINTS 7u
+#define KX_IVF_PROBE_THOROUGH UINT32_MAX
+kx_status kx_ivf_probe(const struct kx_ivf *ivf, const struct kx_ivf_query *query, uint32_t point,
+		       struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count, struct kx_error *error)
+	KX_MUST_CHECK;
+float kx_ivf_probe_effort(uint32_t point);
 void kx_ivf_set_tuning(struct kx_ivf *ivf, const struct kx_ivf_tuning *tuning); /* without one: a guess on the safe side */
 
 #endif

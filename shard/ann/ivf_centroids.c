@@ -98,7 +98,7 @@ static uint32_t put(struct kx_ivf_lanes *lanes, uint32_t group, const float *rot
 	return lane;
 }
 
-static struct kx_ivf_sixteen sixteen(const struct kx_ivf_lanes *lanes, uint32_t group)
+struct kx_ivf_sixteen kx_ivf_lanes_sixteen(const struct kx_ivf_lanes *lanes, uint32_t group)
 {
 	return (struct kx_ivf_sixteen){
 		lanes->codes + (size_t)group * KX_IVF_LANES * lanes->dim,
@@ -303,7 +303,7 @@ static kx_status order_reserve(struct kx_ivf_order *order, const struct kx_ivf_c
 	return KX_OK;
 }
 
-static void quantize(struct kx_ivf_order *order, const float *rotated, uint32_t dim, float weight)
+struct kx_ivf_eighth kx_ivf_to_eighth(const float *rotated, uint32_t dim, float weight, int8_t *codes)
 {
 	float most = 0.0f, steps;
 	int32_t sum = 0;
@@ -314,10 +314,10 @@ static void quantize(struct kx_ivf_order *order, const float *rotated, uint32_t 
 	for (uint32_t i = 0; i < dim; i++) {
 		int32_t code = (int32_t)(rotated[i] * steps + 128.5f) - 128;
 
-		order->codes[i] = (int8_t)code;
+		codes[i] = (int8_t)code;
 		sum += code;
 	}
-	order->query = (struct kx_ivf_eighth){order->codes, dim, ZERO * sum, most / QUERY_STEPS, weight};
+	return (struct kx_ivf_eighth){codes, dim, ZERO * sum, most / QUERY_STEPS, weight};
 }
 
 /* The others are as if nobody used them. Returns the least key. */
@@ -337,7 +337,7 @@ static void visit(struct kx_ivf_order *order, uint32_t region)
 	const struct kx_ivf_lanes *lanes = &order->centroids->lanes;
 
 	for (uint32_t group = order->centroids->first[region]; group != KX_IVF_NO_LANE; group = lanes->next[group]) {
-		struct kx_ivf_sixteen centroids = sixteen(lanes, group);
+		struct kx_ivf_sixteen centroids = kx_ivf_lanes_sixteen(lanes, group);
 		size_t at = (size_t)group * KX_IVF_LANES;
 		float least;
 
@@ -365,7 +365,7 @@ static void order_regions(struct kx_ivf_order *order)
 	uint32_t count = 0;
 
 	for (uint32_t group = 0; group < regions->groups; group++) {
-		struct kx_ivf_sixteen centroids = sixteen(regions, group);
+		struct kx_ivf_sixteen centroids = kx_ivf_lanes_sixteen(regions, group);
 		size_t at = (size_t)group * KX_IVF_LANES;
 
 		(void)order->kernels->near(&centroids, &order->query, order->keys + at, order->products + at);
@@ -393,7 +393,7 @@ kx_status kx_ivf_order_start(struct kx_ivf_order *order, const struct kx_ivf_cen
 	order->give = FIRST_GIVE;
 	if (!centroids->region_count)
 		return KX_OK;
-	quantize(order, rotated, centroids->lanes.dim, weight);
+	order->query = kx_ivf_to_eighth(rotated, centroids->lanes.dim, weight, order->codes);
 	order_regions(order);
 	if (all)
 		visit_until(order, UINT32_MAX);

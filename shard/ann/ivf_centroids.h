@@ -49,6 +49,10 @@ kx_status kx_ivf_centroids_add(struct kx_ivf_centroids *centroids, const struct 
 			       const float *rotated, float offset, uint32_t slot, uint32_t *ret_lane) KX_MUST_CHECK;
 void kx_ivf_centroids_remove(struct kx_ivf_centroids *centroids, uint32_t lane);
 
+struct kx_ivf_sixteen kx_ivf_lanes_sixteen(const struct kx_ivf_lanes *lanes, uint32_t group);
+/* A rotated vector in 8 bits; codes: [dim], which must outlive it. weight: of the offsets, in (0, 1]. */
+struct kx_ivf_eighth kx_ivf_to_eighth(const float *rotated, uint32_t dim, float weight, int8_t *codes);
+
 /* Goes through centroids from near to far, in batches. Embedded; zeroed memory is valid; one query at a time. A batch is
  * in order, and batches are, but for centroids of regions that were not looked into before. */
 struct kx_ivf_order {

@@ -131,6 +131,10 @@ void kx_ivf_place_read(const struct kx_ivf *ivf, const struct kx_ivf_place *plac
 struct kx_ivf_cell *kx_ivf_cell_of(const struct kx_ivf *ivf, uint32_t id); /* NULL: there is none */
 void kx_ivf_cells_done(struct kx_ivf *ivf);
 
+/* --- ivf_near.c --- */
+
+float kx_ivf_distance2(const float *a, const float *b, uint32_t dim);
+
 /* --- ivf_filter.c --- */
 
 bool kx_ivf_filter_has(const struct kx_ivf_filter *filter, uint32_t row);

@@ -79,7 +79,7 @@ kx_status kx_ivf_cells_ready(struct kx_ivf *ivf)
 	return status;
 }
 
-static float distance2(const float *a, const float *b, uint32_t dim)
+float kx_ivf_distance2(const float *a, const float *b, uint32_t dim)
 {
 	float lanes[16] = {0}, sum = 0;
 	uint32_t i = 0;
@@ -110,7 +110,7 @@ static int by_distance(const void *a, const void *b)
 
 static struct far far_of(const struct kx_ivf *ivf, const struct kx_ivf_cell *cell, const float *vector)
 {
-	return (struct far){distance2(vector, cell->centroid, ivf->recipe.dim), cell->id};
+	return (struct far){kx_ivf_distance2(vector, cell->centroid, ivf->recipe.dim), cell->id};
 }
 
 #define MORE 8u /* candidates beyond what is asked for, whose distance is measured */
@@ -158,7 +158,7 @@ size_t kx_ivf_nearest_cells(const struct kx_ivf *ivf, const float *vector, size_
 }
 
 #define POINTS 512u /* assigned at a time */
-#define BY_ONE 64u  /* so few are looked up one by one */
+#define FEW 64u     /* for so few no matrix is made */
 
 /* The centroids of all cells as one matrix, with half their squared lengths. */
 struct matrix {
@@ -214,17 +214,6 @@ static uint32_t best_of(const float *products, const float *norms, uint32_t coun
 	return best;
 }
 
-static kx_status assign_one_by_one(const struct kx_ivf *ivf, const float *vectors, size_t n, uint32_t *ret_cells)
-{
-	for (size_t i = 0; i < n; i++) {
-		float distance;
-
-		if (kx_ivf_nearest_cells(ivf, vectors + i * ivf->recipe.dim, 1, &ret_cells[i], &distance) != 1)
-			return KX_ENOMEM;
-	}
-	return KX_OK;
-}
-
 kx_status kx_ivf_assign(const struct kx_ivf *ivf, const float *vectors, size_t n, uint32_t *ret_cells)
 {
 	const uint32_t dim = ivf->recipe.dim;
@@ -232,8 +221,11 @@ kx_status kx_ivf_assign(const struct kx_ivf *ivf, const float *vectors, size_t n
 
 	if (!ivf->cell_count || ivf->unplaced)
 		return KX_EINVAL;
-	if (n <= BY_ONE)
-		return assign_one_by_one(ivf, vectors, n, ret_cells);
+	if (n <= FEW) {
+		float distances[FEW];
+
+		return kx_ivf_nearest_each(ivf, vectors, n, ret_cells, distances);
+	}
 	if (matrix_init(&matrix, ivf))
 		return KX_ENOMEM;
 	for (size_t from = 0; from < n; from += POINTS) {

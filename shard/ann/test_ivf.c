@@ -718,6 +718,41 @@ static void test_assign(void **state)
 	world_free(world);
 }
 
+/* Of many at once it is the same, by whatever kernel, for numbers of vectors that fill no register, and none is farther than
+ * the one that a search one by one finds. */
+static void test_nearest_of_many(void **state)
+{
+	static const size_t counts[] = {1, 7, 8, 129, 3000};
+	struct world *world = world_new(100, 3000, 300, KX_METRIC_COSINE);
+	const struct kx_ivf_kernels *best = world->ivf->kernels;
+	uint32_t *cells = calloc(2 * world->rows, sizeof(*cells));
+	float *distances = calloc(2 * world->rows, sizeof(*distances));
+
+	(void)state;
+	assert_non_null(cells);
+	assert_non_null(distances);
+	for (uint32_t c = 0; c < KX_ARRAY_LEN(counts); c++) {
+		world->ivf->kernels = best;
+		assert_int_equal(kx_ivf_nearest_each(world->ivf, world->values, counts[c], cells, distances), KX_OK);
+		world->ivf->kernels = &kx_ivf_kernels_c;
+		assert_int_equal(kx_ivf_nearest_each(world->ivf, world->values, counts[c], cells + world->rows,
+						     distances + world->rows), KX_OK);
+		assert_memory_equal(cells, cells + world->rows, counts[c] * sizeof(*cells));
+		assert_memory_equal(distances, distances + world->rows, counts[c] * sizeof(*distances));
+	}
+	world->ivf->kernels = best;
+	for (uint32_t row = 0; row < world->rows; row++) {
+		uint32_t near;
+		float distance;
+
+		assert_int_equal(kx_ivf_nearest_cells(world->ivf, row_of(world, row), 1, &near, &distance), 1);
+		assert_true(distances[row] <= distance);
+	}
+	free(cells);
+	free(distances);
+	world_free(world);
+}
+
 /* Over many vectors the estimate is right in the mean, and the bound holds about as often as it should. */
 static void test_estimate(void **state)
 {
@@ -967,6 +1002,7 @@ int main(void)
 		cmocka_unit_test(test_excluded_and_few),
 		cmocka_unit_test(test_equal_vectors),
 		cmocka_unit_test(test_assign),
+		cmocka_unit_test(test_nearest_of_many),
 		cmocka_unit_test(test_out_of_memory),
 		cmocka_unit_test(test_cold_cells),
 		cmocka_unit_test(test_cells_change),

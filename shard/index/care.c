@@ -8,9 +8,11 @@
 #include "shard/index/internal.h"
 
 #define SEEN_AT_ONCE 16u
+#define SEEN_LEAST 4u     /* so few when a change waits */
 #define KEYS_AT_ONCE 1024u
 #define KEYS_ALIKE 256u   /* rows whose keys differ in the last byte alone */
 #define PAUSE_MS 1000u   /* after a failure, and when nothing is due */
+#define REST_MS 5u       /* after what can wait made a change wait */
 
 void kx_iwake(struct kx_index *index)
 {
@@ -61,6 +63,16 @@ kx_status kx_isettle(struct kx_ispace *space, struct kx_error *error)
 	return KX_OK;
 }
 
+/* What brings into memory what is on disk anyway steps aside for changes, and then comes back less often. */
+static bool gives_way(struct kx_index *index)
+{
+	bool wanted = kx_iwriter_wanted(index);
+
+	if (wanted)
+		atomic_store(&index->crowded, true);
+	return wanted;
+}
+
 static kx_status see_some(struct kx_ispace *space, bool *ret_did, struct kx_error *error)
 {
 	struct kx_igen *gen;
@@ -74,6 +86,8 @@ static kx_status see_some(struct kx_ispace *space, bool *ret_did, struct kx_erro
 		status = kx_igen_sweep(space, gen->number, error);
 	space->sweep_due = space->sweep_due && status;
 	for (uint32_t seen = 0; !status && gen->unseen && seen < SEEN_AT_ONCE && gen->look < gen->bound; gen->look++) {
+		if (seen >= SEEN_LEAST && gives_way(space->index))
+			break;
 		seen += gen->cells[gen->look].present;
 		status = kx_icell_see(gen, gen->look, kx_igen_has_room(gen), error);
 	}
@@ -98,7 +112,7 @@ static uint32_t take_due(struct kx_ispace *space, uint32_t cells[KX_FOLDS_AT_ONC
 		enum kx_plan_step step = KX_PLAN_NOTHING;
 
 		if (at && at->present)
-			step = kx_plan_cell(&space->index->limits, &(struct kx_plan_cell){at->rows, at->changes},
+			step = kx_plan_cell(&space->index->limits, &(struct kx_plan_cell){at->rows, at->changes, at->since},
 					    space->record.trained, gen->present);
 		if (count && step != KX_PLAN_FOLD && step != KX_PLAN_NOTHING)
 			break;
@@ -129,6 +143,8 @@ static kx_status tend_cells(struct kx_ispace *space, bool *ret_did, struct kx_er
 		status = kx_ifold(space, cells, count, error);
 	else if (step == KX_PLAN_SPLIT)
 		status = kx_isplit(space, cells[0], error);
+	else if (step == KX_PLAN_REFIT)
+		status = kx_irefit(space, cells[0], error);
 	else if (step == KX_PLAN_MERGE)
 		status = kx_imerge(space, cells[0], error);
 	if (!status)
@@ -234,6 +250,8 @@ static kx_status load_keys_locked(struct kx_ispace *space, struct kx_error *erro
 	if (!space->keys_next)
 		kx_imaybe_restart(&space->maybe, bound);
 	for (uint32_t i = 0; !status && i < KEYS_AT_ONCE && space->keys_next < bound; i += KEYS_ALIKE) {
+		if (i && gives_way(space->index))
+			break;
 		if (!knows_keys(space, space->keys_next))
 			status = load_some_keys(space, space->keys_next, error);
 		if (status)
@@ -303,6 +321,13 @@ static kx_status tend_space(struct kx_ispace *space, bool *ret_did, struct kx_er
 
 	if (!status && !*ret_did && !read_only)
 		status = tend_cells(space, ret_did, error);
+	/* Not the last thing: where cells want something all the time, it is wanted most. */
+	if (!status && !read_only) {
+		bool tuned = false;
+
+		status = kx_iretune_step(space, &tuned, error);
+		*ret_did = *ret_did || tuned;
+	}
 	if (!status && !*ret_did)
 		cool_some(space, ret_did);
 	if (!status && !*ret_did)
@@ -347,9 +372,9 @@ kx_status kx_index_maintain(struct kx_index *index, uint32_t steps, uint32_t *re
 	return status;
 }
 
-static void pause_care(struct kx_index *index)
+static void pause_care(struct kx_index *index, uint32_t ms)
 {
-	struct timespec deadline = kx_clock_deadline(PAUSE_MS);
+	struct timespec deadline = kx_clock_deadline(ms);
 
 	pthread_mutex_lock(&index->wake_lock);
 	if (!index->woken && !atomic_load(&index->stop))
@@ -364,7 +389,7 @@ void *kx_icare_run(void *ctx)
 	kx_status last = KX_OK;
 
 	/* Whoever opens it for one answer has that before all cells are read beside it. */
-	pause_care(index);
+	pause_care(index, PAUSE_MS);
 	while (!atomic_load(&index->stop)) {
 		struct kx_error error = {0};
 		uint32_t done = 0;
@@ -374,7 +399,9 @@ void *kx_icare_run(void *ctx)
 			kx_log_failure(&error); /* once, not each second while a disk is full */
 		last = status;
 		if (status || !done)
-			pause_care(index);
+			pause_care(index, PAUSE_MS);
+		else if (atomic_exchange(&index->crowded, false))
+			pause_care(index, REST_MS);
 	}
 	return NULL;
 }
@@ -450,9 +477,11 @@ kx_status kx_index_stats(struct kx_index *index, uint32_t number, struct kx_inde
 		.generation = space->gen->number,
 		.folds = space->folds,
 		.splits = space->splits,
+		.refits = space->refits,
 		.merges = space->merges,
 		.moved = space->moved,
 		.trainings = space->trainings,
+		.tunings = space->tunings,
 		.repairs = space->repairs,
 		.drift = kx_plan_drift(&(struct kx_plan_space){.trained = space->record.trained,
 							       .trained_distance2 = space->record.trained_distance2,

@@ -316,7 +316,7 @@ kx_status kx_icell_entries(struct kx_igen *gen, uint32_t cell, struct kx_buf *ou
 void kx_icell_look(struct kx_igen *gen, uint32_t cell)
 {
 	struct kx_icell *at = &gen->cells[cell];
-	struct kx_plan_cell plan = {at->rows, at->changes};
+	struct kx_plan_cell plan = {at->rows, at->changes, at->since};
 	struct kx_ispace *space = gen->space;
 
 	if (gen != space->gen || !at->present || at->due ||

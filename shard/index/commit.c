@@ -59,6 +59,7 @@ static void apply_new(struct kx_index_staged *staged, struct kx_istep *step)
 static void note_change(struct kx_igen *gen, uint32_t cell)
 {
 	gen->cells[cell].changes++;
+	gen->cells[cell].since++;
 	gen->changes++;
 	kx_icell_look(gen, cell);
 }
@@ -75,12 +76,14 @@ static void account(struct kx_istep *step)
 		if (!kx_ids_reserve(&space->free_rows, 1))
 			space->free_rows.list[space->free_rows.count++] = step->old_row;
 		atomic_fetch_sub(&space->rows, 1);
+		kx_iretune_note(space, KX_IVF_NO_ROW);
 	}
 	if (step->row == KX_IVF_NO_ROW)
 		return;
 	note_change(space->gen, step->cell);
 	atomic_fetch_add(&space->rows, 1);
 	space->placed++;
+	kx_iretune_note(space, step->row);
 	space->recent_distance2 += ((double)step->distance2 - space->recent_distance2) *
 				   fmax(RECENT_SHARE, 1.0 / (double)++space->measured); /* the first ones count alike */
 	if (space->logging && kx_ids_add(&space->log, step->row))

@@ -31,6 +31,16 @@ void kx_iwriter_unlock(struct kx_index *index)
 	pthread_mutex_unlock(&index->writer);
 }
 
+bool kx_iwriter_wanted(struct kx_index *index)
+{
+	bool wanted;
+
+	pthread_mutex_lock(&index->writer);
+	wanted = index->writer_next - index->writer_now > 1;
+	pthread_mutex_unlock(&index->writer);
+	return wanted;
+}
+
 kx_status kx_ids_reserve(struct kx_ids *ids, uint32_t more)
 {
 	uint32_t cap = ids->cap ? ids->cap : 64;

@@ -211,7 +211,7 @@ struct kx_index_stats {
 	uint64_t deltas;      /* changes not yet folded */
 	uint64_t hot_bytes;   /* of codes and centroids in memory */
 	uint32_t generation;  /* of centroids */
-	uint64_t folds, splits, merges, moved, trainings, repairs; /* since it was opened */
+	uint64_t folds, splits, refits, merges, moved, trainings, tunings, repairs; /* since it was opened */
 	double drift;         /* mean squared distance of recent vectors to their centroid, over that at training; 0: unknown */
 	double recall;        /* live estimate, over the samples below; 0: none */
 	double recall_wanted; /* mean of what those queries asked for */

@@ -27,6 +27,7 @@
 struct kx_icell {
 	uint32_t rows;    /* when seen */
 	uint32_t changes; /* on disk and not folded, or more: one of a row replaces another; when seen */
+	uint32_t since;   /* rows that came or went since its centroid was made or looked at, as far as this process knows */
 	bool present;
 	bool hot;  /* its entries are in memory */
 	bool seen; /* where[] knows its rows */
@@ -76,6 +77,18 @@ struct kx_irecall {
 	uint32_t recent;
 };
 
+/* A tuning anew, on its way; see retune.c. By the holder of writer. */
+#define KX_RETUNE_ROWS 256u /* of each kind */
+enum kx_iprobed { KX_PROBED_LATE, KX_PROBED_ANY, KX_PROBED_KINDS };
+struct kx_iretune {
+	uint64_t changes;              /* since it was tuned, as far as this process knows */
+	uint32_t late[KX_RETUNE_ROWS]; /* some of the rows put lately */
+	uint32_t late_count;
+	uint64_t random;
+	uint32_t asked[KX_PROBED_KINDS];
+	uint64_t there[KX_PROBED_KINDS], found[KX_PROBED_KINDS][KX_IVF_PROBE_POINTS];
+};
+
 struct kx_ispace {
 	struct kx_index *index;
 	uint32_t number;
@@ -101,11 +114,12 @@ struct kx_ispace {
 	const char *broken;  /* what failed at a point from which only opening again leads; NULL: nothing */
 	struct kx_ivf_tuning tuning;
 	struct kx_irecall recall;
+	struct kx_iretune retune;
 	atomic_uint watching;      /* live recall is comparing: rows changed go into watched */
 	struct kx_ids watched;
 	double recent_distance2;   /* decaying mean of rows put */
 	uint64_t measured, placed; /* since training: rows that this is of, those and what splits moved */
-	uint64_t folds, splits, merges, moved, trainings, repairs;
+	uint64_t folds, splits, refits, merges, moved, trainings, tunings, repairs;
 };
 
 struct kx_irequest;
@@ -133,6 +147,7 @@ struct kx_index {
 	pthread_cond_t wake;
 	bool woken;
 	atomic_bool stop;
+	atomic_bool crowded; /* a change waited for what care could have done later */
 	bool has_care, has_watch;
 	pthread_t care, watch;
 	pthread_mutex_t care_lock; /* one takes care at a time */
@@ -146,6 +161,8 @@ struct kx_index {
 /* Whoever comes first is first: care would else starve beside a thread that commits without a pause. */
 void kx_iwriter_lock(struct kx_index *index);
 void kx_iwriter_unlock(struct kx_index *index);
+/* By its holder: another waits for it. */
+bool kx_iwriter_wanted(struct kx_index *index);
 
 kx_status kx_ids_add(struct kx_ids *ids, uint32_t id) KX_MUST_CHECK;
 kx_status kx_ids_reserve(struct kx_ids *ids, uint32_t more) KX_MUST_CHECK;
@@ -233,6 +250,8 @@ void kx_icell_put_delta(struct kx_igen *gen, uint32_t cell, uint32_t row, const 
 kx_status kx_ifold(struct kx_ispace *space, const uint32_t *cells, uint32_t count, struct kx_error *error)
 	KX_MUST_CHECK;
 kx_status kx_isplit(struct kx_ispace *space, uint32_t cell, struct kx_error *error) KX_MUST_CHECK;
+/* Its centroid becomes the mean of its rows, when that is far enough from where it is. */
+kx_status kx_irefit(struct kx_ispace *space, uint32_t cell, struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_imerge(struct kx_ispace *space, uint32_t cell, struct kx_error *error) KX_MUST_CHECK;
 /* Rows from one cell to others, in one batch with what is in it already; by the holder of writer. */
 struct kx_imove {
@@ -240,7 +259,7 @@ struct kx_imove {
 };
 kx_status kx_imoves_stage(struct kx_igen *gen, const struct kx_imove *moves, uint32_t count, struct kx_kv_batch *batch,
 			  struct kx_buf *ret_entries, struct kx_error *error) KX_MUST_CHECK;
-void kx_imoves_apply(struct kx_igen *gen, const struct kx_imove *moves, uint32_t count, const struct kx_buf *entries);
+void kx_imoves_apply(struct kx_igen *gen, const struct kx_imove *moves, uint32_t count, const uint8_t *entries);
 
 /* held: the caller holds writer, and every row below the bound is live (a building). */
 kx_status kx_itrain(struct kx_ispace *space, bool held, struct kx_error *error) KX_MUST_CHECK;
@@ -269,6 +288,15 @@ void kx_isample_free(struct kx_isample *sample);
 /* By the holder of the space's lock. */
 void kx_iwatch_row(struct kx_ispace *space, uint32_t row);
 void kx_itune(struct kx_ispace *space); /* makes ivf look as hard as tuning and effort say; by the holder of lock */
+
+void kx_ikeep_tuning(struct kx_ispace *space); /* by the holder of writer */
+
+/* --- retune.c --- */
+
+/* A row was put, or (KX_IVF_NO_ROW) taken away. By the holder of writer. */
+void kx_iretune_note(struct kx_ispace *space, uint32_t row);
+/* Asks some more, when so much changed that the tuning is in doubt; in the end there is another. */
+kx_status kx_iretune_step(struct kx_ispace *space, bool *ret_did, struct kx_error *error) KX_MUST_CHECK;
 
 /* --- search.c --- */
 

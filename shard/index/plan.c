@@ -3,6 +3,8 @@
 /* A record is rewritten when changes are this part of it at least, so that large cells are not written over and over. */
 #define FOLD_PART 8u
 #define MERGE_PART 8u
+#define REFIT_PART 8u    /* of its rows came or went */
+#define REFIT_LEAST 16u  /* and of a cell as it should be */
 #define DRIFT_MOST 1.35
 #define GROWTH_MOST 8u
 #define CELLS_MOST (1u << 20)
@@ -16,6 +18,8 @@ enum kx_plan_step kx_plan_cell(const struct kx_plan_limits *limits, const struct
 		return KX_PLAN_SPLIT;
 	if (trained && cells > 1 && cell->rows < limits->cell_rows / MERGE_PART)
 		return KX_PLAN_MERGE;
+	if (trained && cell->since >= cell->rows / REFIT_PART && cell->since > limits->cell_rows / REFIT_LEAST)
+		return KX_PLAN_REFIT;
 	return cell->changes >= fold ? KX_PLAN_FOLD : KX_PLAN_NOTHING;
 }
 

@@ -14,12 +14,14 @@ struct kx_plan_limits {
 struct kx_plan_cell {
 	uint32_t rows;
 	uint32_t changes; /* not folded yet */
+	uint32_t since;   /* rows that came or went since its centroid was looked at */
 };
 
 enum kx_plan_step {
 	KX_PLAN_NOTHING,
 	KX_PLAN_FOLD,
 	KX_PLAN_SPLIT,
+	KX_PLAN_REFIT, /* whether its centroid is still amid its rows is to be looked at */
 	KX_PLAN_MERGE, /* its rows go to the cells around it */
 };
 

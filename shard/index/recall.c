@@ -213,7 +213,7 @@ void kx_itune(struct kx_ispace *space)
 	kx_ivf_set_tuning(space->gen->ivf, &tuning);
 }
 
-static void keep_effort(struct kx_ispace *space)
+void kx_ikeep_tuning(struct kx_ispace *space)
 {
 	struct kx_index *index = space->index;
 	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
@@ -269,7 +269,7 @@ static void account(struct kx_isample *sample, double share)
 	steered = steer(space);
 	pthread_rwlock_unlock(&space->lock);
 	if (steered)
-		keep_effort(space);
+		kx_ikeep_tuning(space);
 	kx_iwriter_unlock(space->index);
 }
 

@@ -1,5 +1,7 @@
-/* Cells that grew too large are split, and rows around them that a new centroid is nearer to move there; cells that
- * shrank are dissolved into those around (LIRE of SPFresh: Xu et al., SOSP 2023). Each is one batch. */
+/* Cells that grew too large are split, those whose rows have others beside them now get the mean of them all as centroid, and
+ * rows around that a new centroid is nearer to move there; cells that shrank are dissolved into those around (LIRE of SPFresh:
+ * Xu et al., SOSP 2023; centroids that follow their rows are a step of k-means where data drifts). Each is one batch. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,9 +9,11 @@
 
 #define ROUNDS 8u            /* of 2-means */
 #define SIDE_LEAST 8u        /* a side has at least one part in so many */
-#define NEIGHBOURS 8u        /* cells around that are looked at */
-#define MOVES_MOST 128u      /* after one split */
-#define NEARER 0.98f         /* of the squared distance it has, before a row moves */
+#define NEIGHBOURS 32u       /* cells around each new centroid that are looked at */
+#define MOVES_MOST 768u      /* after one split or refit */
+#define MOVES_AT_ONCE 16u    /* under the space's lock: some microseconds */
+#define SHIFT_LEAST 0.015    /* squared, of the rows' own from their mean: a centroid less far off stays */
+#define NEARER 0.995f        /* of the squared distance it has, before a row moves */
 
 /* --- Moves ---------------------------------------------------------------------------------------------------- */
 
@@ -44,6 +48,7 @@ static void apply_move(struct kx_igen *gen, const struct kx_imove *move, const v
 		(void)kx_ivf_remove(gen->ivf, move->from, move->row);
 		from->rows--;
 		from->changes++;
+		from->since++;
 		gen->changes++;
 	}
 	if (to->hot && kx_ivf_append(gen->ivf, move->to, entry, 1)) {
@@ -52,14 +57,15 @@ static void apply_move(struct kx_igen *gen, const struct kx_imove *move, const v
 	}
 	to->rows++;
 	to->changes++;
+	to->since++;
 	gen->changes++;
 	gen->where[move->row] = move->to + 1;
 }
 
-void kx_imoves_apply(struct kx_igen *gen, const struct kx_imove *moves, uint32_t count, const struct kx_buf *entries)
+void kx_imoves_apply(struct kx_igen *gen, const struct kx_imove *moves, uint32_t count, const uint8_t *entries)
 {
 	for (uint32_t i = 0; i < count; i++)
-		apply_move(gen, &moves[i], entries->data + (size_t)i * gen->space->entry_bytes);
+		apply_move(gen, &moves[i], entries + (size_t)i * gen->space->entry_bytes);
 	gen->space->moved += count;
 	gen->space->placed += count;
 }
@@ -72,11 +78,13 @@ static void look_at_moved(struct kx_igen *gen, const struct kx_imove *moves, uin
 	}
 }
 
-/* --- Split ---------------------------------------------------------------------------------------------------- */
+/* --- Split and refit -------------------------------------------------------------------------------------------- */
 
+/* A cell in whose place others come: two, or one with another centroid. */
 struct split {
 	struct kx_igen *gen;
 	uint32_t cell;
+	int parts;
 	uint32_t dim;
 	uint32_t count;
 	uint32_t *rows;   /* [count] */
@@ -169,6 +177,17 @@ static void halve(struct split *split)
 	take_means(split);
 }
 
+/* A centroid is worth writing a cell anew for. */
+static bool has_shifted(const struct split *split)
+{
+	double own = 0, shift = (double)kx_idistance2(split->centroids[0], kx_ivf_cell_centroid(split->gen->ivf, split->cell),
+						      split->dim);
+
+	for (uint32_t i = 0; i < split->count; i++)
+		own += (double)kx_idistance2(vector_of(split, i), split->centroids[0], split->dim);
+	return shift * split->count > SHIFT_LEAST * own;
+}
+
 static void two_means(struct split *split)
 {
 	uint32_t one = farthest(split, kx_ivf_cell_centroid(split->gen->ivf, split->cell));
@@ -208,7 +227,7 @@ static kx_status encode_sides(struct split *split, struct kx_buf sides[2], struc
 	KX_CLEANUP(kx_ivf_cleanup) struct kx_ivf *codes = NULL;
 	kx_status status = kx_ivf_new(&options, &codes, error);
 
-	for (int side = 0; !status && side < 2; side++) {
+	for (int side = 0; !status && side < split->parts; side++) {
 		status = kx_ivf_cell_add(codes, (uint32_t)side, split->centroids[side], false);
 		if (!status)
 			status = encode_side(split, codes, side, &sides[side]);
@@ -233,14 +252,14 @@ static kx_status write_split(struct split *split, const struct kx_buf sides[2], 
 		return kx_error_nomem(error);
 	status = kx_icell_drop_changes(gen, split->cell, batch, error);
 	kx_idelete(index, batch, KX_INDEX_CELLS, kx_ikey_cell(gen->space->number, gen->number, split->cell));
-	for (int side = 0; !status && side < 2; side++) {
+	for (int side = 0; !status && side < split->parts; side++) {
 		if (kx_icell_encode_record(gen, split->ids[side], sides[side].data, split->sizes[side], &record))
 			status = kx_error_nomem(error);
 		else
 			kx_icell_put_record(gen, split->ids[side], batch, &record);
 	}
 	if (!status)
-		status = kx_igen_put_centroids(gen, batch, changes, KX_ARRAY_LEN(changes), error);
+		status = kx_igen_put_centroids(gen, batch, changes, 1 + (size_t)split->parts, error);
 	if (!status)
 		status = kx_kv_write(index->options.kv, batch, false, error);
 	kx_buf_done(&record);
@@ -254,7 +273,7 @@ static kx_status swap_split(struct split *split, const struct kx_buf sides[2])
 
 	pthread_rwlock_wrlock(&gen->space->lock);
 	kx_igen_remove(gen, split->cell);
-	for (int side = 0; !status && side < 2; side++) {
+	for (int side = 0; !status && side < split->parts; side++) {
 		status = kx_igen_add(gen, split->ids[side], split->centroids[side], false);
 		if (!status)
 			status = kx_ivf_cell_fill(gen->ivf, split->ids[side], sides[side].data, split->sizes[side]);
@@ -268,7 +287,7 @@ static kx_status swap_split(struct split *split, const struct kx_buf sides[2])
 	}
 	for (uint32_t i = 0; i < split->count; i++)
 		gen->where[split->rows[i]] = split->ids[split->right[i]] + 1;
-	for (int side = 0; side < 2; side++)
+	for (int side = 0; side < split->parts; side++)
 		gen->cells[split->ids[side]].rows = split->sizes[side];
 	pthread_rwlock_unlock(&gen->space->lock);
 	return KX_OK;
@@ -286,12 +305,12 @@ static uint32_t moves_of(struct split *split, uint32_t neighbour, struct kx_imov
 	float vector[KX_IVF_DIM_MAX];
 
 	for (uint32_t i = 0; i < count && found < room; i++) {
-		float has, to[2];
+		float has, to[2] = {INFINITY, INFINITY};
 
 		kx_ihalves_to_floats(kx_ivectors_row(&gen->space->vectors, rows[i]), split->dim, vector);
 		has = kx_idistance2(vector, centroid, split->dim) * NEARER;
-		to[0] = kx_idistance2(vector, split->centroids[0], split->dim);
-		to[1] = kx_idistance2(vector, split->centroids[1], split->dim);
+		for (int side = 0; side < split->parts; side++)
+			to[side] = kx_idistance2(vector, split->centroids[side], split->dim);
 		if (to[0] < has || to[1] < has)
 			moves[found++] = (struct kx_imove){rows[i], neighbour, split->ids[to[1] < to[0]]};
 	}
@@ -333,28 +352,48 @@ static kx_status write_moves(struct kx_igen *gen, const struct kx_imove *moves, 
 		status = kx_imoves_stage(gen, moves, count, batch, &entries, error);
 	if (!status)
 		status = kx_kv_write(gen->space->index->options.kv, batch, false, error);
-	if (!status) {
+	for (uint32_t from = 0; !status && from < count; from += MOVES_AT_ONCE) {
+		const uint32_t some = count - from < MOVES_AT_ONCE ? count - from : MOVES_AT_ONCE;
+
 		pthread_rwlock_wrlock(&gen->space->lock);
-		kx_imoves_apply(gen, moves, count, &entries);
+		kx_imoves_apply(gen, moves + from, some, entries.data + (size_t)from * gen->space->entry_bytes);
 		pthread_rwlock_unlock(&gen->space->lock);
-		look_at_moved(gen, moves, count);
 	}
+	if (!status)
+		look_at_moved(gen, moves, count);
 	kx_buf_done(&entries);
 	return status;
+}
+
+/* Cells near the new centroids, but for those themselves; how many. */
+static uint32_t list_around(const struct split *split, uint32_t around[2 * (NEIGHBOURS + 2)])
+{
+	uint32_t count = 0;
+
+	for (int side = 0; side < split->parts; side++) {
+		uint32_t cells[NEIGHBOURS + 2], near;
+		float distances[NEIGHBOURS + 2];
+
+		near = (uint32_t)kx_ivf_nearest_cells(split->gen->ivf, split->centroids[side], NEIGHBOURS + 2, cells, distances);
+		for (uint32_t i = 0; i < near; i++) {
+			bool known = cells[i] == split->ids[0] || cells[i] == split->ids[1];
+
+			for (uint32_t j = 0; j < count; j++)
+				known = known || around[j] == cells[i];
+			if (!known)
+				around[count++] = cells[i];
+		}
+	}
+	return count;
 }
 
 static kx_status move_around(struct split *split, struct kx_error *error)
 {
 	struct kx_igen *gen = split->gen;
-	uint32_t around[NEIGHBOURS + 2], count = 0, found, near;
-	float distances[NEIGHBOURS + 2];
+	uint32_t around[2 * (NEIGHBOURS + 2)], count = list_around(split, around), found;
 	struct kx_imove moves[MOVES_MOST];
 	kx_status status = KX_OK;
 
-	near = (uint32_t)kx_ivf_nearest_cells(gen->ivf, split->centroids[0], NEIGHBOURS + 2, around, distances);
-	for (uint32_t i = 0; i < near; i++)
-		if (around[i] != split->ids[0] && around[i] != split->ids[1])
-			around[count++] = around[i];
 	for (uint32_t i = 0; !status && i < count; i++)
 		status = kx_icell_warm(gen, around[i], error);
 	if (status)
@@ -365,40 +404,66 @@ static kx_status move_around(struct split *split, struct kx_error *error)
 	return found ? write_moves(gen, moves, found, error) : KX_OK;
 }
 
-static kx_status split_locked(struct split *split, struct kx_error *error)
+/* False: nothing has to be done. */
+static bool divide(struct split *split)
+{
+	split->ids[0] = kx_igen_free_id(split->gen, KX_IVF_NO_CELL);
+	split->ids[1] = KX_IVF_NO_CELL;
+	if (split->parts == 1) {
+		take_means(split);
+		return has_shifted(split);
+	}
+	split->ids[1] = kx_igen_free_id(split->gen, split->ids[0]);
+	two_means(split);
+	return true;
+}
+
+static kx_status write_parts(struct split *split, struct kx_error *error)
 {
 	struct kx_ispace *space = split->gen->space;
 	struct kx_buf sides[2] = {{.max = KX_INDEX_VALUE_MAX}, {.max = KX_INDEX_VALUE_MAX}};
-	kx_status status = kx_icell_warm(split->gen, split->cell, error);
+	kx_status status = kx_ivectors_sync(&space->vectors, error);
 
 	if (!status)
-		status = kx_ivectors_sync(&space->vectors, error);
-	if (!status && split_take(split))
-		status = kx_error_nomem(error);
-	if (!status && split->count > 1) {
-		split->ids[0] = kx_igen_free_id(split->gen, KX_IVF_NO_CELL);
-		split->ids[1] = kx_igen_free_id(split->gen, split->ids[0]);
-		two_means(split);
 		status = encode_sides(split, sides, error);
-		if (!status)
-			status = write_split(split, sides, error);
-		if (!status && swap_split(split, sides))
-			status = kx_ibroken(space, error);
-		if (!status) {
-			space->splits++;
-			kx_icell_look(split->gen, split->ids[0]);
-			kx_icell_look(split->gen, split->ids[1]);
-			status = move_around(split, error);
-		}
-	}
+	if (!status)
+		status = write_split(split, sides, error);
+	if (!status && swap_split(split, sides))
+		status = kx_ibroken(space, error);
 	kx_buf_done(&sides[0]);
 	kx_buf_done(&sides[1]);
 	return status;
 }
 
-kx_status kx_isplit(struct kx_ispace *space, uint32_t cell, struct kx_error *error)
+static kx_status split_locked(struct split *split, struct kx_error *error)
 {
-	struct split split = {.cell = cell, .dim = space->record.recipe.dim};
+	struct kx_ispace *space = split->gen->space;
+	kx_status status = kx_icell_warm(split->gen, split->cell, error);
+
+	if (!status && split_take(split))
+		status = kx_error_nomem(error);
+	if (status)
+		return status;
+	split->gen->cells[split->cell].since = 0;
+	if (split->count < 2)
+		return KX_OK;
+	if (!divide(split)) {
+		kx_icell_look(split->gen, split->cell);
+		return KX_OK;
+	}
+	status = write_parts(split, error);
+	if (status)
+		return status;
+	space->splits += split->parts == 2;
+	space->refits += split->parts == 1;
+	for (int side = 0; side < split->parts; side++)
+		kx_icell_look(split->gen, split->ids[side]);
+	return move_around(split, error);
+}
+
+static kx_status replace_cell(struct kx_ispace *space, uint32_t cell, int parts, struct kx_error *error)
+{
+	struct split split = {.cell = cell, .parts = parts, .dim = space->record.recipe.dim};
 	kx_status status = kx_ivectors_sync(&space->vectors, error);
 
 	if (status)
@@ -411,6 +476,16 @@ kx_status kx_isplit(struct kx_ispace *space, uint32_t cell, struct kx_error *err
 	kx_iwriter_unlock(space->index);
 	split_done(&split);
 	return status;
+}
+
+kx_status kx_isplit(struct kx_ispace *space, uint32_t cell, struct kx_error *error)
+{
+	return replace_cell(space, cell, 2, error);
+}
+
+kx_status kx_irefit(struct kx_ispace *space, uint32_t cell, struct kx_error *error)
+{
+	return replace_cell(space, cell, 1, error);
 }
 
 /* --- Merge ---------------------------------------------------------------------------------------------------- */
@@ -475,7 +550,7 @@ static kx_status merge_locked(struct kx_igen *gen, uint32_t cell, struct kx_erro
 	if (!status) {
 		pthread_rwlock_wrlock(&space->lock);
 		kx_igen_remove(gen, cell);
-		kx_imoves_apply(gen, moves, count, &entries);
+		kx_imoves_apply(gen, moves, count, entries.data);
 		if (kx_ivf_cells_ready(gen->ivf)) {
 			space->broken = "merge";
 			status = KX_ENOMEM;

@@ -6,6 +6,8 @@
 
 #include "common/base/log.h"
 
+#define TOGETHER 128u /* vectors whose cells are looked for at once */
+
 /* Keys of a set of changes, to find those that a later change makes void. */
 struct seen {
 	const struct kx_index_change *changes;
@@ -234,47 +236,7 @@ static kx_status keep_key(struct kx_istep *step)
 	return KX_OK;
 }
 
-static kx_status encode(struct kx_index_staged *staged, struct kx_istep *step, const float *vector,
-			struct kx_error *error)
-{
-	struct kx_ispace *space = step->space;
-	kx_status status;
-
-	if (kx_ivf_nearest_cells(space->gen->ivf, vector, 1, &step->cell, &step->distance2) != 1)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "space %s: the vector is near no cell",
-				    space->record.name);
-	status = kx_icell_warm(space->gen, step->cell, error);
-	if (!status)
-		status = take_row(space, &step->row, error);
-	if (status)
-		return status;
-	step->entry = staged->entries.len;
-	if (kx_buf_reserve(&staged->entries, space->entry_bytes))
-		return kx_error_nomem(error);
-	status = kx_ivf_encode(space->gen->ivf, step->cell, step->row, vector, staged->entries.data + step->entry);
-	staged->entries.len += space->entry_bytes;
-	if (status)
-		return kx_error_set(error, status, KX_ERROR_POISON, "space %s: the vector has no code",
-				    space->record.name);
-	return kx_ivectors_write(&space->vectors, step->row, 1,
-				 (const uint16_t *)(const void *)(staged->halves.data + step->halves), error);
-}
-
-static kx_status stage_put(struct kx_index_staged *staged, struct kx_istep *step, struct kx_error *error)
-{
-	const struct kx_index_change *change = step->change;
-	float vector[KX_IVF_DIM_MAX];
-
-	/* As it is kept, so that its code can be made again. */
-	kx_ihalves_to_floats((const uint16_t *)(const void *)(staged->halves.data + step->halves), change->dim, vector);
-	if (keep_key(step))
-		return kx_error_nomem(error);
-	kx_imaybe_add(&step->space->maybe, change->key, change->key_len);
-	return encode(staged, step, vector, error);
-}
-
-static kx_status stage_step(struct kx_index *index, struct kx_index_staged *staged, struct kx_istep *step,
-			    struct kx_error *error)
+static kx_status find_place(struct kx_index *index, struct kx_istep *step, struct kx_error *error)
 {
 	kx_status status = kx_ispace_get(index, step->change->space, &step->space, error);
 
@@ -284,12 +246,121 @@ static kx_status stage_step(struct kx_index *index, struct kx_index_staged *stag
 		status = kx_ispace_begin(step->space, false, error);
 	if (!status)
 		status = find_old(step, error);
+	if (!status)
+		step->counts = step->change->vector || step->old_row != KX_IVF_NO_ROW;
+	return status;
+}
+
+/* As it is kept, so that its code can be made again. */
+static void kept_vector(const struct kx_index_staged *staged, const struct kx_istep *step, float *ret)
+{
+	kx_ihalves_to_floats((const uint16_t *)(const void *)(staged->halves.data + step->halves), step->change->dim, ret);
+}
+
+static bool is_put(const struct kx_istep *step)
+{
+	return step->counts && step->change->vector;
+}
+
+static kx_status encode(struct kx_index_staged *staged, struct kx_istep *step, const float *vector,
+			struct kx_error *error)
+{
+	struct kx_ispace *space = step->space;
+	kx_status status = kx_icell_warm(space->gen, step->cell, error);
+
+	if (!status)
+		status = take_row(space, &step->row, error);
 	if (status)
 		return status;
-	if (step->change->vector)
-		return stage_put(staged, step, error);
-	step->counts = step->old_row != KX_IVF_NO_ROW;
-	return KX_OK;
+	if (keep_key(step))
+		return kx_error_nomem(error);
+	step->entry = staged->entries.len;
+	if (kx_buf_reserve(&staged->entries, space->entry_bytes))
+		return kx_error_nomem(error);
+	status = kx_ivf_encode(space->gen->ivf, step->cell, step->row, vector, staged->entries.data + step->entry);
+	staged->entries.len += space->entry_bytes;
+	if (status)
+		return kx_error_set(error, status, KX_ERROR_POISON, "space %s: the vector has no code",
+				    space->record.name);
+	status = kx_ivectors_write(&space->vectors, step->row, 1,
+				   (const uint16_t *)(const void *)(staged->halves.data + step->halves), error);
+	if (!status)
+		kx_imaybe_add(&space->maybe, step->change->key, step->change->key_len);
+	return status;
+}
+
+/* Steps of one space whose cells are looked for at once. */
+struct together {
+	struct kx_ispace *space;
+	size_t steps[TOGETHER];
+	size_t count;
+	float *vectors; /* [TOGETHER][dim] */
+};
+
+static kx_status put_together(struct kx_index_staged *staged, struct together *together, struct kx_error *error)
+{
+	struct kx_ispace *space = together->space;
+	uint32_t cells[TOGETHER];
+	float distances[TOGETHER];
+	kx_status status;
+
+	if (!together->count)
+		return KX_OK;
+	status = kx_ivf_nearest_each(space->gen->ivf, together->vectors, together->count, cells, distances);
+	if (status == KX_ENOMEM)
+		return kx_error_nomem(error);
+	if (status)
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "space %s: a vector is near no cell",
+				    space->record.name);
+	for (size_t i = 0; !status && i < together->count; i++) {
+		struct kx_istep *step = &staged->steps[together->steps[i]];
+
+		step->cell = cells[i];
+		step->distance2 = distances[i];
+		status = encode(staged, step, together->vectors + i * space->record.recipe.dim, error);
+	}
+	together->count = 0;
+	return status;
+}
+
+static kx_status put_all(struct kx_index_staged *staged, struct kx_error *error)
+{
+	KX_CLEANUP(kx_cleanup_free) float *vectors = NULL;
+	struct together together = {0};
+	kx_status status = KX_OK;
+	uint32_t most = 0;
+
+	for (size_t i = 0; i < staged->count; i++)
+		if (is_put(&staged->steps[i]) && staged->steps[i].change->dim > most)
+			most = staged->steps[i].change->dim;
+	if (!most)
+		return KX_OK;
+	vectors = malloc(TOGETHER * (size_t)most * sizeof(*vectors));
+	if (!vectors)
+		return kx_error_nomem(error);
+	together.vectors = vectors;
+	for (size_t i = 0; !status && i < staged->count; i++) {
+		const struct kx_istep *step = &staged->steps[i];
+
+		if (!is_put(step))
+			continue;
+		if (together.count == TOGETHER || together.space != step->space)
+			status = put_together(staged, &together, error);
+		together.space = step->space;
+		kept_vector(staged, step, vectors + together.count * step->change->dim);
+		together.steps[together.count++] = i;
+	}
+	return status ? status : put_together(staged, &together, error);
+}
+
+static kx_status stage_steps(struct kx_index *index, struct kx_index_staged *staged, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+
+	for (size_t i = 0; !status && i < staged->count; i++)
+		if (staged->steps[i].counts)
+			status = find_place(index, &staged->steps[i], error);
+	return status ? status : put_all(staged, error);
 }
 
 /* Gives back what no batch will take. */
@@ -407,9 +478,7 @@ static kx_status stage_once(struct kx_index *index, struct kx_kv_batch *batch, c
 		return status;
 	}
 	kx_iwriter_lock(index);
-	for (size_t i = 0; !status && i < count; i++)
-		if (staged->steps[i].counts)
-			status = stage_step(index, staged, &staged->steps[i], error);
+	status = stage_steps(index, staged, error);
 	if (status) {
 		unstage(staged);
 		kx_iwriter_unlock(index);

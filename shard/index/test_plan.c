@@ -13,29 +13,37 @@ static const struct kx_plan_limits limits = {.cell_rows = 200, .fold_changes = 4
 static void what_a_cell_wants(void **state)
 {
 	static const struct {
-		uint32_t rows, changes, cells;
+		uint32_t rows, changes, since, cells;
 		bool trained;
 		enum kx_plan_step step;
 	} cases[] = {
-		{200, 0, 10, true, KX_PLAN_NOTHING},
-		{200, 39, 10, true, KX_PLAN_NOTHING},
-		{200, 40, 10, true, KX_PLAN_FOLD},
-		{400, 40, 10, true, KX_PLAN_NOTHING}, /* an eighth of it at least */
-		{400, 50, 10, true, KX_PLAN_FOLD},
-		{401, 0, 10, true, KX_PLAN_SPLIT},
-		{401, 500, 10, true, KX_PLAN_SPLIT},
-		{25, 0, 10, true, KX_PLAN_NOTHING},
-		{24, 0, 10, true, KX_PLAN_MERGE},
-		{0, 0, 10, true, KX_PLAN_MERGE},
-		{24, 0, 1, true, KX_PLAN_NOTHING}, /* the last one stays */
-		{4999, 0, 1, false, KX_PLAN_NOTHING},
-		{4999, 624, 1, false, KX_PLAN_FOLD},
-		{0, 40, 1, false, KX_PLAN_FOLD},
+		{200, 0, 0, 10, true, KX_PLAN_NOTHING},
+		{200, 39, 0, 10, true, KX_PLAN_NOTHING},
+		{200, 40, 0, 10, true, KX_PLAN_FOLD},
+		{400, 40, 0, 10, true, KX_PLAN_NOTHING}, /* an eighth of it at least */
+		{400, 50, 0, 10, true, KX_PLAN_FOLD},
+		{200, 0, 24, 10, true, KX_PLAN_NOTHING},
+		{200, 0, 25, 10, true, KX_PLAN_REFIT}, /* an eighth of it */
+		{200, 40, 25, 10, true, KX_PLAN_REFIT}, /* which folds, too, when it comes to that */
+		{200, 40, 25, 10, false, KX_PLAN_FOLD},
+		{64, 0, 12, 10, true, KX_PLAN_NOTHING}, /* a sixteenth of what is aimed at */
+		{64, 0, 13, 10, true, KX_PLAN_REFIT},
+		{401, 0, 100, 10, true, KX_PLAN_SPLIT},
+		{24, 0, 100, 10, true, KX_PLAN_MERGE},
+		{401, 0, 0, 10, true, KX_PLAN_SPLIT},
+		{401, 500, 0, 10, true, KX_PLAN_SPLIT},
+		{25, 0, 0, 10, true, KX_PLAN_NOTHING},
+		{24, 0, 0, 10, true, KX_PLAN_MERGE},
+		{0, 0, 0, 10, true, KX_PLAN_MERGE},
+		{24, 0, 0, 1, true, KX_PLAN_NOTHING}, /* the last one stays */
+		{4999, 0, 0, 1, false, KX_PLAN_NOTHING},
+		{4999, 624, 0, 1, false, KX_PLAN_FOLD},
+		{0, 40, 0, 1, false, KX_PLAN_FOLD},
 	};
 
 	(void)state;
 	for (size_t i = 0; i < KX_ARRAY_LEN(cases); i++) {
-		struct kx_plan_cell cell = {cases[i].rows, cases[i].changes};
+		struct kx_plan_cell cell = {cases[i].rows, cases[i].changes, cases[i].since};
 
 		assert_int_equal(kx_plan_cell(&limits, &cell, cases[i].trained, cases[i].cells), cases[i].step);
 	}

@@ -477,6 +477,7 @@ static struct kx_igen *swap(struct training *training)
 	space->record.trained_distance2 = training->record.trained_distance2;
 	space->tuning = training->tuning;
 	space->recall = (struct kx_irecall){.effort = 1};
+	space->retune = (struct kx_iretune){0};
 	kx_itune(space);
 	pthread_rwlock_unlock(&space->lock);
 	if (training->held)
