@@ -16,19 +16,19 @@ float kx_ivf_probe_effort(uint32_t point)
 }
 
 /* The recall that an effort is taken for by now, which is what the width of its bounds follows from. */
-static float recall_of(const struct kx_ivf *ivf, float effort)
+static double recall_of(const struct kx_ivf *ivf, float effort)
 {
 	double low = 0.0, high = 0.9999;
 
 	for (uint32_t i = 0; i < ROUNDS; i++) {
 		double middle = (low + high) / 2;
 
-		if (kx_ivf_effort(ivf, middle) < effort)
+		if (kx_ivf_how_of(&ivf->tuning, middle).effort < effort)
 			low = middle;
 		else
 			high = middle;
 	}
-	return (float)low;
+	return low;
 }
 
 kx_status kx_ivf_probe(const struct kx_ivf *ivf, const struct kx_ivf_query *query, uint32_t point,
@@ -36,7 +36,8 @@ kx_status kx_ivf_probe(const struct kx_ivf *ivf, const struct kx_ivf_query *quer
 {
 	const bool thorough = point == KX_IVF_PROBE_THOROUGH;
 	const float effort = thorough ? THOROUGH : kx_ivf_probe_effort(point);
+	struct kx_ivf_how how = kx_ivf_how_of(&ivf->tuning, thorough ? 1.0 : recall_of(ivf, effort));
 
-	return kx_ivf_search_with(ivf, query, effort, kx_ivf_epsilon(thorough ? 1.0f : recall_of(ivf, effort)), scratch, ret,
-				  ret_count, NULL, error);
+	how.effort = effort;
+	return kx_ivf_search_with(ivf, query, &how, scratch, ret, ret_count, NULL, error);
 }

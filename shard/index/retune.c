@@ -173,7 +173,7 @@ static float recall_at(const struct kx_iretune *retune, uint32_t point)
 static void conclude(struct kx_ispace *space)
 {
 	struct kx_iretune *retune = &space->retune;
-	struct kx_ivf_tuning made = {0};
+	struct kx_ivf_tuning made = {.spread = space->tuning.spread};
 
 	for (uint32_t point = 0; point < KX_IVF_PROBE_POINTS; point++) {
 		float recall = recall_at(retune, point), before = made.count ? made.recall[made.count - 1] : 0.0f;
