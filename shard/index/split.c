@@ -252,7 +252,7 @@ static kx_status write_split(struct split *split, const struct kx_buf sides[2], 
 		return kx_error_nomem(error);
 	status = kx_icell_drop_changes(gen, split->cell, batch, error);
 	kx_idelete(index, batch, KX_INDEX_CELLS, kx_ikey_cell(gen->space->number, gen->number, split->cell));
-	for (int side = 0; !status && side < split->parts; side++) {
+	for (int side = 0; !status && side < 2 && side < split->parts; side++) {
 		if (kx_icell_encode_record(gen, split->ids[side], sides[side].data, split->sizes[side], &record))
 			status = kx_error_nomem(error);
 		else
