@@ -918,8 +918,10 @@ static void test_out_of_memory(void **state)
 				assert_int_equal(kx_ivf_append(world->ivf, 4, entries.data, world->rows), KX_OK);
 			query.vector = all.vector = row_of(world, 3);
 			query.filter = filter;
-			status = kx_ivf_search(world->ivf, &query, world->scratch, hits, &count, NULL, NULL);
-			assert_true(status == KX_OK || status == KX_ENOMEM);
+			for (int search = 0; search < 3; search++) { /* one by one, with a map, with all it needs */
+				status = kx_ivf_search(world->ivf, &query, world->scratch, hits, &count, NULL, NULL);
+				assert_true(status == KX_OK || status == KX_ENOMEM);
+			}
 			(void)check(world, &query, &best);
 			status = kx_ivf_cell_add(world->ivf, 5000, row_of(world, 9), false);
 			assert_true(status == KX_OK || status == KX_ENOMEM);
