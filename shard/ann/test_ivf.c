@@ -497,10 +497,10 @@ static void test_filter_copies(void **state)
 /* Also of what a filter leaves, whichever share that is. */
 static void test_asked_is_got_of_filters(void **state)
 {
-	static const double shares[] = {1.0, 0.5, 0.25};
+	static const double shares[] = {0.5, 0.25};
 	struct world *world = world_full(64, 25000, 200, KX_METRIC_COSINE);
 	struct kx_ivf_tuning tuning;
-	uint32_t rows[400];
+	uint32_t rows[250];
 
 	(void)state;
 	for (uint32_t i = 0; i < KX_ARRAY_LEN(rows); i++)
@@ -515,7 +515,7 @@ static void test_asked_is_got_of_filters(void **state)
 
 		query.recall = 0.95;
 		query.filter = filter;
-		got = recall_of(world, query, 200);
+		got = recall_of(world, query, 120);
 		printf("a filter of %g, spread %.3f: asked %.3f, got %.4f\n", shares[i], (double)tuning.spread, query.recall,
 		       got);
 		assert_true(fabs(got - query.recall) < 0.025);
@@ -953,8 +953,10 @@ static void test_out_of_memory(void **state)
 				assert_int_equal(kx_ivf_append(world->ivf, 4, entries.data, world->rows), KX_OK);
 			query.vector = all.vector = row_of(world, 3);
 			query.filter = filter;
-			status = kx_ivf_search(world->ivf, &query, world->scratch, hits, &count, NULL, NULL);
-			assert_true(status == KX_OK || status == KX_ENOMEM);
+			for (int search = 0; search < 3; search++) { /* one by one, with a map, with all it needs */
+				status = kx_ivf_search(world->ivf, &query, world->scratch, hits, &count, NULL, NULL);
+				assert_true(status == KX_OK || status == KX_ENOMEM);
+			}
 			(void)check(world, &query, &best);
 			status = kx_ivf_cell_add(world->ivf, 5000, row_of(world, 9), false);
 			assert_true(status == KX_OK || status == KX_ENOMEM);
