@@ -10,7 +10,7 @@
 #include "common/base/thread.h"
 
 #define EVERY_US UINT64_C(5000000)
-#define ANSWER_US UINT64_C(2000000)
+#define ANSWER_US UINT64_C(10000000) /* a shard that has to wait for a CPU is not to be taken for dead */
 #define IDLE_US UINT64_C(120000000) /* after the last scrape; who scrapes at all does it more often */
 
 struct kx_looker {
