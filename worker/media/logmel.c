@@ -234,6 +234,17 @@ static kx_status take_chunk(struct kx_logmel *logmel)
 	return status;
 }
 
+/* Samples in floats can be anything in a damaged file, and a square of 1e30 is no float. */
+static void copy_bounded(float *ret, const float *samples, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		float bounded = samples[i] < -KX_LOGMEL_LOUDEST ? -KX_LOGMEL_LOUDEST : samples[i];
+
+		bounded = bounded > KX_LOGMEL_LOUDEST ? KX_LOGMEL_LOUDEST : bounded;
+		ret[i] = isnan(bounded) ? 0.0f : bounded;
+	}
+}
+
 kx_status kx_logmel_push(struct kx_logmel *logmel, const float *samples, size_t count)
 {
 	logmel->total += count;
@@ -241,7 +252,7 @@ kx_status kx_logmel_push(struct kx_logmel *logmel, const float *samples, size_t 
 		size_t take = CHUNK - logmel->held;
 		if (take > count)
 			take = count;
-		memcpy(logmel->chunk + logmel->held, samples, take * sizeof(float));
+		copy_bounded(logmel->chunk + logmel->held, samples, take);
 		logmel->held += take;
 		samples += take;
 		count -= take;

@@ -144,6 +144,29 @@ static void test_silence(void **state)
 	free(samples);
 }
 
+/* Of a damaged file: what comes out is finite, and as loud as can be where that was asked for. */
+static void test_samples_that_are_none(void **state)
+{
+	static const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-45f};
+	const size_t count = 2 * KX_LOGMEL_PATCH_SAMPLES;
+	float *samples = sound(count), *bounded = sound(count);
+	(void)state;
+	for (size_t i = 0; i < count; i += 7) {
+		samples[i] = odd[i % 6];
+		bounded[i] = isnan(odd[i % 6]) ? 0.0f : fminf(fmaxf(odd[i % 6], -KX_LOGMEL_LOUDEST), KX_LOGMEL_LOUDEST);
+	}
+	struct patches *patches = run(samples, count, 4096);
+	struct patches *wanted = run(bounded, count, 4096);
+	assert_true(patches->count > 0);
+	for (size_t i = 0; i < patches->count * KX_PATCH_HOPS * KX_PATCH_BANDS; i++)
+		assert_true(isfinite(patches->rows[0][0][i]));
+	assert_memory_equal(patches->rows, wanted->rows, patches->count * KX_PATCH_BYTES);
+	free(patches);
+	free(wanted);
+	free(samples);
+	free(bounded);
+}
+
 static void test_ends(void **state)
 {
 	(void)state;
@@ -185,6 +208,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_reference), cmocka_unit_test(test_pieces),  cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_samples_that_are_none),
 		cmocka_unit_test(test_ends),      cmocka_unit_test(test_refusal),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
