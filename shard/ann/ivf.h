@@ -180,6 +180,8 @@ kx_status kx_ivf_probe(const struct kx_ivf *ivf, const struct kx_ivf_query *quer
 		       struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count, struct kx_error *error)
 	KX_MUST_CHECK;
 float kx_ivf_probe_effort(uint32_t point);
+/* Of the `there` hits that there are to find, best first, how many a search found: any of equal score is as good. */
+uint32_t kx_ivf_found(const struct kx_ivf_hit *truth, uint32_t there, const struct kx_ivf_hit *hits, uint32_t count);
 void kx_ivf_set_tuning(struct kx_ivf *ivf, const struct kx_ivf_tuning *tuning); /* without one: a guess on the safe side */
 
 #endif

@@ -253,15 +253,22 @@ static void copy_drop(struct kx_ivf_views *views, struct kx_ivf_view *view)
 	atomic_store(&view->visits, 0);
 }
 
+static uint32_t count_matches(const struct kx_ivf_filter *filter, const struct kx_ivf_cell *cell)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < cell->count; i++)
+		count += has(filter, cell->place.rows[i]);
+	return count;
+}
+
 /* Under the lock. Comparing a vector costs less than scanning its block when the block holds few that match. */
 static bool view_make(struct kx_ivf_views *views, struct kx_ivf_view *view, const struct kx_ivf_cell *cell)
 {
 	const struct kx_ivf_filter *filter = views->filter;
-	uint32_t blocks = (cell->count + KX_IVF_BLOCK - 1) / KX_IVF_BLOCK, count = 0;
+	uint32_t blocks = (cell->count + KX_IVF_BLOCK - 1) / KX_IVF_BLOCK, count = count_matches(filter, cell);
 
 	copy_drop(views, view);
-	for (uint32_t i = 0; i < cell->count; i++)
-		count += has(filter, cell->place.rows[i]);
 	view->named = count <= 2 * blocks;
 	view->count = 0;
 	if (!view_reserve(view, view->named ? count : blocks))
@@ -355,15 +362,6 @@ void kx_ivf_view_fetch_copy(struct kx_ivf_views *views, const struct kx_ivf *ivf
 }
 
 /* --- Which cells have a match ------------------------------------------------------------------------------------ */
-
-static uint32_t count_matches(const struct kx_ivf_filter *filter, const struct kx_ivf_cell *cell)
-{
-	uint32_t count = 0;
-
-	for (uint32_t i = 0; i < cell->count; i++)
-		count += has(filter, cell->place.rows[i]);
-	return count;
-}
 
 static void map_cells(const struct kx_ivf_filter *filter, const struct kx_ivf *ivf, struct kx_ivf_map *map)
 {

@@ -75,14 +75,13 @@ struct truth {
 	uint32_t count;
 };
 
-/* Of what there is to find, those found: any of equal score is as good. */
-static uint32_t found_of(const struct truth *truth, const struct truth *now)
+uint32_t kx_ivf_found(const struct kx_ivf_hit *truth, uint32_t there, const struct kx_ivf_hit *hits, uint32_t count)
 {
 	uint32_t found = 0;
 
-	for (uint32_t i = 0; truth->count && i < now->count; i++)
-		found += now->hits[i].score >= truth->hits[truth->count - 1].score;
-	return found < truth->count ? found : truth->count;
+	for (uint32_t i = 0; there && i < count; i++)
+		found += hits[i].score >= truth[there - 1].score;
+	return found < there ? found : there;
 }
 
 struct tuner {
@@ -127,7 +126,7 @@ static kx_status measure(const struct tuner *tuner, size_t n, const struct kx_iv
 		if (status)
 			return status;
 		there += tuner->truths[i].count;
-		found += found_of(&tuner->truths[i], &now);
+		found += kx_ivf_found(tuner->truths[i].hits, tuner->truths[i].count, now.hits, now.count);
 	}
 	*ret_recall = there ? (float)found / (float)there : 1.0f;
 	return KX_OK;

@@ -33,19 +33,29 @@ static void test_recall(void **state)
 	}
 }
 
+/* By the first rows; how. */
+static struct kx_ivf_tuning tune_by_rows(struct kx_world *world, size_t count)
+{
+	uint32_t *rows = calloc(count, sizeof(*rows));
+	struct kx_ivf_tuning tuning;
+
+	assert_non_null(rows);
+	for (uint32_t i = 0; i < count; i++)
+		rows[i] = i;
+	assert_int_equal(kx_ivf_tune_rows(world->ivf, world->values, rows, count, &tuning, NULL), KX_OK);
+	kx_ivf_set_tuning(world->ivf, &tuning);
+	free(rows);
+	return tuning;
+}
+
 /* What is asked for is what is got, by queries that it was not tuned with. */
 static void test_asked_is_got(void **state)
 {
 	static const double wanted[] = {0.9, 0.95, 0.98};
 	struct kx_world *world = kx_world_full(128, 8000, 80, KX_METRIC_COSINE);
-	struct kx_ivf_tuning tuning;
-	uint32_t rows[1000];
 
 	(void)state;
-	for (uint32_t i = 0; i < KX_ARRAY_LEN(rows); i++)
-		rows[i] = i;
-	assert_int_equal(kx_ivf_tune_rows(world->ivf, world->values, rows, KX_ARRAY_LEN(rows), &tuning, NULL), KX_OK);
-	kx_ivf_set_tuning(world->ivf, &tuning);
+	(void)tune_by_rows(world, 1000);
 	for (size_t i = 0; i < KX_ARRAY_LEN(wanted); i++) {
 		struct kx_ivf_query query = kx_world_usual;
 		double got;
@@ -227,15 +237,10 @@ static void test_asked_is_got_of_filters(void **state)
 {
 	static const double shares[] = {0.5, 0.25};
 	struct kx_world *world = kx_world_full(64, 25000, 200, KX_METRIC_COSINE);
-	struct kx_ivf_tuning tuning;
-	uint32_t rows[250];
+	const struct kx_ivf_tuning tuning = tune_by_rows(world, 250);
 
 	(void)state;
-	for (uint32_t i = 0; i < KX_ARRAY_LEN(rows); i++)
-		rows[i] = i;
-	assert_int_equal(kx_ivf_tune_rows(world->ivf, world->values, rows, KX_ARRAY_LEN(rows), &tuning, NULL), KX_OK);
 	assert_true(tuning.spread > 0.0f && tuning.spread <= KX_IVF_SPREAD_MAX);
-	kx_ivf_set_tuning(world->ivf, &tuning);
 	for (size_t i = 0; i < KX_ARRAY_LEN(shares); i++) {
 		struct kx_ivf_filter *filter = kx_world_random_filter(world, shares[i]);
 		struct kx_ivf_query query = kx_world_usual;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/log.h"
+#include "shard/ann/ivf_rotate.h"
 #include "shard/index/internal.h"
 
 #define CHANGED_PART 32u   /* of the rows came or went: the tuning is in doubt */
@@ -14,15 +15,6 @@
 #define TRIES 16u          /* for a row that is there */
 #define K 10u
 #define ROWS_LEAST 64u     /* of a kind, for it to say anything */
-
-static uint64_t next_random(struct kx_iretune *retune)
-{
-	uint64_t z = retune->random += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
-}
 
 /* So many changes put the tuning in doubt. */
 static uint64_t in_doubt_after(const struct kx_ispace *space)
@@ -43,8 +35,8 @@ void kx_iretune_note(struct kx_ispace *space, uint32_t row)
 	 * between two tunings in the mean (biased reservoir sampling: Aggarwal, VLDB 2006). */
 	if (retune->late_count < KX_RETUNE_ROWS)
 		retune->late[retune->late_count++] = row;
-	else if (next_random(retune) % in_doubt_after(space) < YOUNG * KX_RETUNE_ROWS)
-		retune->late[next_random(retune) % KX_RETUNE_ROWS] = row;
+	else if (kx_ivf_random(&retune->random) % in_doubt_after(space) < YOUNG * KX_RETUNE_ROWS)
+		retune->late[kx_ivf_random(&retune->random) % KX_RETUNE_ROWS] = row;
 }
 
 static bool is_due(const struct kx_ispace *space)
@@ -64,7 +56,7 @@ static uint32_t choose(struct kx_ispace *space, enum kx_iprobed kind)
 
 		if (kind == KX_PROBED_LATE && retune->asked[kind] >= retune->late_count)
 			return KX_IVF_NO_ROW;
-		row = kind == KX_PROBED_LATE ? retune->late[retune->asked[kind]] : (uint32_t)(next_random(retune) % bound);
+		row = kind == KX_PROBED_LATE ? retune->late[retune->asked[kind]] : (uint32_t)(kx_ivf_random(&retune->random) % bound);
 		if (space->gen->where[row])
 			return row;
 		retune->asked[kind] += kind == KX_PROBED_LATE;
@@ -98,16 +90,6 @@ static bool ask(struct probe *probe, uint32_t point, struct kx_ivf_hit *ret, uin
 	return good;
 }
 
-/* Any of equal score is as good. */
-static uint32_t found_of(const struct probe *probe, const struct kx_ivf_hit *hits, uint32_t count)
-{
-	uint32_t found = 0;
-
-	for (uint32_t i = 0; probe->there && i < count; i++)
-		found += hits[i].score >= probe->truth[probe->there - 1].score;
-	return found < probe->there ? found : probe->there;
-}
-
 /* False: it says nothing. */
 static bool run(struct probe *probe)
 {
@@ -119,7 +101,7 @@ static bool run(struct probe *probe)
 	for (uint32_t point = 0; point < KX_IVF_PROBE_POINTS; point++) {
 		if (!ask(probe, point, hits, &count))
 			return false;
-		probe->found[point] = found_of(probe, hits, count);
+		probe->found[point] = kx_ivf_found(probe->truth, probe->there, hits, count);
 	}
 	return true;
 }
