@@ -153,6 +153,17 @@ kx_status kx_ivf_search(const struct kx_ivf *ivf, const struct kx_ivf_query *que
 			struct kx_ivf_hit *ret, uint32_t *ret_count, struct kx_ivf_work *work, struct kx_error *error)
 	KX_MUST_CHECK;
 
+/* The answer to one of many queries. */
+struct kx_ivf_answer {
+	struct kx_ivf_hit *hits; /* [the query's k], the caller's */
+	uint32_t count;
+	struct kx_ivf_work work;
+};
+/* Each of n queries as kx_ivf_search() answers it, to the same recall, what they share being read once for many of them. */
+kx_status kx_ivf_search_many(const struct kx_ivf *ivf, const struct kx_ivf_query *queries, size_t n,
+			     struct kx_ivf_scratch *scratch, struct kx_ivf_answer *ret, struct kx_error *error)
+	KX_MUST_CHECK;
+
 /* --- Tuning --------------------------------------------------------------------------------------------------- */
 
 /* How hard to look for which recall: measured, kept by the owner, and moved by what live queries show. */

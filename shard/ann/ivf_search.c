@@ -848,3 +848,13 @@ kx_status kx_ivf_search(const struct kx_ivf *ivf, const struct kx_ivf_query *que
 	how = kx_ivf_how_of(&ivf->tuning, query->recall);
 	return kx_ivf_search_with(ivf, query, &how, scratch, ret, ret_count, work, error);
 }
+
+kx_status kx_ivf_search_many(const struct kx_ivf *ivf, const struct kx_ivf_query *queries, size_t n,
+			     struct kx_ivf_scratch *scratch, struct kx_ivf_answer *ret, struct kx_error *error)
+{
+	kx_status status = KX_OK;
+
+	for (size_t i = 0; !status && i < n; i++)
+		status = kx_ivf_search(ivf, &queries[i], scratch, ret[i].hits, &ret[i].count, &ret[i].work, error);
+	return status;
+}
