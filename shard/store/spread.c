@@ -286,7 +286,8 @@ static kx_status prove(struct kx_store *store, const struct kx_spread_counts *gi
 		return kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL,
 				    "a store was given %" PRIu64 " videos and %" PRIu64 " moments, and holds %" PRIu64 " and %" PRIu64,
 				    given->videos, given->moments, found.videos, found.moments);
-	return kx_store_audit(store, &audit, error);
+	status = kx_store_audit(store, &audit, error);
+	return status ? kx_error_prefix(error, status, "nothing is spread, the stores that were named are damaged: ") : KX_OK;
 }
 
 /* --- All of it ------------------------------------------------------------------------------------------------ */
