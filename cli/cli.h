@@ -77,6 +77,7 @@ int kx_cmd_coordinator(const struct kx_config *config);
 int kx_cmd_worker(const struct kx_config *config);
 int kx_cmd_shard(const struct kx_config *config);
 int kx_cmd_care(const struct kx_config *config);         /* shard with a verb */
+int kx_cmd_spread(const struct kx_config *config);       /* shard spread */
 int kx_cmd_serve(const struct kx_config *config);
 
 #endif

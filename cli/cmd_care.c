@@ -1,16 +1,13 @@
 /* shard compact|checkpoint|verify: what is done to a store as a whole, by this process or by the one that holds it. */
-#include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/data.h"
 #include "cli/json.h"
+#include "cli/outdir.h"
 #include "common/base/fs.h"
 #include "common/base/str.h"
 #include "coordinator/ledger/ledger.h"
@@ -100,43 +97,17 @@ static int compact(const struct kx_config *config)
 
 /* --- Checkpoint ----------------------------------------------------------------------------------------------- */
 
-struct target {
-	char *dir;  /* absolute */
-	char *part; /* where it is made, to be renamed when it is whole */
+struct copy {
+	struct kx_outdir target;
 	bool with_ledger;
 };
 
-static void target_done(struct target *target)
-{
-	free(target->dir);
-	free(target->part);
-}
-
-static kx_status name_target(const char *name, struct target *target, struct kx_error *error)
-{
-	char here[PATH_MAX];
-	size_t len = strlen(name);
-	while (len > 1 && name[len - 1] == '/')
-		len--;
-	if (getcwd(here, sizeof(here)) == NULL)
-		return kx_error_from_errno(error, errno, "the current folder");
-	target->dir = name[0] == '/' ? kx_strndup(name, len) : kx_strf("%s/%.*s", here, (int)len, name);
-	if (target->dir != NULL)
-		target->part = kx_strf("%s.part-%d", target->dir, (int)getpid());
-	if (target->part == NULL)
-		return kx_error_nomem(error);
-	if (kx_fs_exists(target->dir))
-		return kx_error_set(error, KX_EEXIST, KX_ERROR_FATAL, "%s is there already. Name a folder that is not",
-				    target->dir);
-	return mkdir(target->part, 0777) == 0 ? KX_OK : kx_error_from_errno(error, errno, "making %s", target->part);
-}
-
 /* First: a ledger may lag behind its store, never the other way round. */
-static kx_status copy_ledger(const struct care *care, struct target *target, struct kx_error *error)
+static kx_status copy_ledger(const struct care *care, struct copy *copy, struct kx_error *error)
 {
 	KX_CLEANUP(kx_ledger_cleanup) struct kx_ledger *ledger = NULL;
 	KX_CLEANUP(kx_cleanup_free) char *from = kx_fs_join(care->data->dir, "ledger");
-	KX_CLEANUP(kx_cleanup_free) char *to = kx_fs_join(target->part, "ledger");
+	KX_CLEANUP(kx_cleanup_free) char *to = kx_fs_join(copy->target.part, "ledger");
 	if (from == NULL || to == NULL)
 		return kx_error_nomem(error);
 	if (!kx_fs_exists(from))
@@ -146,14 +117,14 @@ static kx_status copy_ledger(const struct care *care, struct target *target, str
 		return KX_OK;
 	if (status == KX_OK)
 		status = kx_ledger_checkpoint(ledger, to, error);
-	target->with_ledger = status == KX_OK;
+	copy->with_ledger = status == KX_OK;
 	return status;
 }
 
-static kx_status copy_duplicates(const struct care *care, const struct target *target, struct kx_error *error)
+static kx_status copy_duplicates(const struct care *care, const struct copy *copy, struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_free) char *from = kx_fs_join(care->data->dir, DUPLICATES);
-	KX_CLEANUP(kx_cleanup_free) char *to = kx_fs_join(target->part, DUPLICATES);
+	KX_CLEANUP(kx_cleanup_free) char *to = kx_fs_join(copy->target.part, DUPLICATES);
 	KX_CLEANUP(kx_buf_done) struct kx_buf text = {0};
 	if (from == NULL || to == NULL)
 		return kx_error_nomem(error);
@@ -163,59 +134,57 @@ static kx_status copy_duplicates(const struct care *care, const struct target *t
 	return status == KX_OK ? kx_fs_write(to, text.data, text.len, error) : status;
 }
 
-static kx_status fill_target(struct care *care, struct target *target, struct kx_error *error)
+static kx_status fill_target(struct care *care, struct copy *copy, struct kx_error *error)
 {
-	KX_CLEANUP(kx_cleanup_free) char *store = kx_fs_join(target->part, "shard-0");
+	KX_CLEANUP(kx_cleanup_free) char *store = kx_fs_join(copy->target.part, "shard-0");
 	if (store == NULL)
 		return kx_error_nomem(error);
-	kx_status status = care->held ? KX_OK : copy_ledger(care, target, error);
+	kx_status status = care->held ? KX_OK : copy_ledger(care, copy, error);
 	if (status == KX_OK)
 		status = carry_out(care, &(struct kx_care_order){.work = KX_CARE_CHECKPOINT, .path = store}, error);
 	if (status == KX_OK)
-		status = copy_duplicates(care, target, error);
+		status = copy_duplicates(care, copy, error);
 	if (status == KX_OK)
-		status = kx_data_mark(target->part, error);
-	return status == KX_OK ? kx_fs_move(target->part, target->dir, error) : status;
+		status = kx_data_mark(copy->target.part, error);
+	return status == KX_OK ? kx_outdir_keep(&copy->target, error) : status;
 }
 
-static kx_status make_target(struct care *care, struct target *target, struct kx_error *error)
+static kx_status make_target(struct care *care, struct copy *copy, struct kx_error *error)
 {
-	kx_status status = fill_target(care, target, error);
-	if (status == KX_OK || kx_fs_remove_tree(target->part, NULL) == KX_OK)
-		return status;
-	return kx_error_prefix(error, status, "%s can't be removed and is of no use; ", target->part);
+	kx_status status = fill_target(care, copy, error);
+	return status == KX_OK ? status : kx_outdir_drop(&copy->target, status, error);
 }
 
-static kx_status print_target(const struct kx_config *config, const struct care *care, const struct target *target,
+static kx_status print_target(const struct kx_config *config, const struct care *care, const struct copy *copy,
 			      struct kx_error *error)
 {
 	char bytes[32];
 	if (kx_config_flag(config, "json"))
-		return kx_json_print(json_pack("{s:s, s:s, s:I, s:b}", "checkpoint", target->dir, "of", care->data->dir,
+		return kx_json_print(json_pack("{s:s, s:s, s:I, s:b}", "checkpoint", copy->target.dir, "of", care->data->dir,
 					       "bytes", (json_int_t)care->done.bytes_after, "ledger",
-					       (int)target->with_ledger),
+					       (int)copy->with_ledger),
 				     error);
 	kx_format_bytes(care->done.bytes_after, bytes, sizeof(bytes));
-	printf("%s: the store of %s, %s%s\n", target->dir, care->data->dir, bytes,
-	       target->with_ledger ? ", and its ledger" : "; no ledger: indexing into it decodes everything again");
+	printf("%s: the store of %s, %s%s\n", copy->target.dir, care->data->dir, bytes,
+	       copy->with_ledger ? ", and its ledger" : "; no ledger: indexing into it decodes everything again");
 	return KX_OK;
 }
 
 static int checkpoint(const struct kx_config *config)
 {
 	struct care care = {.minds_interrupts = false}; /* what is asked for writes into our folder until it answers */
-	struct target target = {0};
+	struct copy copy = {0};
 	struct kx_error error = {0};
 	if (kx_config_argc(config) != 2)
 		return kx_usage("checkpoint where to? kinodex shard checkpoint DIR [--data DIR]");
 	kx_status status = open_care(kx_config_text(config, "data"), &care, &error);
 	if (status == KX_OK)
-		status = name_target(kx_config_arg(config, 1), &target, &error);
+		status = kx_outdir_make(kx_config_arg(config, 1), &copy.target, &error);
 	if (status == KX_OK)
-		status = make_target(&care, &target, &error);
+		status = make_target(&care, &copy, &error);
 	if (status == KX_OK)
-		status = print_target(config, &care, &target, &error);
-	target_done(&target);
+		status = print_target(config, &care, &copy, &error);
+	kx_outdir_done(&copy.target);
 	kx_data_free(care.data);
 	return status == KX_OK ? KX_EXIT_DONE : kx_fail(&error);
 }
@@ -231,5 +200,7 @@ int kx_cmd_care(const struct kx_config *config)
 		return checkpoint(config);
 	if (strcmp(verb, "verify") == 0 && kx_config_argc(config) == 1)
 		return kx_cmd_verify_store(config);
-	return kx_usage("shard %s? It is kinodex shard, to run one, or shard compact, checkpoint DIR or verify", verb);
+	if (strcmp(verb, "spread") == 0)
+		return kx_cmd_spread(config);
+	return kx_usage("shard %s? It is kinodex shard, to run one, or shard compact, checkpoint DIR, spread OUT or verify", verb);
 }

@@ -158,8 +158,10 @@ static kx_status classify(struct answer *answer, struct kx_error *error)
 	KX_CLEANUP(kx_cleanup_free) char *id = NULL;
 	KX_CLEANUP(kx_cleanup_free) char *source = NULL;
 	kx_status status = kx_lookup_open(kx_config_text(config, "data"), &lookup, error);
-	if (status == KX_OK)
+	if (status == KX_OK) {
+		kx_lookup_patience(lookup, (int)kx_config_int(config, "timeout"));
 		status = kx_engine_open(config, &engine, error);
+	}
 	if (status == KX_OK)
 		status = kx_lookup_resolve(lookup, answer->name, &id, error);
 	if (status != KX_OK)

@@ -121,8 +121,10 @@ static kx_status ask(const struct kx_config *config, const char *name, struct kx
 	struct kx_cli_classes classes = {0};
 	struct kx_vectors vectors = {0};
 	kx_status status = kx_lookup_open(kx_config_text(config, "data"), &lookup, error);
-	if (status == KX_OK)
+	if (status == KX_OK) {
+		kx_lookup_patience(lookup, (int)kx_config_int(config, "timeout"));
 		status = kx_lookup_resolve(lookup, name, &id, error);
+	}
 	if (status == KX_OK && strstr(request->similar.filter, "class") != NULL) {
 		kx_cli_classes_open(config, &classes);
 		kx_lookup_name_classes(lookup, classes.names, classes.count);

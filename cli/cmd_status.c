@@ -102,6 +102,7 @@ int kx_cmd_status(const struct kx_config *config)
 	KX_CLEANUP(kx_lookup_cleanup) struct kx_lookup *lookup = NULL;
 	if (kx_lookup_open(kx_config_text(config, "data"), &lookup, &error) != KX_OK)
 		return kx_fail(&error);
+	kx_lookup_patience(lookup, (int)kx_config_int(config, "timeout"));
 	struct listing listing = {.state = kx_config_text(config, "state"), .json = kx_config_flag(config, "json")};
 	if (listing.state == NULL)
 		return print_summary(config, lookup);

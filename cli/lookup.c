@@ -4,13 +4,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "cli/cli.h"
 #include "common/base/fs.h"
 #include "common/base/hash.h"
 #include "common/base/str.h"
 #include "common/fetch/fetch.h"
 #include "shard/run/shard.h"
 
-#define ANSWER_TIMEOUT_MS 10000
+/* One that has just opened a large store answers a filter only when it has read all records. */
+#define PATIENCE_MS 60000
 
 struct kx_lookup {
 	struct kx_data *data;
@@ -19,6 +21,7 @@ struct kx_lookup {
 	struct kx_shard *shard; /* the store as it stands, once it was asked */
 	const struct kx_class_names *classes;
 	size_t class_count;
+	int patience_ms;
 };
 
 static kx_status open_in(struct kx_lookup *lookup, const char *dir, struct kx_error *error)
@@ -35,6 +38,7 @@ kx_status kx_lookup_open(const char *dir, struct kx_lookup **ret, struct kx_erro
 	KX_CLEANUP(kx_lookup_cleanup) struct kx_lookup *lookup = calloc(1, sizeof(*lookup));
 	if (lookup == NULL)
 		return kx_error_nomem(error);
+	lookup->patience_ms = PATIENCE_MS;
 	kx_status status = open_in(lookup, dir, error);
 	if (status == KX_OK)
 		*ret = KX_STEAL(lookup);
@@ -78,13 +82,35 @@ void kx_lookup_name_classes(struct kx_lookup *lookup, const struct kx_class_name
 	lookup->class_count = count;
 }
 
+void kx_lookup_patience(struct kx_lookup *lookup, int timeout_ms)
+{
+	lookup->patience_ms = timeout_ms;
+}
+
+static bool goes_on(void *ctx)
+{
+	const struct kx_lookup *lookup = ctx;
+	return !kx_stop_asked(&kx_interrupted) && kx_data_busy(lookup->data);
+}
+
+/* KX_ECANCELED: it ended before it could answer, or we were asked to stop. */
 static kx_status ask_writer(struct kx_lookup *lookup, const struct kx_query_request *request, struct kx_query_reply **ret,
 			    struct kx_error *error)
 {
 	kx_status status = lookup->wire != NULL ? KX_OK : kx_wire_new(&lookup->wire, error);
 	if (status != KX_OK)
 		return status;
-	return kx_shard_ask(lookup->wire, lookup->data->endpoint, request, ANSWER_TIMEOUT_MS, ret, error);
+	status = kx_shard_ask_while(lookup->wire, lookup->data->endpoint, request, lookup->patience_ms, goes_on, lookup, ret,
+				    error);
+	if (status == KX_ECANCELED)
+		return kx_error_set(error, status, KX_ERROR_RETRY, "stopped, without the answer of the process that has %s open",
+				    lookup->data->dir);
+	if (status == KX_ETIMEDOUT)
+		return kx_error_set(error, status, KX_ERROR_RETRY,
+				    "the process that has %s open did not answer within %.3g s at %s. Give it longer with "
+				    "--timeout, or end it and ask again",
+				    lookup->data->dir, lookup->patience_ms / 1000.0, lookup->data->endpoint);
+	return status;
 }
 
 static kx_status ask_here(struct kx_lookup *lookup, const struct kx_query_request *request, struct kx_query_reply **ret,
@@ -104,7 +130,8 @@ kx_status kx_lookup_ask(struct kx_lookup *lookup, const struct kx_query_request 
 	struct kx_query_reply *reply = NULL;
 	bool busy = lookup->shard == NULL && kx_data_busy(lookup->data);
 	kx_status status = busy ? ask_writer(lookup, request, &reply, error) : ask_here(lookup, request, &reply, error);
-	if (busy && status == KX_ETIMEDOUT && !kx_data_busy(lookup->data)) /* it ended before it could answer */
+	if (busy && (status == KX_ECANCELED || status == KX_ETIMEDOUT) && !kx_stop_asked(&kx_interrupted) &&
+	    !kx_data_busy(lookup->data))
 		status = ask_here(lookup, request, &reply, error);
 	if (status != KX_OK)
 		return status;

@@ -22,7 +22,10 @@ kx_status kx_lookup_ledger(struct kx_lookup *lookup, struct kx_ledger **ret, str
 struct kx_class_names;
 void kx_lookup_name_classes(struct kx_lookup *lookup, const struct kx_class_names *names, size_t count);
 
-/* A reply whose status is not KX_OK becomes an error. */
+/* How long a process that writes may take to answer; a minute unless this is called. */
+void kx_lookup_patience(struct kx_lookup *lookup, int timeout_ms);
+
+/* Ends early, with KX_ECANCELED, when kx_interrupted is asked. A reply whose status is not KX_OK becomes an error. */
 kx_status kx_lookup_ask(struct kx_lookup *lookup, const struct kx_query_request *request, struct kx_query_reply **ret,
 			struct kx_error *error) KX_MUST_CHECK;
 

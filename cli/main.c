@@ -68,11 +68,12 @@ static const struct kx_command commands[] = {
 	 kx_cmd_coordinator},
 	{"worker", KX_CMD_WORKER, "", "a worker alone, over Kafka (--brokers), until it is stopped", "",
 	 kx_cmd_worker},
-	{"shard", KX_CMD_SHARD, "[compact | checkpoint DIR | verify]",
+	{"shard", KX_CMD_SHARD, "[compact | checkpoint DIR | spread OUT [DIR...] | verify]",
 	 "a shard alone, over Kafka (--brokers), until it is stopped; or care for a store",
 	 "compact clears away what was replaced and deleted. checkpoint makes DIR a data directory that answers as this one "
 	 "does now, whole or not at all; files are shared where the file system can. Both ask the process that holds the "
-	 "store, where one does. verify is kinodex verify, also of a shard's store, which has no ledger.",
+	 "store, where one does. spread makes the stores of all parts (DIR..., or --data) anew as --shards of them, in "
+	 "OUT/part-0-of-N and so on, while no shard runs; nothing is decoded again, and what was there stays. verify is kinodex verify, also of a shard's store, which has no ledger.",
 	 kx_cmd_shard},
 	{"serve", KX_CMD_SERVE, "", "JSON over HTTP, from the data directory or from shards, until it is stopped",
 	 "GET /openapi.yaml describes the API, docs/client.md shows a client. Beside a process that writes to the directory, "

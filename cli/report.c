@@ -66,6 +66,11 @@ static void print_speed(const struct kx_index_report *report)
 		fprintf(stderr, "  nothing was decoded, in %s\n", wall);
 		return;
 	}
+	if (report->cpu_us == 0) { /* other processes did the work */
+		fprintf(stderr, "  indexed %s of video in %s: %.0fx real time\n", media, wall,
+			ratio((double)report->run.media_us, (double)report->wall_us));
+		return;
+	}
 	fprintf(stderr, "  indexed %s of video in %s (%.1f s of CPU, %.0f%% of it decoding): %.0fx real time, "
 			"%.0fx per core\n",
 		media, wall, cpu_s, 100 * ratio((double)report->run.decode_cpu_us / 1e6, cpu_s),
@@ -80,8 +85,9 @@ static void print_table(const struct kx_index_report *report)
 	kx_format_bytes((uint64_t)bytes_per_hour(report), hour, sizeof(hour));
 	print_ends(&report->run);
 	print_speed(report);
-	fprintf(stderr, "  the store holds %" PRIu64 " videos in %s, %s a video-hour\n", report->store_videos,
-		disk, hour);
+	if (report->disk_bytes > 0) /* a coordinator alone has none */
+		fprintf(stderr, "  the store holds %" PRIu64 " videos in %s, %s a video-hour\n", report->store_videos,
+			disk, hour);
 }
 
 int kx_index_print(const struct kx_config *config, const struct kx_index_report *report, bool stopped)

@@ -57,6 +57,10 @@ const char *kx_bus_identity(const struct kx_bus *bus);
 kx_status kx_bus_topic(struct kx_bus *bus, const char *topic, int partitions, int compacted, int *ret_partitions,
 		       struct kx_error *error) KX_MUST_CHECK;
 
+/* The partition that a key belongs to: murmur2 as Kafka's own clients have it, so that keys written by any of them
+ * and by either bus land alike. */
+int kx_bus_key_partition(const void *key, size_t len, int partitions);
+
 /* Called once for each accepted message, on a thread of the bus or inside publish/flush/receive; must not block or
  * publish. status KX_OK: stored as safely as the bus can. */
 typedef void kx_bus_delivered(void *ctx, kx_status status);

@@ -73,8 +73,4 @@ size_t kx_bus_record_bytes(const struct kx_bus_record *record); /* key and paylo
 /* Fills a message that owns one more reference. */
 void kx_bus_record_lend(struct kx_bus_record *record, int partition, uint64_t epoch, struct kx_bus_message *ret);
 
-/* The partition that a key belongs to: murmur2 as Kafka's own clients have it, so that keys written by any of them
- * and by either bus land alike. */
-int kx_bus_key_partition(const void *key, size_t len, int partitions);
-
 #endif

@@ -14,7 +14,9 @@
 
 /* At capacity the fetched messages are worth keeping for a moment: pausing throws them away. */
 #define PAUSE_AFTER_MS 200
-#define CLOSE_TIMEOUT_MS 3000 /* for the last commit and the group's leave to go */
+/* For the last commit and the group's leave to go. A broker that is connected and slow finds both in its socket when
+ * it comes round, so this is for one that has to be connected to first; where there is none, nobody waits longer. */
+#define CLOSE_TIMEOUT_MS 3000
 #define CLOSE_POLL_MS 50
 #define HEARTBEAT_MS 1000 /* members learn of a rebalance by it */
 #define POLL_MS 500 /* the longest wait in librdkafka, so that pausing and waking are never far */

@@ -1,6 +1,8 @@
 /* What a broker that stops, dies and comes back does to the bus, and a consumer that is taken for dead. It has a
  * broker of its own, for it treats it badly. */
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -24,6 +26,8 @@
 #define SESSION_MS 60000 /* of those that nobody is to take for dead */
 #define MESSAGES 3000
 #define ZOMBIE_SESSION_MS 2000
+#define SHORT_SESSION_MS 10000
+#define SLOW_MS 5000
 
 static char folder[] = KX_BROKER_DIR;
 static char address[128];
@@ -302,6 +306,46 @@ static void consumer_taken_for_dead_is_fenced(void **state)
 	kx_bus_free(bus);
 }
 
+static void *wake_broker_later(void *ctx)
+{
+	struct pollfd none = {.fd = -1};
+
+	(void)ctx;
+	(void)poll(&none, 1, SLOW_MS); /* the fault itself, nobody waits for anything here */
+	return (void *)(intptr_t)kill(broker_pid(), SIGCONT);
+}
+
+/* It answers nothing while a consumer that has acknowledged closes, and for longer than closing waits. The commit is
+ * sent by then, so the work does not come again. */
+static void slow_broker_hears_the_last_commit(void **state)
+{
+	struct kx_bus *bus = open_topic("slow", 1 << 20, SHORT_SESSION_MS);
+	struct kx_bus_consumer *consumer = subscribe(bus, "slow", "g");
+	struct kx_error error = {0};
+	struct kx_bus_message message;
+	pthread_t waker;
+	void *failed;
+
+	(void)state;
+	ok(kx_bus_publish(bus, "slow", 0, NULL, 0, "done", 4, NULL, NULL, &error), &error);
+	ok(kx_bus_publish(bus, "slow", 0, NULL, 0, "next", 4, NULL, NULL, &error), &error);
+	ok(kx_bus_receive(consumer, PATIENCE_MS, &message, &error), &error);
+	assert_int_equal(kill(broker_pid(), SIGSTOP), 0);
+	assert_int_equal(pthread_create(&waker, NULL, wake_broker_later, NULL), 0);
+	assert_int_equal(kx_bus_ack(consumer, 0, message.offset, message.epoch), KX_OK);
+	kx_bus_message_done(&message);
+	kx_bus_consumer_close(consumer);
+	assert_int_equal(pthread_join(waker, &failed), 0);
+	assert_null(failed);
+
+	consumer = subscribe(bus, "slow", "g");
+	ok(kx_bus_receive(consumer, PATIENCE_MS, &message, &error), &error);
+	assert_memory_equal(message.payload, "next", 4);
+	kx_bus_message_done(&message);
+	kx_bus_consumer_close(consumer);
+	kx_bus_free(bus);
+}
+
 /* Last, for it leaves no broker. What could not be sent is reported, and ending waits for no broker to come back. */
 static void ending_without_a_broker_is_quick(void **state)
 {
@@ -334,6 +378,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(stopped_broker_fills_the_queue),
 		cmocka_unit_test(killed_broker_loses_nothing),
 		cmocka_unit_test(consumer_taken_for_dead_is_fenced),
+		cmocka_unit_test(slow_broker_hears_the_last_commit),
 		cmocka_unit_test(ending_without_a_broker_is_quick),
 	};
 

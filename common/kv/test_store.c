@@ -13,6 +13,7 @@
 
 #include "common/base/fault.h"
 #include "common/base/fs.h"
+#include "common/base/testkit.h"
 
 #define VALUE_MAX (64 << 10)
 
@@ -34,7 +35,7 @@ int test_store_setup(void **state)
 	struct test_store *store = calloc(1, sizeof(*store));
 
 	assert_non_null(store);
-	strcpy(store->folder, "/tmp/kx-kv-XXXXXX");
+	(void)snprintf(store->folder, sizeof(store->folder), "%s/kx-kv-XXXXXX", kx_test_tmp());
 	assert_non_null(mkdtemp(store->folder));
 	(void)snprintf(store->path, sizeof(store->path), "%s/store", store->folder);
 	*state = store;

@@ -7,8 +7,8 @@
 enum { FAMILY_A, FAMILY_B, FAMILIES };
 
 struct test_store {
-	char folder[64];
-	char path[80]; /* folder/store */
+	char folder[96];
+	char path[112]; /* folder/store */
 	struct kx_kv *kv;
 };
 

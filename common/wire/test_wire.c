@@ -14,6 +14,7 @@
 #include "common/base/clock.h"
 #include "common/base/fault.h"
 #include "common/base/fs.h"
+#include "common/base/testkit.h"
 #include "common/wire/wire.h"
 
 #define WAIT_MS 60000 /* for what must happen; only a failing test waits that long */
@@ -21,8 +22,8 @@
 struct fixture {
 	struct kx_wire *wire;
 	struct kx_wire_socket *sockets[4]; /* open ones */
-	char folder[64];
-	char ipc[96];
+	char folder[96];
+	char ipc[112];
 };
 
 static int setup(void **state)
@@ -30,7 +31,7 @@ static int setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	assert_non_null(f);
-	strcpy(f->folder, "/tmp/kx-wire-XXXXXX");
+	(void)snprintf(f->folder, sizeof(f->folder), "%s/kx-wire-XXXXXX", kx_test_tmp());
 	assert_non_null(mkdtemp(f->folder));
 	(void)snprintf(f->ipc, sizeof(f->ipc), "ipc://%s/socket", f->folder);
 	assert_int_equal(kx_wire_new(&f->wire, NULL), KX_OK);

@@ -12,6 +12,7 @@
 #include "common/base/fault.h"
 #include "common/base/fs.h"
 #include "common/base/str.h"
+#include "common/base/testkit.h"
 
 static char *labels[] = {"cat", "big dog"};
 
@@ -20,7 +21,7 @@ int test_ledger_setup(void **state)
 	struct test_ledger *test = calloc(1, sizeof(*test));
 
 	assert_non_null(test);
-	strcpy(test->data_dir, "/tmp/kx-ledger-XXXXXX");
+	(void)snprintf(test->data_dir, sizeof(test->data_dir), "%s/kx-ledger-XXXXXX", kx_test_tmp());
 	assert_non_null(mkdtemp(test->data_dir));
 	(void)snprintf(test->path, sizeof(test->path), "%s/ledger", test->data_dir);
 	test_ledger_open(test, false);

@@ -5,8 +5,8 @@
 #include "coordinator/ledger/ledger.h"
 
 struct test_ledger {
-	char data_dir[64];
-	char path[80]; /* data_dir/ledger */
+	char data_dir[96];
+	char path[112]; /* data_dir/ledger */
 	struct kx_ledger *ledger;
 };
 

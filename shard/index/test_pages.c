@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "common/base/fs.h"
+#include "common/base/testkit.h"
 #include "common/base/thread.h"
 #include "shard/index/vectors.h"
 
@@ -20,8 +21,8 @@
 #define SESSION 77u
 
 struct world {
-	char folder[32];
-	char path[64];
+	char folder[96];
+	char path[112];
 	struct kx_ivectors vectors;
 	atomic_bool done;
 	atomic_uint wrong;
@@ -54,7 +55,7 @@ static int setup(void **state)
 	struct world *world = calloc(1, sizeof(*world));
 
 	assert_non_null(world);
-	strcpy(world->folder, "/tmp/kx-pages-XXXXXX");
+	(void)snprintf(world->folder, sizeof(world->folder), "%s/kx-pages-XXXXXX", kx_test_tmp());
 	assert_non_null(mkdtemp(world->folder));
 	(void)snprintf(world->path, sizeof(world->path), "%s/vectors", world->folder);
 	assert_int_equal(kx_ivectors_open(&world->vectors, world->path, DIM, ROWS, SESSION, NULL), KX_OK);

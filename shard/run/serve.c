@@ -9,6 +9,7 @@
 #define SEND_MS 1000
 #define CLIENT_QUEUE 4
 #define ORDER_LOOK_MS 1000
+#define ASK_LOOK_MS 100
 
 /* What is wrong with a query as it came is the asker's to mend, whatever the record calls it. */
 static struct kx_query_reply *refuse(struct kx_error *why)
@@ -179,12 +180,30 @@ static kx_status send_request(struct asking *asking, struct kx_wire *wire, const
 kx_status kx_shard_ask(struct kx_wire *wire, const char *endpoint, const struct kx_query_request *request,
 		       int timeout_ms, struct kx_query_reply **ret, struct kx_error *error)
 {
+	return kx_shard_ask_while(wire, endpoint, request, timeout_ms, NULL, NULL, ret, error);
+}
+
+kx_status kx_shard_ask_while(struct kx_wire *wire, const char *endpoint, const struct kx_query_request *request,
+			     int timeout_ms, bool (*goes_on)(void *ctx), void *ctx, struct kx_query_reply **ret,
+			     struct kx_error *error)
+{
 	uint64_t until_us = kx_clock_mono_us() + (uint64_t)timeout_ms * 1000u;
 	struct asking asking = {.endpoint = endpoint};
 	kx_status status = send_request(&asking, wire, request, timeout_ms, error);
+	bool first = true;
 
 	if (!status)
-		status = receive_reply(&asking, until_us, ret, error);
+		status = KX_EAGAIN;
+	while (status == KX_EAGAIN && (first || kx_clock_mono_us() < until_us)) {
+		uint64_t look_us = kx_clock_mono_us() + ASK_LOOK_MS * 1000u;
+
+		first = false;
+		if (goes_on && !goes_on(ctx))
+			status = kx_error_set(error, KX_ECANCELED, KX_ERROR_RETRY, "nobody waits for the answer of %s any more",
+					      endpoint);
+		else
+			status = receive_reply(&asking, goes_on && look_us < until_us ? look_us : until_us, ret, error);
+	}
 	if (status == KX_EAGAIN)
 		status = kx_error_set(error, KX_ETIMEDOUT, KX_ERROR_RETRY,
 				      "no shard answers at %s; is it running? \"kinodex shard\" starts one", endpoint);

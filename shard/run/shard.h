@@ -54,6 +54,10 @@ void kx_shard_cancel(struct kx_shard *shard);
 /* Asks a shard that listens at endpoint. KX_ETIMEDOUT when nobody answers. */
 kx_status kx_shard_ask(struct kx_wire *wire, const char *endpoint, const struct kx_query_request *request,
 		       int timeout_ms, struct kx_query_reply **ret, struct kx_error *error) KX_MUST_CHECK;
+/* The same for as long as goes_on(ctx), asked about ten times a second, says so. KX_ECANCELED: it said no. */
+kx_status kx_shard_ask_while(struct kx_wire *wire, const char *endpoint, const struct kx_query_request *request,
+			     int timeout_ms, bool (*goes_on)(void *ctx), void *ctx, struct kx_query_reply **ret,
+			     struct kx_error *error) KX_MUST_CHECK;
 
 /* The same for an order, which may take long: for as long as goes_on(ctx), asked about once a second, says that the shard
  * is there. KX_ECANCELED: it said no. */

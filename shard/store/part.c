@@ -75,12 +75,12 @@ static kx_status refuse(const struct kx_store_part *has, const struct kx_store_p
 	if (has->parts == wanted->parts && has->part == wanted->part)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL,
 				    "the store is of a results topic of %" PRIu32 " partitions, and this one has %" PRIu32
-				    ": videos would be looked for on other shards. Start all shards on new data directories",
+				    ": videos would be looked for on other shards. Use stores of that topic, or spread these anew",
 				    has->partitions, wanted->partitions);
 	return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL,
 			    "the store holds part %" PRIu32 " of %" PRIu32 ", and part %" PRIu32 " of %" PRIu32
 			    " was asked for. A store keeps its part (--shards %" PRIu32 " --shard %" PRIu32
-			    "); for another number of shards start all of them on new data directories",
+			    "); kinodex shard spread makes stores of another number of shards",
 			    has->part, has->parts, wanted->part, wanted->parts, has->parts, has->part);
 }
 

@@ -1,8 +1,10 @@
 """Every command on a small store: what it prints for people, and that its JSON is JSON with what it should say."""
 import array
 import ast
+import fcntl
 import json
 import math
+import signal
 import struct
 import unittest
 import zlib
@@ -51,6 +53,34 @@ class Commands(Case):
             for moment in hit["moments"]:
                 self.assertLess(moment["theirs_s"], hit["duration_s"])
         self.assertIn(NAMES[1], self.say("similar", NAMES[0]))
+
+    def hold(self):
+        """As a process that writes and answers nothing. Closing the file lets go."""
+        held = (self.data / "LOCK").open("r+")
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        self.addCleanup(held.close)
+        return held
+
+    def asks(self, verb, *args):
+        """A command that waits for an answer: it has looked who holds the store."""
+        known = set((self.data / "run").iterdir())
+        process = self.start(verb, *self.with_data(args, None))
+        wait_for("it to open the data", lambda: set((self.data / "run").iterdir()) - known)
+        return process
+
+    def test_a_writer_that_does_not_answer(self):
+        held = self.hold()
+        for verb, *args in (("similar", NAMES[0]), ("classify", NAMES[0]), ("status",)):
+            result = self.run_kinodex(verb, *self.with_data((*args, "--timeout", "200"), None), status=kit.FAILED)
+            self.says_one_line(result, str(self.data), "0.2 s", "ipc://", "--timeout")
+        process = self.asks("similar", NAMES[0])
+        process.send_signal(signal.SIGINT)
+        stopped = self.finish(process)
+        self.assertEqual(stopped.status, kit.STOPPED)
+        self.says_one_line(stopped, "stopped")
+        process = self.asks("similar", NAMES[0])
+        held.close()  # it ended: the store as it stands answers
+        self.assertIn(NAMES[1], self.finish(process).out)
 
     def test_similar_by_weights(self):
         sound_only = self.ask("similar", NAMES[2], "--weights", "audio=1").json()["hits"]

@@ -11,6 +11,7 @@ from serving import quote, serving
 
 NAMES = ("v_SoccerJuggling_g23_c01.avi", "v_SoccerJuggling_g24_c01.avi", "SOX5yA1l24A.mp4", "bikes.mp4", "WUzgd7C1pWA.mp4",
          "basketball.mp4")
+NEW = "R6llTwEh07w.mp4"
 COPIES = ("copy-a.mp4", "copy-b.mp4", "copy-c.mp4", "copy-d.mp4")  # of the last; not all hash to its shard
 
 
@@ -24,7 +25,11 @@ class Shards(Roles):
         self.endpoints = [f"ipc://{self.dir}/s{i}" for i in range(2)]
 
     def shard(self, i):
-        return self.role("shard", "--shards", 2, "--shard", i, "--data", self.folders[i], "--listen", self.endpoints[i])
+        return self.role("shard", "--shards", len(self.folders), "--shard", i, "--data", self.folders[i],
+                         "--listen", self.endpoints[i])
+
+    def asking(self):
+        return serving(self, "--timeout", "20000", shards=",".join(self.endpoints))
 
     def everything(self, server):
         """What a server says of every video, by similarity and of itself."""
@@ -57,7 +62,7 @@ class Shards(Roles):
         parts = [self.stored(folder) for folder in self.folders]
         self.assertTrue(all(parts))
         self.assertEqual(sorted([*parts[0], *parts[1]]), sorted((*NAMES, *COPIES)))  # each once
-        with serving(self, data=whole) as one, serving(self, "--timeout", "20000", shards=",".join(self.endpoints)) as many:
+        with serving(self, data=whole) as one, self.asking() as many:
             wanted = self.everything(one)
             self.assertEqual(self.everything(many), wanted)
             shards[1] = self.kill_during_queries(many, shards[1], parts, wanted)
@@ -73,6 +78,33 @@ class Shards(Roles):
         for folder, part in zip(self.folders, parts):
             self.assertEqual(self.ask("shard verify", data=folder).json()["videos"], len(part))
         self.keep_their_parts()
+
+    def test_two_become_three(self):
+        """Nothing is decoded again, three answer as the two did, and go on with what comes next."""
+        shards = self.index_on_two()
+        with self.asking() as two:
+            wanted = self.everything(two)
+        self.ends_well(*shards)
+        out = self.dir / "out"
+        made = self.run_kinodex("shard spread", out, *self.folders, "--shards", 3, "--json").json()
+        self.assertEqual((made["videos"], made["pending"]), (len(NAMES) + len(COPIES), 0))
+        self.assertGreater(made["offsets"], 0)
+        self.folders = [out / f"part-{i}-of-3" for i in range(3)]
+        self.endpoints = [f"ipc://{self.dir}/t{i}" for i in range(3)]
+        shards = [self.shard(i) for i in range(3)]
+        with self.asking() as three:
+            self.assertEqual(self.everything(three), wanted)
+            (self.films / NAMES[0]).unlink()
+            (self.films / NEW).symlink_to(kit.SAMPLES / NEW)
+            worker = self.role("worker")
+            report = self.finish(self.coordinator()).json()
+            self.assertEqual((report["done"], report["deleted"], report["unchanged"]), (1, 1, len(NAMES) + len(COPIES) - 1))
+            self.assertEqual(three.get(f"/v1/videos/{quote(NEW)}").json()["id"], NEW)
+            self.assertEqual(three.get(f"/v1/videos/{quote(NAMES[0])}").status, 404)
+            self.ends_well(worker)
+        self.ends_well(*shards)
+        held = [self.stored(folder) for folder in self.folders]
+        self.assertEqual(sorted(name for part in held for name in part), sorted((*NAMES[1:], *COPIES, NEW)))
 
     def kill_during_queries(self, server, shard, parts, wanted):
         """Answers are whole, or say that they are not and hold what the other has. Returns the shard that came back."""

@@ -10,17 +10,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/fault.h"
 #include "common/base/fs.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/base/macros.h"
 #include "common/base/str.h"
+#include "worker/model/prune.h"
 
 /* Another one whenever the same model would be compiled in another way, with other properties for instance. */
 #define FORMAT 1
 #define ENTRY_BYTES_MAX ((off_t)4 << 30)
 #define LANES 4
+/* A dozen versions of lite0 and YAMNet; a fleet's machine that runs several bundles uses a part of it each day. */
+#define KEPT_BYTES_MAX ((uint64_t)512 << 20)
+#define KEPT_UNUSED_S (24 * 3600)
 
 struct trailer {
 	uint64_t magic;
@@ -137,6 +142,7 @@ bool kx_cache_open(const char *path, struct kx_cached *ret)
 		kx_cache_drop(path);
 		return false;
 	}
+	(void)futimens(fd, NULL); /* used: kx_cache_prune() goes by it */
 	*ret = cached;
 	return true;
 }
@@ -189,4 +195,8 @@ void kx_cache_save(const char *path, const ov_compiled_model_t *compiled)
 		(void)unlink(temporary);
 	if (!saved)
 		kx_log(KX_LOG_DEBUG, "the compiled model is not kept in %s", path);
+	else
+		kx_cache_prune(dir, &(struct kx_prune_limits){.bytes_max = KEPT_BYTES_MAX,
+							      .unused_s = KEPT_UNUSED_S,
+							      .now_s = (int64_t)(kx_clock_wall_ms() / 1000)});
 }

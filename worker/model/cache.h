@@ -25,7 +25,7 @@ char *kx_cache_path(const char *dir, const struct kx_runtime *runtime, const str
 /* False: there is none that is whole and that nobody but this user could have written. */
 bool kx_cache_open(const char *path, struct kx_cached *ret);
 void kx_cache_close(struct kx_cached *cached);
-/* Writes the entry, or says in the log why not. */
+/* Writes the entry and deletes others that were not used for long, if there are too many; or says in the log why not. */
 void kx_cache_save(const char *path, const ov_compiled_model_t *compiled);
 /* Of an entry that is of no use. */
 void kx_cache_drop(const char *path);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -399,18 +400,21 @@ static void assert_infers(struct fixture *f, const struct outcome *wanted)
 	free_outcome(&got);
 }
 
-/* An entry that is not, because it is damaged or OpenVINO refuses it, is made anew. */
+/* An entry that is not, because it is damaged or OpenVINO refuses it, is made anew. Either way it was used now. */
 static void assert_is_taken(struct fixture *f, const char *cache, const char *entry, bool taken)
 {
+	static const struct timespec long_ago[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
 	struct stat before, after;
 	char *kept = kx_strf("%s/.kept", cache); /* so that its number is not given to another */
 
 	assert_non_null(kept);
+	assert_int_equal(utimensat(AT_FDCWD, entry, long_ago, 0), 0);
 	assert_int_equal(stat(entry, &before), 0);
 	assert_int_equal(link(entry, kept), 0);
 	compile_cached(f, cache);
 	assert_int_equal(stat(entry, &after), 0);
 	assert_int_equal(before.st_ino == after.st_ino, taken);
+	assert_true(after.st_mtim.tv_sec > long_ago[0].tv_sec);
 	assert_int_equal(unlink(kept), 0);
 	free(kept);
 }

@@ -15,14 +15,25 @@ CODE_EXTRA = 12  # of a vector beside its bits: row, two factors
 CELL_ROWS = 250
 
 
-def _last(set_name):
-    """The newest figures of ours over a set: (rows, {label: figures})."""
+def _runs(set_name):
+    """Figures of ours over a set, newest first: (commit, rows, {label: figures})."""
     path = report.CACHE / "ann.jsonl"
     for line in reversed(path.read_text().splitlines() if path.exists() else []):
         kept = json.loads(line)
         ours = {label: one for label, one in kept["figures"].get("search", {}).items() if label.startswith("kinodex")}
         if kept["set"] == set_name and ours:
-            return kept["about"]["rows"], ours
+            yield kept["versions"]["source"], kept["about"]["rows"], ours
+
+
+def _pair():
+    """The newest run over the generated set and the one over the quick set that measured the same code: how time grows with
+    rows is not to be read off two versions of the program."""
+    quick = {}
+    for commit, rows, ours in _runs("quick"):
+        quick.setdefault(commit, (rows, ours))
+    for commit, rows, ours in _runs("generated"):
+        if commit in quick:
+            return (rows, ours), quick[commit]
     return None
 
 
@@ -38,28 +49,26 @@ def _work(figures):
     return (1e6 / rate if rate else None), between("codes"), between("refined")
 
 
-def _growth(label, rows, us):
-    """How a query's time grows with the rows: the exponent between 100,000 and these, both measured."""
-    small = _last("quick")
-    if small and label in small[1]:
-        (less, figures) = small[0], small[1][label]
-        before = _work(figures)[0]
-        if before and rows > less:
-            return max(0.0, math.log(us / before) / math.log(rows / less))
-    return None
+def _growth(label, small, rows, us):
+    """How a query's time grows with the rows: the exponent between those of the small run and these, both measured."""
+    less, figures = small
+    if label not in figures or rows <= less:
+        return None
+    before = _work(figures[label])[0]
+    return max(0.0, math.log(us / before) / math.log(rows / less)) if before else None
 
 
 def table(args, contenders, vectors):
-    last = _last("generated")
-    if last is None:
-        print("  needs a run of --part search over the generated set first")
+    pair = _pair()
+    if pair is None:
+        print("  needs runs of --part search over the generated set and with --quick, at one commit")
         return {}
-    rows, ours = last
+    (rows, ours), small = pair
     label = next(iter(ours))
     us, codes, refined = _work(ours[label])
-    grows = _growth(label, rows, us) if us else None
+    grows = _growth(label, small, rows, us) if us else None
     if grows is None:
-        print(f"  needs points beyond recall {RECALL}, and a run with --quick")
+        print(f"  needs points beyond recall {RECALL}")
         return {}
     print(f"  measured, {label}, {rows:,} x 256 at recall {RECALL}: {us:.0f} us, {codes:.0f} codes, {refined:.0f} full vectors "
           f"a query; time grows with rows ** {grows:.2f}")
