@@ -319,14 +319,17 @@ static void find_each(struct search *const *searches, size_t n, struct kx_indexe
 	}
 }
 
-/* How many candidates are asked for first. Groups need those before the page, too, to know which were told. */
+/* How many candidates are asked for first: a page, and one to know whether there is another. Behind a cursor stand as many
+ * more as tie with its hit; groups need those before the page, too, to know which were told. */
 static size_t first_want(const struct kx_similar_query *query)
 {
 	size_t k = query->k;
 
 	if (query->diversity > 0.0)
 		return 20 * k + 100;
-	return query->group == KX_GROUP_NONE ? k + 16 : 4 * k + 64;
+	if (query->group != KX_GROUP_NONE)
+		return 4 * k + 64;
+	return is_set(query->cursor) ? k + 16 : k + 1;
 }
 
 /* *ret_short: there are too few candidates to tell. */
