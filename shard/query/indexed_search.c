@@ -17,7 +17,6 @@
 #define SLACK 7e-4        /* more than rounding a unit vector to fp16 can change a cosine */
 #define FEW_MATCHES 256u  /* as many rows are read and compared without asking the index */
 #define FEW_MISSING 1024u /* as many that a filter leaves out are passed over in the lists */
-#define DEPTH_FIRST_EXACT 256u /* an exact search compares everything anyway: its lists may as well be long */
 #define DEPTH_MORE 64u
 #define DEPTH_GROWS 4u
 
@@ -375,8 +374,6 @@ static uint32_t first_depth(const struct seek *seek)
 {
 	uint64_t depth = 2 * (uint64_t)seek->query->k + DEPTH_MORE;
 
-	if (is_exact(seek) && depth < DEPTH_FIRST_EXACT)
-		depth = DEPTH_FIRST_EXACT;
 	return depth < KX_INDEX_K_MAX ? (uint32_t)depth : KX_INDEX_K_MAX;
 }
 
