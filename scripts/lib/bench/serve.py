@@ -74,7 +74,7 @@ def _measure(args, folder, videos):
     measure.run([args.program, "make", store, videos, args.dim])
     (store / "FORMAT").write_text("kinodex data 1\n")  # what makes a folder with a store a data directory
     endpoint = f"ipc://{folder}/shard-{videos}"
-    serve = [args.kinodex, "serve", "--listen", "127.0.0.1:0", "--bundles", args.bundles]
+    serve = [args.kinodex, "serve", "--listen", "127.0.0.1:0", "--bundles", args.bundles, "--timeout", "120000"]
     found = {}
     with _running([args.program, "host", store, endpoint], "ready") as (host, _), \
             _running([*serve, "--data", store], "http://") as (alone, line), \
