@@ -540,12 +540,14 @@ static kx_status search_loaded(struct kx_mirror *mirror, struct kx_mirror_asked 
 			       struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_free) struct kx_mirror_asked **open = malloc((n + 1) * sizeof(struct kx_mirror_asked *));
-	size_t count = open ? kx_mirror_still_asked(asked, n, open) : 0;
-	kx_status status = open ? KX_OK : kx_error_nomem(error);
+	size_t count;
+	kx_status status;
 
-	if (count)
-		status = kx_mirror_need(mirror, error);
-	if (!status)
+	if (!open)
+		return kx_error_nomem(error);
+	count = kx_mirror_still_asked(asked, n, open);
+	status = count ? kx_mirror_need(mirror, error) : KX_OK;
+	if (count && !status)
 		kx_mirror_search_here(mirror, open, count);
 	return status;
 }
