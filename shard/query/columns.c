@@ -43,11 +43,13 @@ kx_status kx_columns_new(struct kx_columns **ret)
 
 static void row_clear(struct kx_column_row *row)
 {
-	free(row->id);
-	free(row->title);
-	free(row->source);
-	free(row->labels);
-	free(row->classes);
+	if (!row->borrowed) {
+		free(row->id);
+		free(row->title);
+		free(row->source);
+		free(row->labels);
+		free(row->classes);
+	}
 	*row = (struct kx_column_row){0};
 }
 
@@ -55,6 +57,7 @@ void kx_columns_free(struct kx_columns *columns)
 {
 	if (!columns)
 		return;
+	kx_columns_kept_free(columns);
 	for (uint32_t i = 0; i < columns->rows; i++)
 		row_clear(&columns->list[i]);
 	for (uint32_t i = 0; columns->columns && i < columns->column_count; i++) {
@@ -404,11 +407,18 @@ static void clear_cells(struct kx_columns *columns, uint32_t row)
 	}
 }
 
+const struct kx_column_row *kx_columns_row(const struct kx_columns *columns, uint32_t row)
+{
+	if (columns->kept && !columns->list[row].live)
+		kx_columns_bring_row(columns, row);
+	return &columns->list[row];
+}
+
 void kx_columns_remove(struct kx_columns *columns, uint32_t row)
 {
 	struct kx_column_row *from = row < columns->rows ? &columns->list[row] : NULL;
 
-	if (!from || !from->live)
+	if (kx_columns_hide(columns, row) || !from || !from->live)
 		return;
 	clear_cells(columns, row);
 	for (uint32_t i = 0; i < from->label_count; i++) {
@@ -440,7 +450,7 @@ kx_status kx_columns_set_duplicate_of(struct kx_columns *columns, uint32_t row, 
 
 double kx_columns_class_score(const struct kx_columns *columns, const struct kx_filter_node *clause, uint32_t row)
 {
-	const struct kx_column_row *from = &columns->list[row];
+	const struct kx_column_row *from = kx_columns_row(columns, row);
 	float best = 0.0f;
 
 	for (uint32_t i = 0; i < from->class_count; i++)
@@ -459,16 +469,15 @@ double kx_columns_number(const struct kx_columns *columns, uint32_t attribute, u
 
 const char *kx_columns_text(const struct kx_columns *columns, uint32_t attribute, uint32_t row)
 {
-	const struct kx_column_row *from = &columns->list[row];
 	const uint32_t *words = columns->columns[attribute].words;
 
 	switch (attribute) {
 	case KX_BUILTIN_ID:
-		return from->id;
+		return kx_columns_row(columns, row)->id;
 	case KX_BUILTIN_TITLE:
-		return from->title;
+		return kx_columns_row(columns, row)->title;
 	case KX_BUILTIN_SOURCE:
-		return from->source;
+		return kx_columns_row(columns, row)->source;
 	default:
 		return words ? kx_words_text(&columns->words, words[row]) : "";
 	}
@@ -479,9 +488,9 @@ bool kx_columns_has(const struct kx_columns *columns, uint32_t attribute, uint32
 	const struct kx_column *column = &columns->columns[attribute];
 
 	if (attribute == KX_BUILTIN_LABEL)
-		return columns->list[row].label_count > 0;
+		return kx_columns_row(columns, row)->label_count > 0;
 	if (attribute == KX_BUILTIN_CLASS)
-		return columns->list[row].class_count > 0;
+		return kx_columns_row(columns, row)->class_count > 0;
 	if (kx_attributes_type(columns->attributes, attribute) == KX_ATTRIBUTE_TEXT)
 		return kx_columns_text(columns, attribute, row)[0] != '\0';
 	return (column->numbers && !isnan(column->numbers[row])) || (column->flags && column->flags[row]);

@@ -156,7 +156,7 @@ static bool text_matches(const struct ready *ready, const struct kx_columns *col
 
 static bool label_matches(const struct ready *ready, const struct kx_columns *columns, uint32_t row)
 {
-	const struct kx_column_row *from = &columns->list[row];
+	const struct kx_column_row *from = kx_columns_row(columns, row);
 	const struct kx_filter_node *clause = ready->clause;
 	bool any = false;
 
@@ -208,15 +208,24 @@ static bool ready_matches(const struct ready *ready, const struct kx_columns *co
 
 /* --- All rows ------------------------------------------------------------------------------------------------- */
 
+static void class_list(const struct kx_filter_node *clause, const struct kx_columns *columns, const uint32_t *rows,
+		       uint32_t count, struct kx_bitmap *ret)
+{
+	for (uint32_t i = 0; i < count; i++)
+		kx_bitmap_set(ret, rows[i], number_matches(clause, kx_columns_class_score(columns, clause, rows[i])));
+}
+
 /* Scores of 0 are of all rows outside the lists: they match all or not at all. */
 static void class_rows(const struct kx_filter_node *clause, const struct kx_columns *columns, struct kx_bitmap *ret)
 {
 	for (uint32_t i = 0; i < clause->class_count; i++) {
 		const struct kx_class_rows *list = kx_columns_class(columns, clause->classes[i]);
+		uint32_t count;
+		const uint32_t *kept = kx_columns_kept_class(columns, clause->classes[i], &count);
 
-		for (uint32_t j = 0; list && j < list->count; j++)
-			kx_bitmap_set(ret, list->rows[j],
-				      number_matches(clause, kx_columns_class_score(columns, clause, list->rows[j])));
+		class_list(clause, columns, kept, count, ret);
+		if (list)
+			class_list(clause, columns, list->rows, list->count, ret);
 	}
 }
 
@@ -224,7 +233,11 @@ static void label_rows(const struct ready *ready, const struct kx_columns *colum
 {
 	for (uint32_t i = 0; i < ready->fold_count; i++) {
 		const struct kx_word *word = &columns->words.list[ready->folds[i]];
+		uint32_t count;
+		const uint32_t *kept = kx_columns_kept_label(columns, ready->folds[i], &count);
 
+		for (uint32_t j = 0; j < count; j++)
+			kx_bitmap_set(ret, kept[j], in);
 		for (uint32_t j = 0; j < word->row_count; j++)
 			kx_bitmap_set(ret, word->rows[j], in);
 	}
@@ -299,10 +312,16 @@ static kx_status evaluate(const struct kx_filter_node *node, const struct kx_col
 
 kx_status kx_filter_evaluate(const struct kx_filter *filter, const struct kx_columns *columns, struct kx_bitmap *ret)
 {
+	kx_status status = kx_columns_need(columns, filter);
+
 	kx_bitmap_done(ret);
-	if (kx_bitmap_reserve(ret, columns->live.rows))
-		return KX_ENOMEM;
-	return evaluate(filter->root, columns, ret);
+	if (!status)
+		status = kx_bitmap_reserve(ret, columns->live.rows);
+	if (!status)
+		status = evaluate(filter->root, columns, ret);
+	if (!status && columns->kept) /* its lists may name rows that are no more */
+		combine(KX_FILTER_AND, &columns->live, ret);
+	return status;
 }
 
 static kx_status clause_matches(const struct kx_filter_node *clause, const struct kx_columns *columns, uint32_t row,
@@ -340,7 +359,7 @@ kx_status kx_filter_matches(const struct kx_filter_node *node, const struct kx_c
 
 static char *labels_of(const struct kx_columns *columns, uint32_t row)
 {
-	const struct kx_column_row *from = &columns->list[row];
+	const struct kx_column_row *from = kx_columns_row(columns, row);
 	struct kx_buf text = {.max = KX_PATH_MAX};
 	kx_status status = kx_buf_append(&text, "", 0);
 

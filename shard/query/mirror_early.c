@@ -37,7 +37,7 @@ static kx_status fill_early(struct kx_mirror *early, const struct kx_mirror *mir
 }
 
 /* *ret NULL: everything must be loaded. */
-static kx_status make_early(const struct kx_mirror *mirror, struct kx_index *index, struct kx_mirror **ret,
+static kx_status make_early(struct kx_mirror *mirror, struct kx_index *index, struct kx_mirror **ret,
 			    struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_free) struct kx_totals *totals = malloc(sizeof(*totals));
@@ -58,7 +58,7 @@ static kx_status make_early(const struct kx_mirror *mirror, struct kx_index *ind
 		return status == KX_EBUSY ? KX_OK : kx_error_nomem(error);
 	}
 	*ret = early;
-	return KX_OK;
+	return kx_mirror_kept_make(mirror, index, totals, error);
 }
 
 kx_status kx_mirror_defer(struct kx_mirror *mirror, struct kx_store *store, struct kx_index *index,
@@ -140,12 +140,30 @@ static kx_status search(struct kx_mirror *early, struct kx_store *store, const s
 	return status ? status : KX_EBUSY;
 }
 
+static kx_status search_kept(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_similar_answer *answer,
+			     struct kx_error *error)
+{
+	struct kx_mirror *kept =
+		query->query->group == KX_GROUP_DUPLICATES ? NULL : kx_mirror_kept_begin(mirror, false);
+	kx_status status;
+
+	if (!kept)
+		return KX_EBUSY;
+	status = kx_mirror_search_here(kept, query, answer, error);
+	status = kx_mirror_kept_end(mirror, status);
+	if (status == KX_EBUSY)
+		kx_similar_answer_done(answer);
+	return status;
+}
+
 kx_status kx_mirror_search_early(struct kx_mirror *mirror, const struct kx_mirror_query *query,
 				 struct kx_similar_answer *answer, struct kx_error *error)
 {
 	kx_status status;
 
-	if (!mirror->early || needs_all(query->query))
+	if (needs_all(query->query))
+		return search_kept(mirror, query, answer, error);
+	if (!mirror->early)
 		return KX_EBUSY;
 	pthread_mutex_lock(&mirror->early_lock);
 	status = search(mirror->early, mirror->store, query, answer, error);
