@@ -43,13 +43,11 @@ kx_status kx_columns_new(struct kx_columns **ret)
 
 static void row_clear(struct kx_column_row *row)
 {
-	if (!row->borrowed) {
-		free(row->id);
-		free(row->title);
-		free(row->source);
-		free(row->labels);
-		free(row->classes);
-	}
+	free(row->id);
+	free(row->title);
+	free(row->source);
+	free(row->labels);
+	free(row->classes);
 	*row = (struct kx_column_row){0};
 }
 
@@ -407,11 +405,20 @@ static void clear_cells(struct kx_columns *columns, uint32_t row)
 	}
 }
 
-const struct kx_column_row *kx_columns_row(const struct kx_columns *columns, uint32_t row)
+const uint32_t *kx_columns_labels(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count)
 {
-	if (columns->kept && !columns->list[row].live)
-		kx_columns_bring_row(columns, row);
-	return &columns->list[row];
+	if (row < kx_columns_kept_rows(columns))
+		return kx_columns_kept_labels(columns, row, ret_count);
+	*ret_count = columns->list[row].label_count;
+	return columns->list[row].labels;
+}
+
+const struct kx_class_score *kx_columns_classes(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count)
+{
+	if (row < kx_columns_kept_rows(columns))
+		return kx_columns_kept_classes(columns, row, ret_count);
+	*ret_count = columns->list[row].class_count;
+	return columns->list[row].classes;
 }
 
 void kx_columns_remove(struct kx_columns *columns, uint32_t row)
@@ -450,13 +457,14 @@ kx_status kx_columns_set_duplicate_of(struct kx_columns *columns, uint32_t row, 
 
 double kx_columns_class_score(const struct kx_columns *columns, const struct kx_filter_node *clause, uint32_t row)
 {
-	const struct kx_column_row *from = kx_columns_row(columns, row);
+	uint32_t count;
+	const struct kx_class_score *classes = kx_columns_classes(columns, row, &count);
 	float best = 0.0f;
 
-	for (uint32_t i = 0; i < from->class_count; i++)
+	for (uint32_t i = 0; i < count; i++)
 		for (uint32_t j = 0; j < clause->class_count; j++)
-			if (from->classes[i].key == clause->classes[j] && from->classes[i].score > best)
-				best = from->classes[i].score;
+			if (classes[i].key == clause->classes[j] && classes[i].score > best)
+				best = classes[i].score;
 	return (double)best;
 }
 
@@ -470,14 +478,19 @@ double kx_columns_number(const struct kx_columns *columns, uint32_t attribute, u
 const char *kx_columns_text(const struct kx_columns *columns, uint32_t attribute, uint32_t row)
 {
 	const uint32_t *words = columns->columns[attribute].words;
+	const bool kept = row < kx_columns_kept_rows(columns);
+	const char *text = NULL;
 
 	switch (attribute) {
 	case KX_BUILTIN_ID:
-		return kx_columns_row(columns, row)->id;
+		text = kept ? kx_columns_kept_text(columns, attribute, row) : columns->list[row].id;
+		return text ? text : "";
 	case KX_BUILTIN_TITLE:
-		return kx_columns_row(columns, row)->title;
+		text = kept ? kx_columns_kept_text(columns, attribute, row) : columns->list[row].title;
+		return text ? text : "";
 	case KX_BUILTIN_SOURCE:
-		return kx_columns_row(columns, row)->source;
+		text = kept ? kx_columns_kept_text(columns, attribute, row) : columns->list[row].source;
+		return text ? text : "";
 	default:
 		return words ? kx_words_text(&columns->words, words[row]) : "";
 	}
@@ -486,11 +499,12 @@ const char *kx_columns_text(const struct kx_columns *columns, uint32_t attribute
 bool kx_columns_has(const struct kx_columns *columns, uint32_t attribute, uint32_t row)
 {
 	const struct kx_column *column = &columns->columns[attribute];
+	uint32_t count;
 
 	if (attribute == KX_BUILTIN_LABEL)
-		return kx_columns_row(columns, row)->label_count > 0;
+		return kx_columns_labels(columns, row, &count) && count;
 	if (attribute == KX_BUILTIN_CLASS)
-		return kx_columns_row(columns, row)->class_count > 0;
+		return kx_columns_classes(columns, row, &count) && count;
 	if (kx_attributes_type(columns->attributes, attribute) == KX_ATTRIBUTE_TEXT)
 		return kx_columns_text(columns, attribute, row)[0] != '\0';
 	return (column->numbers && !isnan(column->numbers[row])) || (column->flags && column->flags[row]);

@@ -18,7 +18,6 @@ struct kx_class_score {
 /* What has no fixed size. */
 struct kx_column_row {
 	bool live;
-	bool borrowed; /* what it points at is the snapshot's */
 	char *id;
 	char *title;
 	char *source;
@@ -67,8 +66,9 @@ void kx_columns_remove(struct kx_columns *columns, uint32_t row);
 /* NULL: of none. */
 kx_status kx_columns_set_duplicate_of(struct kx_columns *columns, uint32_t row, const char *id) KX_MUST_CHECK;
 
-/* Of a row that is there. With a snapshot it is brought in: whoever asks must be alone with the columns. */
-const struct kx_column_row *kx_columns_row(const struct kx_columns *columns, uint32_t row);
+/* [*ret_count] of a row that is there. */
+const uint32_t *kx_columns_labels(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count);
+const struct kx_class_score *kx_columns_classes(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count);
 
 /* --- Of columns that are in part in a snapshot; calls need the columns alone. Without one they are nothing --------- */
 
@@ -79,11 +79,14 @@ kx_status kx_columns_need_words(const struct kx_columns *columns) KX_MUST_CHECK;
 bool kx_columns_hide(struct kx_columns *columns, uint32_t row);
 /* Rows of the snapshot that have a word as a label, or a class. Some may be hidden. */
 const uint32_t *kx_columns_kept_label(const struct kx_columns *columns, uint32_t fold, uint32_t *ret_count);
-const uint32_t *kx_columns_kept_class(const struct kx_columns *columns, uint64_t key, uint32_t *ret_count);
+const uint32_t *kx_columns_kept_class(const struct kx_columns *columns, uint64_t key, const float **ret_scores,
+				      uint32_t *ret_count); /* scores: [*ret_count], of each row */
+uint32_t kx_columns_kept_rows(const struct kx_columns *columns); /* rows that are the snapshot's */
+/* Of one of its rows, where it is damaged NULL, and none. */
+const char *kx_columns_kept_text(const struct kx_columns *columns, uint32_t attribute, uint32_t row);
+const uint32_t *kx_columns_kept_labels(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count);
+const struct kx_class_score *kx_columns_kept_classes(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count);
 void kx_columns_kept_free(struct kx_columns *columns);
-bool kx_columns_kept_row(const struct kx_columns *columns, uint32_t row);
-const char *kx_columns_kept_id(const struct kx_columns *columns, uint32_t row); /* NULL: damaged */
-void kx_columns_bring_row(const struct kx_columns *columns, uint32_t row);
 
 /* NULL where no video of the class is there. */
 const struct kx_class_rows *kx_columns_class(const struct kx_columns *columns, uint64_t key);

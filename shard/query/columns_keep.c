@@ -174,6 +174,18 @@ static void add_class(const void *node, VISIT visit, void *ctx)
 	lists->list[lists->count++] = *(const struct kx_class_rows *const *)node;
 }
 
+static void keep_scores(const struct keeping *keeping, const struct kx_class_rows *class)
+{
+	uint64_t key = class->key;
+	const struct kx_filter_node clause = {.class_count = 1, .classes = &key};
+
+	for (uint32_t i = 0; i < class->count; i++) {
+		const float score = (float)kx_columns_class_score(keeping->columns, &clause, class->rows[i]);
+
+		kx_snapshot_add(keeping->writer, &score, sizeof(score));
+	}
+}
+
 static kx_status keep_class_rows(const struct keeping *keeping)
 {
 	struct class_lists lists = {0};
@@ -194,6 +206,9 @@ static kx_status keep_class_rows(const struct keeping *keeping)
 	kx_snapshot_begin(keeping->writer, KX_KEPT_CLASS_ROWS, 0);
 	for (uint32_t i = 0; i < lists.count; i++)
 		keep_rows(keeping, lists.list[i]->rows, lists.list[i]->count);
+	kx_snapshot_begin(keeping->writer, KX_KEPT_CLASS_SCORES, 0);
+	for (uint32_t i = 0; i < lists.count; i++)
+		keep_scores(keeping, lists.list[i]);
 	free(lists.list);
 	return KX_OK;
 }

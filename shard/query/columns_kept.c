@@ -12,7 +12,7 @@ struct kx_columns_kept {
 	bool has_words;
 	bool *has_column; /* [column_count] */
 	const struct kx_snapshot_section *text_at, *text, *label_at, *labels, *class_at, *classes, *word_rows_at, *word_rows,
-		*class_rows;
+		*class_rows, *class_scores;
 	const struct kx_kept_class *keys;
 	uint64_t key_count;
 };
@@ -69,7 +69,7 @@ static kx_status find_sections(struct kx_columns_kept *kept)
 		   {&kept->label_at, KX_KEPT_LABEL_AT}, {&kept->labels, KX_KEPT_LABELS},
 		   {&kept->class_at, KX_KEPT_CLASS_AT}, {&kept->classes, KX_KEPT_CLASSES},
 		   {&kept->word_rows_at, KX_KEPT_WORD_ROWS_AT}, {&kept->word_rows, KX_KEPT_WORD_ROWS},
-		   {&kept->class_rows, KX_KEPT_CLASS_ROWS}};
+		   {&kept->class_rows, KX_KEPT_CLASS_ROWS}, {&kept->class_scores, KX_KEPT_CLASS_SCORES}};
 	const struct kx_snapshot_section *keys = kx_snapshot_find(kept->snapshot, KX_KEPT_CLASS_KEYS, 0);
 
 	for (size_t i = 0; i < KX_ARRAY_LEN(all); i++) {
@@ -246,12 +246,38 @@ struct needing {
 	kx_status status;
 };
 
+/* What is looked at row by row. */
+static void read_ahead(const struct kx_columns_kept *kept, const struct kx_filter_node *clause)
+{
+	switch (clause->attribute) {
+	case KX_BUILTIN_ID:
+	case KX_BUILTIN_TITLE:
+	case KX_BUILTIN_SOURCE:
+		kx_snapshot_ahead(kept->snapshot, kept->text_at);
+		kx_snapshot_ahead(kept->snapshot, kept->text);
+		break;
+	case KX_BUILTIN_LABEL:
+		if (clause->op == KX_OP_CONTAINS)
+			kx_snapshot_ahead(kept->snapshot, kept->labels);
+		if (clause->op == KX_OP_CONTAINS || clause->op == KX_OP_HAS)
+			kx_snapshot_ahead(kept->snapshot, kept->label_at);
+		break;
+	case KX_BUILTIN_CLASS:
+		if (clause->op == KX_OP_HAS)
+			kx_snapshot_ahead(kept->snapshot, kept->class_at);
+		break;
+	default:
+		break;
+	}
+}
+
 static void need_clause(void *ctx, const struct kx_filter_node *clause)
 {
 	struct needing *needing = ctx;
 
 	if (!needing->status)
 		needing->status = bring_column(needing->columns, clause->attribute);
+	read_ahead(needing->columns->kept, clause);
 	/* Its values are looked up among them. */
 	if (!needing->status && kx_attributes_type(needing->columns->attributes, clause->attribute) == KX_ATTRIBUTE_TEXT &&
 	    clause->attribute != KX_BUILTIN_TITLE && !kx_filter_exact_case(clause->attribute))
@@ -271,15 +297,15 @@ kx_status kx_columns_need(const struct kx_columns *columns, const struct kx_filt
 
 bool kx_columns_hide(struct kx_columns *columns, uint32_t row)
 {
-	if (!kx_columns_kept_row(columns, row))
+	if (row >= kx_columns_kept_rows(columns))
 		return false;
 	kx_bitmap_set(&columns->live, row, false);
 	return true;
 }
 
-bool kx_columns_kept_row(const struct kx_columns *columns, uint32_t row)
+uint32_t kx_columns_kept_rows(const struct kx_columns *columns)
 {
-	return columns->kept && row < columns->kept->rows;
+	return columns->kept ? columns->kept->rows : 0;
 }
 
 /* Where a row's share of a list begins and how much it is, in entries. false: damaged. */
@@ -297,89 +323,65 @@ static bool share_of(const struct kx_columns_kept *kept, const struct kx_snapsho
 	return true;
 }
 
-static bool bring_texts(const struct kx_columns_kept *kept, uint32_t row, struct kx_column_row *to)
+/* Id, title and source stand one behind another. */
+const char *kx_columns_kept_text(const struct kx_columns *columns, uint32_t attribute, uint32_t row)
 {
+	const struct kx_columns_kept *kept = columns->kept;
+	const int skip = attribute == KX_BUILTIN_ID ? 0 : attribute == KX_BUILTIN_TITLE ? 1 : 2;
 	uint64_t from;
 	uint32_t len;
 	const char *text = share_of(kept, kept->text_at, row, &from, &len) ? kx_snapshot_see(kept->snapshot, kept->text, from, len)
 									     : NULL;
-	const char *end = text ? text + len : NULL, *parts[3];
+	const char *end = text ? text + len : NULL;
 
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i <= skip; i++) {
 		const char *zero = text && text < end ? memchr(text, 0, (size_t)(end - text)) : NULL;
 
 		if (!zero) {
 			kx_snapshot_spoil(kept->snapshot);
-			return false;
+			return NULL;
 		}
-		parts[i] = text;
-		text = zero + 1;
+		if (i < skip)
+			text = zero + 1;
 	}
-	to->id = (char *)(uintptr_t)parts[0];
-	to->title = (char *)(uintptr_t)parts[1];
-	to->source = (char *)(uintptr_t)parts[2];
-	return true;
+	return text;
 }
 
-static bool bring_labels(const struct kx_columns *columns, uint32_t row, struct kx_column_row *to)
+const uint32_t *kx_columns_kept_labels(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count)
 {
 	const struct kx_columns_kept *kept = columns->kept;
-	const uint32_t *labels;
+	const uint32_t *labels = NULL;
 	uint64_t from;
 	uint32_t count;
 
-	if (!share_of(kept, kept->label_at, row, &from, &count))
-		return false;
-	if (!count)
-		return true;
+	*ret_count = 0;
+	if (!share_of(kept, kept->label_at, row, &from, &count) || !count)
+		return NULL;
 	labels = kx_snapshot_see(kept->snapshot, kept->labels, from * sizeof(*labels), count * sizeof(*labels));
 	for (uint32_t i = 0; labels && i < count; i++)
 		if (!labels[i] || labels[i] > kept->words)
 			labels = NULL;
-	if (!labels || kx_columns_need_words(columns))
-		return false;
-	to->labels = (uint32_t *)(uintptr_t)labels;
-	to->label_count = count;
-	return true;
+	if (!labels || kx_columns_need_words(columns)) {
+		kx_snapshot_spoil(kept->snapshot);
+		return NULL;
+	}
+	*ret_count = count;
+	return labels;
 }
 
-static bool bring_classes(const struct kx_columns_kept *kept, uint32_t row, struct kx_column_row *to)
+const struct kx_class_score *kx_columns_kept_classes(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count)
 {
+	const struct kx_columns_kept *kept = columns->kept;
+	const struct kx_class_score *classes;
 	uint64_t from;
 	uint32_t count;
-	const struct kx_class_score *classes;
 
-	if (!share_of(kept, kept->class_at, row, &from, &count))
-		return false;
-	if (!count)
-		return true;
+	*ret_count = 0;
+	if (!share_of(kept, kept->class_at, row, &from, &count) || !count)
+		return NULL;
 	classes = kx_snapshot_see(kept->snapshot, kept->classes, from * sizeof(*classes), count * sizeof(*classes));
-	to->classes = (struct kx_class_score *)(uintptr_t)classes;
-	to->class_count = classes ? count : 0;
-	return classes != NULL;
-}
-
-const char *kx_columns_kept_id(const struct kx_columns *columns, uint32_t row)
-{
-	struct kx_column_row texts = {0};
-
-	return bring_texts(columns->kept, row, &texts) ? texts.id : NULL;
-}
-
-/* Without memory or with damage it is a row of nothing, and the snapshot is not to be used any more. */
-void kx_columns_bring_row(const struct kx_columns *columns, uint32_t row)
-{
-	struct kx_columns_kept *kept = columns->kept;
-	struct kx_column_row *to = &columns->list[row];
-	static char nothing[] = "";
-
-	if (!kx_columns_kept_row(columns, row))
-		return;
-	*to = (struct kx_column_row){.live = true, .borrowed = true};
-	if (bring_texts(kept, row, to) && bring_labels(columns, row, to) && bring_classes(kept, row, to))
-		return;
-	*to = (struct kx_column_row){.live = true, .borrowed = true, .id = nothing, .title = nothing, .source = nothing};
-	kx_snapshot_spoil(kept->snapshot);
+	*ret_count = classes ? count : 0;
+	return classes;
 }
 
 /* --- Lists ----------------------------------------------------------------------------------------------------- */
@@ -419,14 +421,17 @@ static int compare_key(const void *key, const void *of)
 	return (*wanted > class->key) - (*wanted < class->key);
 }
 
-const uint32_t *kx_columns_kept_class(const struct kx_columns *columns, uint64_t key, uint32_t *ret_count)
+const uint32_t *kx_columns_kept_class(const struct kx_columns *columns, uint64_t key, const float **ret_scores,
+				      uint32_t *ret_count)
 {
 	const struct kx_columns_kept *kept = columns->kept;
 	const struct kx_kept_class *class =
 		kept ? bsearch(&key, kept->keys, kept->key_count, sizeof(*kept->keys), compare_key) : NULL;
 
 	*ret_count = 0;
-	if (!class || class->count > UINT32_MAX)
+	*ret_scores = NULL;
+	if (!class || !class->count || class->count > UINT32_MAX)
 		return NULL;
-	return see_rows(kept, kept->class_rows, class->from, class->count, ret_count);
+	*ret_scores = kx_snapshot_see(kept->snapshot, kept->class_scores, class->from * sizeof(float), class->count * sizeof(float));
+	return *ret_scores ? see_rows(kept, kept->class_rows, class->from, class->count, ret_count) : NULL;
 }

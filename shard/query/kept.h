@@ -27,6 +27,7 @@ enum kx_kept_kind {
 	KX_KEPT_WORD_ROWS,  /* u32 rows that have it as a label, at its fold */
 	KX_KEPT_CLASS_KEYS, /* struct kx_kept_class, by rising key */
 	KX_KEPT_CLASS_ROWS, /* u32 rows */
+	KX_KEPT_CLASS_SCORES, /* float, the score of each of those */
 	KX_KEPT_ATTRIBUTES, /* u32 type and the name with a zero byte, of each that catalogues gave */
 	KX_KEPT_NUMBERS,    /* by attribute: double [rows] */
 	KX_KEPT_WORDS,      /* by attribute: u32 [rows] */

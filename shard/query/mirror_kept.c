@@ -19,7 +19,7 @@ static struct mirror_row *bring(const struct kx_mirror *mirror, uint32_t number)
 {
 	const struct kx_kept_facts *facts =
 		kx_snapshot_see(mirror->snapshot, mirror->kept_facts, number * (uint64_t)sizeof(*facts), sizeof(*facts));
-	const char *id = facts ? kx_columns_kept_id(mirror->columns, number) : NULL;
+	const char *id = facts ? kx_columns_kept_text(mirror->columns, KX_BUILTIN_ID, number) : NULL;
 	struct mirror_row *row = id ? calloc(1, sizeof(*row)) : NULL;
 
 	if (!row)
@@ -54,7 +54,7 @@ struct mirror_row *kx_mirror_kept_row(const struct kx_mirror *mirror, const char
 
 	while (low < high) {
 		const uint32_t middle = low + (high - low) / 2;
-		const char *is = kx_columns_kept_id(mirror->columns, middle);
+		const char *is = kx_columns_kept_text(mirror->columns, KX_BUILTIN_ID, middle);
 		const int order = is ? strcmp(is, id) : 0;
 
 		if (!is)

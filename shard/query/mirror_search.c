@@ -160,15 +160,16 @@ static double likeness(const void *ctx, const struct kx_candidate *a, const stru
 
 static kx_status copy_labels(const struct kx_columns *columns, uint32_t row, struct kx_similar_hit *hit)
 {
-	const struct kx_column_row *from = kx_columns_row(columns, row);
+	uint32_t count;
+	const uint32_t *labels = kx_columns_labels(columns, row, &count);
 
-	if (!from->label_count)
+	if (!count)
 		return KX_OK;
-	hit->labels = calloc(from->label_count, sizeof(char *));
+	hit->labels = calloc(count, sizeof(char *));
 	if (!hit->labels)
 		return KX_ENOMEM;
-	for (uint32_t i = 0; i < from->label_count; i++) {
-		hit->labels[i] = kx_strdup(kx_words_text(&columns->words, from->labels[i]));
+	for (uint32_t i = 0; i < count; i++) {
+		hit->labels[i] = kx_strdup(kx_words_text(&columns->words, labels[i]));
 		if (!hit->labels[i])
 			return KX_ENOMEM;
 		hit->label_count++;

@@ -14,6 +14,8 @@
 #include "shard/index/record.h"
 #include "shard/query/snapshot_internal.h"
 
+#define AHEAD_BLOCKS 4u
+
 void kx_snapshot_ref_encode(const struct kx_snapshot_ref *ref, uint8_t out[KX_SNAPSHOT_REF_BYTES])
 {
 	kx_le32_put(out, KX_SNAPSHOT_FORMAT);
@@ -66,6 +68,7 @@ static kx_status map_file(struct kx_snapshot *snapshot, const char *path, uint64
 	map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
 		return kx_error_from_errno(error, errno, "%s", path);
+	(void)madvise(map, bytes, MADV_RANDOM); /* rows lie anywhere; what is read whole is asked for */
 	snapshot->map = map;
 	snapshot->bytes = bytes;
 	return KX_OK;
@@ -145,18 +148,24 @@ static bool check_block(struct kx_snapshot *snapshot, uint64_t block)
 	return true;
 }
 
+/* Much at once is read ahead of checking it. */
+static void read_ahead(const struct kx_snapshot *snapshot, uint64_t from, uint64_t len)
+{
+	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = from / page * page;
+
+	(void)madvise((void *)(uintptr_t)(snapshot->map + first), from + len - first, MADV_WILLNEED);
+}
+
 const void *kx_snapshot_see(struct kx_snapshot *snapshot, const struct kx_snapshot_section *section, uint64_t from,
 			    uint64_t len)
 {
-	uint64_t at;
 	bool good = section && from <= section->len && len <= section->len - from;
 
 	if (good && len) {
-		at = section->at + from - KX_SNAPSHOT_HEAD;
-		/* Much at once is read ahead of checking it. */
-		if (len > 2 * KX_SNAPSHOT_BLOCK && !(snapshot->seen[at / KX_SNAPSHOT_BLOCK / 64] >> at / KX_SNAPSHOT_BLOCK % 64 & 1u))
-			(void)madvise((void *)(uintptr_t)(snapshot->map + (section->at + from) / 4096 * 4096), len + (section->at + from) % 4096,
-				      MADV_WILLNEED);
+		const uint64_t at = section->at + from - KX_SNAPSHOT_HEAD;
+
+		if (len > AHEAD_BLOCKS * KX_SNAPSHOT_BLOCK)
+			read_ahead(snapshot, section->at + from, len);
 		for (uint64_t block = at / KX_SNAPSHOT_BLOCK; good && block <= (at + len - 1) / KX_SNAPSHOT_BLOCK; block++)
 			good = check_block(snapshot, block);
 	}
@@ -164,6 +173,11 @@ const void *kx_snapshot_see(struct kx_snapshot *snapshot, const struct kx_snapsh
 		return snapshot->map + section->at + from;
 	snapshot->damaged = true;
 	return NULL;
+}
+
+void kx_snapshot_ahead(const struct kx_snapshot *snapshot, const struct kx_snapshot_section *section)
+{
+	read_ahead(snapshot, section->at, section->len);
 }
 
 bool kx_snapshot_is_damaged(const struct kx_snapshot *snapshot)

@@ -1,6 +1,6 @@
 /* A file of arrays that is made once, mapped, and checked piece by piece as it is looked at. Layer: shard/query.
  *
- * Sections have a kind and a number and begin at multiples of 64 bytes. Each 64 KiB has a checksum, and these have one which
+ * Sections have a kind and a number and begin at multiples of 64 bytes. Each 4 KiB has a checksum, and these have one which
  * whoever keeps the file remembers beside its name (struct kx_snapshot_ref): that one is checked at opening, the others
  * before their bytes are shown. In the machine's own byte order: it is never truth, and made anew where it can't be read. */
 #ifndef KX_SHARD_QUERY_SNAPSHOT_H
@@ -58,6 +58,8 @@ const struct kx_snapshot_section *kx_snapshot_find(const struct kx_snapshot *sna
  * snapshot is then damaged. */
 const void *kx_snapshot_see(struct kx_snapshot *snapshot, const struct kx_snapshot_section *section, uint64_t from,
 			    uint64_t len);
+/* All of it will be looked at soon. */
+void kx_snapshot_ahead(const struct kx_snapshot *snapshot, const struct kx_snapshot_section *section);
 bool kx_snapshot_is_damaged(const struct kx_snapshot *snapshot);
 void kx_snapshot_spoil(struct kx_snapshot *snapshot); /* what stands in it can't be: it is damaged from now on */
 

@@ -7,7 +7,7 @@
 #define KX_SNAPSHOT_MAGIC UINT64_C(0x31524f5252494d4b) /* "KMIRROR1", where the order of bytes is this machine's */
 #define KX_SNAPSHOT_FORMAT 1u
 #define KX_SNAPSHOT_HEAD 4096u  /* bytes until the first section */
-#define KX_SNAPSHOT_BLOCK 65536u
+#define KX_SNAPSHOT_BLOCK 4096u /* what one look at a row may have to read */
 #define KX_SNAPSHOT_SUFFIX ".mirror"
 
 struct kx_snapshot_head {

@@ -16,13 +16,14 @@
 
 #define SECTIONS_MAX 4096u
 #define ALIGN 64u
+#define BUFFER (64u * KX_SNAPSHOT_BLOCK)
 #define TEMPORARY ".tmp"
 
 struct kx_snapshot_writer {
 	char *dir, *path, *temporary;
 	int fd;
 	uint64_t id, at; /* at: bytes until now, those in `block` counted */
-	uint8_t *block;
+	uint8_t *block; /* [BUFFER] what is not written yet: several blocks, the last not full */
 	uint32_t block_len;
 	uint32_t *checks;
 	size_t check_count, check_cap;
@@ -91,7 +92,7 @@ static kx_status open_files(struct kx_snapshot_writer *writer, const char *dir, 
 	writer->dir = kx_strdup(dir);
 	writer->path = kx_snapshot_path(dir, writer->id);
 	writer->temporary = writer->path ? kx_strf("%s" TEMPORARY, writer->path) : NULL;
-	writer->block = malloc(KX_SNAPSHOT_BLOCK);
+	writer->block = malloc(BUFFER);
 	writer->sections = calloc(SECTIONS_MAX, sizeof(*writer->sections));
 	if (!writer->dir || !writer->temporary || !writer->block || !writer->sections)
 		return kx_error_nomem(error);
@@ -119,23 +120,34 @@ kx_status kx_snapshot_create(const char *dir, struct kx_snapshot_writer **ret, s
 	return status;
 }
 
-static void end_block(struct kx_snapshot_writer *writer)
+static bool checks_reserve(struct kx_snapshot_writer *writer, size_t more)
 {
-	if (!writer->block_len)
-		return;
-	if (writer->check_count == writer->check_cap) {
-		size_t cap = writer->check_cap ? writer->check_cap * 2 : 1024;
-		uint32_t *checks = realloc(writer->checks, cap * sizeof(*checks));
+	size_t cap = writer->check_cap ? writer->check_cap * 2 : 1024;
+	uint32_t *checks;
 
-		if (!checks) {
-			errno = ENOMEM;
-			fail(writer);
-			return;
-		}
-		writer->checks = checks;
-		writer->check_cap = cap;
+	if (writer->check_cap - writer->check_count >= more)
+		return true;
+	checks = realloc(writer->checks, cap * sizeof(*checks));
+	if (!checks)
+		return false;
+	writer->checks = checks;
+	writer->check_cap = cap;
+	return true;
+}
+
+static void write_blocks(struct kx_snapshot_writer *writer)
+{
+	if (!checks_reserve(writer, BUFFER / KX_SNAPSHOT_BLOCK)) {
+		errno = ENOMEM;
+		fail(writer);
+		return;
 	}
-	writer->checks[writer->check_count++] = kx_crc32c(0, writer->block, writer->block_len);
+	for (uint32_t from = 0; from < writer->block_len; from += KX_SNAPSHOT_BLOCK) {
+		const uint32_t left = writer->block_len - from;
+
+		writer->checks[writer->check_count++] =
+			kx_crc32c(0, writer->block + from, left < KX_SNAPSHOT_BLOCK ? left : KX_SNAPSHOT_BLOCK);
+	}
 	write_out(writer, writer->block, writer->block_len);
 	writer->block_len = 0;
 }
@@ -145,15 +157,15 @@ static void add(struct kx_snapshot_writer *writer, const void *bytes, size_t len
 	const uint8_t *from = bytes;
 
 	while (!writer->status && len) {
-		const size_t room = KX_SNAPSHOT_BLOCK - writer->block_len, now = len < room ? len : room;
+		const size_t room = BUFFER - writer->block_len, now = len < room ? len : room;
 
 		memcpy(writer->block + writer->block_len, from, now);
 		writer->block_len += (uint32_t)now;
 		writer->at += now;
 		from += now;
 		len -= now;
-		if (writer->block_len == KX_SNAPSHOT_BLOCK)
-			end_block(writer);
+		if (writer->block_len == BUFFER)
+			write_blocks(writer);
 	}
 }
 
@@ -218,7 +230,7 @@ kx_status kx_snapshot_finish(struct kx_snapshot_writer *writer, struct kx_snapsh
 	uint32_t check;
 
 	align(writer);
-	end_block(writer);
+	write_blocks(writer);
 	checks = writer->check_count * sizeof(*writer->checks);
 	head.tables_at = writer->at;
 	write_out(writer, writer->sections, sections);

@@ -2,6 +2,7 @@
  *
  *   kx_bench_open make FOLDER VIDEOS MOMENTS   a store of made-up videos with so many moments each (0: none), its index, and the
  *                                              snapshot that a shard leaves; FOLDER must not be there
+ *   kx_bench_open keep FOLDER MOMENTS          the snapshot anew
  *   kx_bench_open ask FOLDER HOW WHAT          opens it to read, in this process, and asks one question
  *
  * HOW: warm, or cold: what the page cache has of its files is dropped first. WHAT: plain, number (a filter), label, class, title,
@@ -176,7 +177,7 @@ static double ms_of(clockid_t clock)
 	return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
 }
 
-static int make(const char *folder, uint32_t videos, uint32_t moments)
+static int keep(const char *folder, uint32_t moments)
 {
 	KX_CLEANUP(kx_cleanup_free) char *snapshots = kx_fs_join(folder, "mirror-0");
 	struct kx_store *store = NULL;
@@ -186,7 +187,6 @@ static int make(const char *folder, uint32_t videos, uint32_t moments)
 	uint32_t done = 1;
 	double from;
 
-	make_records(folder, videos, moments);
 	need(!kx_shard_store_open(folder, false, &store, &error), error.message);
 	need(!kx_shard_index_open(store, folder, false, true, 0, &index, &error), error.message);
 	need(!kx_mirror_new(&mirror) && !kx_mirror_use_index(mirror, index, store, false), "mirror");
@@ -195,9 +195,10 @@ static int make(const char *folder, uint32_t videos, uint32_t moments)
 	need(!kx_mirror_load(mirror, store, &error), error.message);
 	while (done)
 		need(!kx_index_maintain(index, 64, &done, &error), error.message);
+	need(!kx_store_set_snapshot(store, NULL, 0, &error), error.message);
 	from = ms_of(CLOCK_PROCESS_CPUTIME_ID);
 	kx_mirror_keep(mirror);
-	printf("snapshot of %u videos: %.0f ms of CPU, %.1f MiB\n", videos, ms_of(CLOCK_PROCESS_CPUTIME_ID) - from,
+	printf("snapshot: %.0f ms of CPU, %.1f MiB\n", ms_of(CLOCK_PROCESS_CPUTIME_ID) - from,
 	       (double)kx_fs_tree_bytes(snapshots) / 1048576);
 	kx_mirror_free(mirror);
 	kx_index_close(index);
@@ -280,6 +281,8 @@ int main(int argc, char **argv)
 	if (argc == 5 && strcmp(argv[1], "ask") == 0)
 		return ask(argv[2], argv[3], argv[4]);
 	if (argc == 5 && strcmp(argv[1], "make") == 0 && !kx_fs_exists(argv[2]))
-		return make(argv[2], (uint32_t)strtoul(argv[3], NULL, 10), (uint32_t)strtoul(argv[4], NULL, 10));
+		make_records(argv[2], (uint32_t)strtoul(argv[3], NULL, 10), (uint32_t)strtoul(argv[4], NULL, 10));
+	if ((argc == 5 && strcmp(argv[1], "make") == 0) || (argc == 4 && strcmp(argv[1], "keep") == 0))
+		return keep(argv[2], (uint32_t)strtoul(argv[argc - 1], NULL, 10));
 	return fprintf(stderr, "usage: kx_bench_open make NEW_FOLDER VIDEOS MOMENTS | ask FOLDER warm|cold WHAT\n"), 2;
 }
