@@ -174,43 +174,76 @@ static void add_class(const void *node, VISIT visit, void *ctx)
 	lists->list[lists->count++] = *(const struct kx_class_rows *const *)node;
 }
 
-static void keep_scores(const struct keeping *keeping, const struct kx_class_rows *class)
+static int compare_key(const void *key, const void *of)
 {
-	uint64_t key = class->key;
-	const struct kx_filter_node clause = {.class_count = 1, .classes = &key};
+	const uint64_t *wanted = key;
+	const struct kx_class_rows *list = *(const struct kx_class_rows *const *)of;
 
-	for (uint32_t i = 0; i < class->count; i++) {
-		const float score = (float)kx_columns_class_score(keeping->columns, &clause, class->rows[i]);
+	return (*wanted > list->key) - (*wanted < list->key);
+}
 
-		kx_snapshot_add(keeping->writer, &score, sizeof(score));
+/* Rows come as they stand in the lists, rising: the next of a list is this one, or was when the row says a class twice. */
+static void place_scores(const struct keeping *keeping, const struct class_lists *lists, const uint64_t *from, uint32_t *done,
+			 float *scores)
+{
+	for (uint32_t row = 0; row < keeping->order->old_count; row++) {
+		const struct kx_column_row *is = &keeping->columns->list[row];
+
+		for (uint32_t i = 0; i < is->class_count; i++) {
+			const struct kx_class_rows *const *at = bsearch(&is->classes[i].key, lists->list, lists->count,
+									 sizeof(struct kx_class_rows *), compare_key);
+			const size_t list = (size_t)(at - lists->list);
+			bool again = done[list] && (*at)->rows[done[list] - 1] == row;
+			float *score = &scores[from[list] + done[list] - again];
+
+			*score = again && *score > is->classes[i].score ? *score : is->classes[i].score;
+			done[list] += !again;
+		}
 	}
+}
+
+static kx_status keep_scores(const struct keeping *keeping, const struct class_lists *lists, const uint64_t *from)
+{
+	const uint64_t all = lists->count ? from[lists->count - 1] + lists->list[lists->count - 1]->count : 0;
+	KX_CLEANUP(kx_cleanup_free) uint32_t *done = calloc(lists->count + 1u, sizeof(*done));
+	KX_CLEANUP(kx_cleanup_free) float *scores = calloc(all + 1, sizeof(*scores));
+
+	if (!done || !scores)
+		return KX_ENOMEM;
+	place_scores(keeping, lists, from, done, scores);
+	kx_snapshot_begin(keeping->writer, KX_KEPT_CLASS_SCORES, 0);
+	kx_snapshot_add(keeping->writer, scores, all * sizeof(*scores));
+	return KX_OK;
+}
+
+static kx_status keep_class_lists(const struct keeping *keeping, const struct class_lists *lists)
+{
+	KX_CLEANUP(kx_cleanup_free) uint64_t *from = calloc(lists->count + 1u, sizeof(*from));
+
+	if (!from)
+		return KX_ENOMEM;
+	kx_snapshot_begin(keeping->writer, KX_KEPT_CLASS_KEYS, 0);
+	for (uint32_t i = 0; i < lists->count; i++) {
+		struct kx_kept_class kept = {lists->list[i]->key, from[i], lists->list[i]->count};
+
+		kx_snapshot_add(keeping->writer, &kept, sizeof(kept));
+		from[i + 1] = from[i] + kept.count;
+	}
+	kx_snapshot_begin(keeping->writer, KX_KEPT_CLASS_ROWS, 0);
+	for (uint32_t i = 0; i < lists->count; i++)
+		keep_rows(keeping, lists->list[i]->rows, lists->list[i]->count);
+	return keep_scores(keeping, lists, from);
 }
 
 static kx_status keep_class_rows(const struct keeping *keeping)
 {
 	struct class_lists lists = {0};
-	uint64_t from = 0;
+	kx_status status;
 
 	twalk_r(keeping->columns->classes, add_class, &lists);
-	if (lists.failed) {
-		free(lists.list);
-		return KX_ENOMEM;
-	}
-	kx_snapshot_begin(keeping->writer, KX_KEPT_CLASS_KEYS, 0);
-	for (uint32_t i = 0; i < lists.count; i++) {
-		struct kx_kept_class kept = {lists.list[i]->key, from, lists.list[i]->count};
-
-		kx_snapshot_add(keeping->writer, &kept, sizeof(kept));
-		from += kept.count;
-	}
-	kx_snapshot_begin(keeping->writer, KX_KEPT_CLASS_ROWS, 0);
-	for (uint32_t i = 0; i < lists.count; i++)
-		keep_rows(keeping, lists.list[i]->rows, lists.list[i]->count);
-	kx_snapshot_begin(keeping->writer, KX_KEPT_CLASS_SCORES, 0);
-	for (uint32_t i = 0; i < lists.count; i++)
-		keep_scores(keeping, lists.list[i]);
+	status = lists.failed ? KX_ENOMEM : keep_class_lists(keeping, &lists);
 	free(lists.list);
-	return KX_OK;
+	return status;
 }
 
 static void keep_column(const struct keeping *keeping, uint32_t from, uint32_t number)
