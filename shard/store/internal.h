@@ -12,7 +12,10 @@ struct kx_store {
 	uint64_t changed;
 };
 
+/* Of the meta family. */
 extern const char kx_store_totals_key[];
+extern const char kx_store_snapshot_key[];
+extern const char kx_store_changed_prefix[];
 
 kx_status kx_store_look_for_snapshot(struct kx_store *store, struct kx_error *error) KX_MUST_CHECK;
 /* With a snapshot: puts into the write that this video is not as it was. */

@@ -5,14 +5,15 @@
 #include "common/base/str.h"
 #include "shard/store/internal.h"
 
-/* Of the meta family. Ids may hold any byte but NUL, so the end of the range is the next byte. */
-static const char snapshot_key[] = "snapshot";
-static const char changed_prefix[] = "changed/";
-static const char changed_end[] = "changed0";
+const char kx_store_snapshot_key[] = "snapshot";
+const char kx_store_changed_prefix[] = "changed/";
+static const char changed_end[] = "changed0"; /* behind every id */
+
+#define PREFIX_MAX 16u
 
 kx_status kx_store_snapshot(struct kx_store *store, struct kx_buf *out, struct kx_error *error)
 {
-	return kx_kv_get(store->kv, KX_STORE_META, snapshot_key, strlen(snapshot_key), out, error);
+	return kx_kv_get(store->kv, KX_STORE_META, kx_store_snapshot_key, strlen(kx_store_snapshot_key), out, error);
 }
 
 static kx_status count_change(void *ctx, const char *id, struct kx_error *error)
@@ -43,12 +44,12 @@ kx_status kx_store_set_snapshot(struct kx_store *store, const void *bytes, size_
 		return KX_OK;
 	if (kx_kv_batch_new(store->kv, &batch))
 		return kx_error_nomem(error);
-	kx_kv_batch_delete_range(batch, KX_STORE_META, changed_prefix, strlen(changed_prefix), changed_end,
+	kx_kv_batch_delete_range(batch, KX_STORE_META, kx_store_changed_prefix, strlen(kx_store_changed_prefix), changed_end,
 				 strlen(changed_end));
 	if (len)
-		kx_kv_batch_put(batch, KX_STORE_META, snapshot_key, strlen(snapshot_key), bytes, len);
+		kx_kv_batch_put(batch, KX_STORE_META, kx_store_snapshot_key, strlen(kx_store_snapshot_key), bytes, len);
 	else
-		kx_kv_batch_delete(batch, KX_STORE_META, snapshot_key, strlen(snapshot_key));
+		kx_kv_batch_delete(batch, KX_STORE_META, kx_store_snapshot_key, strlen(kx_store_snapshot_key));
 	status = kx_kv_write(store->kv, batch, true, error);
 	if (status)
 		return status;
@@ -59,12 +60,12 @@ kx_status kx_store_set_snapshot(struct kx_store *store, const void *bytes, size_
 
 void kx_store_note_change(struct kx_store *store, struct kx_kv_batch *write, const char *id)
 {
-	uint8_t key[sizeof(changed_prefix) + KX_ID_MAX];
-	const size_t prefix = strlen(changed_prefix), len = strlen(id);
+	uint8_t key[PREFIX_MAX + KX_ID_MAX];
+	const size_t prefix = strlen(kx_store_changed_prefix), len = strlen(id);
 
 	if (!store->notes_changes)
 		return;
-	memcpy(key, changed_prefix, prefix);
+	memcpy(key, kx_store_changed_prefix, prefix);
 	memcpy(key + prefix, id, len);
 	kx_kv_batch_put(write, KX_STORE_META, key, prefix + len, "", 0);
 	store->changed++;
@@ -75,9 +76,9 @@ kx_status kx_store_each_changed(struct kx_store *store,
 				struct kx_error *error)
 {
 	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
-	const size_t prefix = strlen(changed_prefix);
+	const size_t prefix = strlen(kx_store_changed_prefix);
 
-	if (kx_kv_iter_new(store->kv, KX_STORE_META, changed_prefix, prefix, &iter))
+	if (kx_kv_iter_new(store->kv, KX_STORE_META, kx_store_changed_prefix, prefix, &iter))
 		return kx_error_nomem(error);
 	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter)) {
 		size_t len;
