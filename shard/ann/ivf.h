@@ -76,6 +76,14 @@ void kx_ivf_cell_remove(struct kx_ivf *ivf, uint32_t cell);
 uint32_t kx_ivf_cell_count(const struct kx_ivf *ivf);
 /* To be called after cells were added or removed, before the next search: builds what finds centroids fast. */
 kx_status kx_ivf_cells_ready(struct kx_ivf *ivf) KX_MUST_CHECK;
+/* The same in less time, for many cells at once: centroids are not put into regions, so finding the near ones takes a little
+ * longer, until that is made up for: by another thread while searches run, and changes do not; then put in place, alone.
+ * KX_ENOMEM. */
+kx_status kx_ivf_cells_ready_soon(struct kx_ivf *ivf) KX_MUST_CHECK;
+bool kx_ivf_cells_flat(const struct kx_ivf *ivf); /* that is so, and worth making up for */
+struct kx_ivf_arranged;
+kx_status kx_ivf_arrange(const struct kx_ivf *ivf, struct kx_ivf_arranged **ret) KX_MUST_CHECK;
+void kx_ivf_arrange_apply(struct kx_ivf *ivf, struct kx_ivf_arranged *arranged); /* frees it */
 
 /* The cells of the nearest centroids by Euclidean distance, nearest first; how many, at most n. vector: [dim]. */
 size_t kx_ivf_nearest_cells(const struct kx_ivf *ivf, const float *vector, size_t n, uint32_t *ret_cells,

@@ -179,7 +179,7 @@ static kx_status make_regions(struct kx_ivf_centroids *made, const float *rotate
 {
 	kx_status status;
 
-	made->region_count = count > FEW ? (uint32_t)(2.0f * sqrtf((float)count)) : 1;
+	made->region_count = count > FEW && !made->flat ? (uint32_t)(2.0f * sqrtf((float)count)) : 1;
 	made->values = calloc((size_t)made->region_count * dim, sizeof(float));
 	made->first = malloc(made->region_count * sizeof(uint32_t));
 	if (!made->values || !made->first)
@@ -203,9 +203,10 @@ static kx_status make_regions(struct kx_ivf_centroids *made, const float *rotate
 }
 
 kx_status kx_ivf_centroids_build(struct kx_ivf_centroids *centroids, const float *rotated, const float *offsets,
-				 const uint32_t *slots, uint32_t count, uint32_t dim, uint64_t seed, uint32_t *ret_lanes)
+				 const uint32_t *slots, uint32_t count, uint32_t dim, uint64_t seed, bool flat,
+				 uint32_t *ret_lanes)
 {
-	struct kx_ivf_centroids made = {.lanes.dim = dim, .regions.dim = dim};
+	struct kx_ivf_centroids made = {.lanes.dim = dim, .regions.dim = dim, .flat = flat && count > FEW};
 	uint32_t *of = calloc(count + 1u, sizeof(*of));
 	kx_status status = of ? make_regions(&made, rotated, count, dim, seed, of) : KX_ENOMEM;
 

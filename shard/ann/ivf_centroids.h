@@ -33,15 +33,16 @@ struct kx_ivf_centroids {
 	uint32_t region_count;
 	uint32_t count;              /* of centroids */
 	uint32_t built, changed;     /* how many there were when regions were made, and changes since */
+	bool flat;                   /* all in one region, though they are many */
 };
 
 void kx_ivf_centroids_done(struct kx_ivf_centroids *centroids);
 uint64_t kx_ivf_centroids_bytes(const struct kx_ivf_centroids *centroids);
 
 /* Makes regions anew for count centroids, rotated ([count][dim]), with their offsets and slots; their lanes are
- * returned. */
+ * returned. flat: one of all, which takes no time to make, and more to go through. */
 kx_status kx_ivf_centroids_build(struct kx_ivf_centroids *centroids, const float *rotated, const float *offsets,
-				 const uint32_t *slots, uint32_t count, uint32_t dim, uint64_t seed,
+				 const uint32_t *slots, uint32_t count, uint32_t dim, uint64_t seed, bool flat,
 				 uint32_t *ret_lanes) KX_MUST_CHECK;
 /* Whether so many have come and gone that regions should be made anew. */
 bool kx_ivf_centroids_stale(const struct kx_ivf_centroids *centroids);

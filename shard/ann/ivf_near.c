@@ -4,46 +4,97 @@
 #include "common/learn/learn.h"
 #include "shard/ann/ivf_impl.h"
 
-/* What all centroids are put into lanes from. */
-struct placing {
+/* What all centroids are put into lanes from, and the lanes. */
+struct kx_ivf_arranged {
 	float *rotated, *offsets;
 	uint32_t *slots, *lanes;
+	uint32_t count;
+	struct kx_ivf_centroids centroids;
 };
 
-static void placing_done(struct placing *placing)
+static void arranged_free(struct kx_ivf_arranged *arranged)
 {
-	free(placing->rotated);
-	free(placing->offsets);
-	free(placing->slots);
-	free(placing->lanes);
+	free(arranged->rotated);
+	free(arranged->offsets);
+	free(arranged->slots);
+	free(arranged->lanes);
+	kx_ivf_centroids_done(&arranged->centroids);
+	free(arranged);
 }
 
-static kx_status place_all(struct kx_ivf *ivf, struct placing *placing)
+static kx_status arrange(const struct kx_ivf *ivf, bool flat, struct kx_ivf_arranged *to)
 {
 	const uint32_t padded = ivf->rotation.padded;
-	uint32_t count = 0;
-	kx_status status;
 
-	placing->rotated = malloc(((size_t)ivf->cell_count * padded + 1) * sizeof(float));
-	placing->offsets = malloc((ivf->cell_count + 1u) * sizeof(float));
-	placing->slots = malloc((ivf->cell_count + 1u) * sizeof(uint32_t));
-	placing->lanes = malloc((ivf->cell_count + 1u) * sizeof(uint32_t));
-	if (!placing->rotated || !placing->offsets || !placing->slots || !placing->lanes)
+	to->rotated = malloc(((size_t)ivf->cell_count * padded + 1) * sizeof(float));
+	to->offsets = malloc((ivf->cell_count + 1u) * sizeof(float));
+	to->slots = malloc((ivf->cell_count + 1u) * sizeof(uint32_t));
+	to->lanes = malloc((ivf->cell_count + 1u) * sizeof(uint32_t));
+	if (!to->rotated || !to->offsets || !to->slots || !to->lanes)
 		return KX_ENOMEM;
 	for (uint32_t slot = 0; slot < ivf->slot_count; slot++) {
 		const struct kx_ivf_cell *cell = &ivf->cells[slot];
 
 		if (cell->id == KX_IVF_NO_CELL)
 			continue;
-		kx_ivf_rotate(&ivf->rotation, ivf->kernels, cell->centroid, placing->rotated + (size_t)count * padded);
-		placing->offsets[count] = cell->norm2 / 2;
-		placing->slots[count++] = slot;
+		kx_ivf_rotate(&ivf->rotation, ivf->kernels, cell->centroid, to->rotated + (size_t)to->count * padded);
+		to->offsets[to->count] = cell->norm2 / 2;
+		to->slots[to->count++] = slot;
 	}
-	status = kx_ivf_centroids_build(&ivf->centroids, placing->rotated, placing->offsets, placing->slots, count, padded,
-					ivf->recipe.seed, placing->lanes);
-	for (uint32_t i = 0; !status && i < count; i++)
-		ivf->cells[placing->slots[i]].lane = placing->lanes[i];
+	return kx_ivf_centroids_build(&to->centroids, to->rotated, to->offsets, to->slots, to->count, padded,
+				      ivf->recipe.seed, flat, to->lanes);
+}
+
+static kx_status arranged_new(const struct kx_ivf *ivf, bool flat, struct kx_ivf_arranged **ret)
+{
+	struct kx_ivf_arranged *arranged = calloc(1, sizeof(*arranged));
+	kx_status status = arranged ? arrange(ivf, flat, arranged) : KX_ENOMEM;
+
+	if (!status)
+		*ret = arranged;
+	else if (arranged)
+		arranged_free(arranged);
 	return status;
+}
+
+kx_status kx_ivf_arrange(const struct kx_ivf *ivf, struct kx_ivf_arranged **ret)
+{
+	return arranged_new(ivf, false, ret);
+}
+
+void kx_ivf_arrange_apply(struct kx_ivf *ivf, struct kx_ivf_arranged *arranged)
+{
+	const struct kx_ivf_centroids were = ivf->centroids;
+
+	for (uint32_t i = 0; i < arranged->count; i++)
+		ivf->cells[arranged->slots[i]].lane = arranged->lanes[i];
+	ivf->centroids = arranged->centroids;
+	arranged->centroids = were;
+	ivf->unplaced = 0;
+	ivf->version++; /* lanes are others, which maps of filters name */
+	arranged_free(arranged);
+}
+
+static kx_status place_all(struct kx_ivf *ivf, bool flat)
+{
+	struct kx_ivf_arranged *arranged;
+	kx_status status = arranged_new(ivf, flat, &arranged);
+
+	if (status)
+		ivf->version++;
+	else
+		kx_ivf_arrange_apply(ivf, arranged);
+	return status;
+}
+
+kx_status kx_ivf_cells_ready_soon(struct kx_ivf *ivf)
+{
+	return place_all(ivf, true);
+}
+
+bool kx_ivf_cells_flat(const struct kx_ivf *ivf)
+{
+	return ivf->centroids.flat;
 }
 
 static kx_status place_new(struct kx_ivf *ivf)
@@ -67,16 +118,9 @@ static kx_status place_new(struct kx_ivf *ivf)
 
 kx_status kx_ivf_cells_ready(struct kx_ivf *ivf)
 {
-	struct placing placing = {0};
-	kx_status status;
-
 	if (!kx_ivf_centroids_stale(&ivf->centroids) && ivf->unplaced < KX_IVF_LANES + ivf->cell_count / 8)
 		return place_new(ivf);
-	status = place_all(ivf, &placing);
-	placing_done(&placing);
-	ivf->unplaced = status ? ivf->unplaced : 0;
-	ivf->version++; /* lanes are others, which maps of filters name */
-	return status;
+	return place_all(ivf, false);
 }
 
 float kx_ivf_distance2(const float *a, const float *b, uint32_t dim)

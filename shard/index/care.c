@@ -314,11 +314,33 @@ static kx_status train_when_due(struct kx_ispace *space, bool *ret_did, struct k
 	return *ret_did ? kx_itrain(space, false, error) : KX_OK;
 }
 
+/* What opening left undone, since it takes longer than an answer may. Searches go on. */
+static kx_status arrange_cells(struct kx_ispace *space, bool *ret_did, struct kx_error *error)
+{
+	struct kx_ivf_arranged *arranged = NULL;
+	kx_status status;
+
+	kx_iwriter_lock(space->index); /* or a cell might come or go meanwhile */
+	*ret_did = kx_ivf_cells_flat(space->gen->ivf);
+	pthread_rwlock_rdlock(&space->lock);
+	status = *ret_did ? kx_ivf_arrange(space->gen->ivf, &arranged) : KX_OK;
+	pthread_rwlock_unlock(&space->lock);
+	if (arranged) {
+		pthread_rwlock_wrlock(&space->lock);
+		kx_ivf_arrange_apply(space->gen->ivf, arranged);
+		pthread_rwlock_unlock(&space->lock);
+	}
+	kx_iwriter_unlock(space->index);
+	return status ? kx_error_nomem(error) : KX_OK;
+}
+
 static kx_status tend_space(struct kx_ispace *space, bool *ret_did, struct kx_error *error)
 {
 	const bool read_only = space->index->options.read_only;
 	kx_status status = see_some(space, ret_did, error);
 
+	if (!status && !*ret_did)
+		status = arrange_cells(space, ret_did, error);
 	if (!status && !*ret_did && !read_only)
 		status = tend_cells(space, ret_did, error);
 	/* Not the last thing: where cells want something all the time, it is wanted most. */

@@ -153,7 +153,7 @@ kx_status kx_igen_load(struct kx_igen *gen, struct kx_error *error)
 		status = kx_kv_iter_error(iter, error);
 	if (!status && !gen->present)
 		return kx_error_set(error, KX_ECORRUPT, KX_ERROR_FATAL, "generation %u has no centroids", gen->number);
-	if (!status && kx_ivf_cells_ready(gen->ivf))
+	if (!status && kx_ivf_cells_ready_soon(gen->ivf)) /* care does the rest */
 		return kx_error_nomem(error);
 	return status;
 }

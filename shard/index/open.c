@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "common/base/fs.h"
 #include "common/base/log.h"
@@ -12,6 +13,7 @@
 #define CELL_ROWS 250u
 #define FOLD_CHANGES 48u
 #define TRAIN_ROWS 5000u
+#define LOADERS_MAX 7u
 #define RECALL_SHARE 0.01
 #define KEYS_BYTES ((size_t)KX_INDEX_ROWS_MAX * sizeof(struct kx_irow *))
 
@@ -285,7 +287,8 @@ static kx_status load_space(struct kx_ispace *space, struct kx_error *error)
 	return status;
 }
 
-static kx_status open_space(struct kx_index *index, uint32_t number, struct kx_error *error)
+/* What the store says of it, without what it holds. */
+static kx_status read_space(struct kx_index *index, uint32_t number, struct kx_error *error)
 {
 	KX_CLEANUP(space_cleanup) struct kx_ispace *space = NULL;
 	struct kx_buf value = {.max = 4096};
@@ -296,11 +299,24 @@ static kx_status open_space(struct kx_index *index, uint32_t number, struct kx_e
 	if (!status)
 		status = kx_space_decode(value.data, value.len, &space->record, error);
 	kx_buf_done(&value);
-	if (!status)
-		status = load_space(space, error);
 	if (status)
 		return status == KX_ENOTFOUND && !space ? status : kx_error_prefix(error, status, "space %u", number);
 	index->spaces[number] = KX_STEAL(space);
+	return KX_OK;
+}
+
+/* Nobody sees it until the count says that it is there. */
+static kx_status open_space(struct kx_index *index, uint32_t number, struct kx_error *error)
+{
+	kx_status status = read_space(index, number, error);
+
+	if (status)
+		return status;
+	status = load_space(index->spaces[number], error);
+	if (status) {
+		space_free(KX_STEAL(index->spaces[number]));
+		return kx_error_prefix(error, status, "space %u", number);
+	}
 	atomic_store(&index->space_count, number + 1);
 	return KX_OK;
 }
@@ -480,6 +496,60 @@ static kx_status init_locks(struct kx_index *index)
 	return KX_OK;
 }
 
+/* Spaces are loaded side by side: each brings in its centroids, and that is what opening takes. */
+struct loading {
+	struct kx_index *index;
+	atomic_uint next;
+	pthread_mutex_t lock; /* of the first failure */
+	kx_status status;
+	struct kx_error error;
+};
+
+static void *load_some(void *arg)
+{
+	struct loading *loading = arg;
+	const uint32_t count = atomic_load(&loading->index->space_count);
+	uint32_t number;
+
+	while ((number = atomic_fetch_add(&loading->next, 1)) < count) {
+		struct kx_error error = {0};
+		kx_status status = load_space(loading->index->spaces[number], &error);
+
+		if (!status)
+			continue;
+		(void)kx_error_prefix(&error, status, "space %u", number);
+		pthread_mutex_lock(&loading->lock);
+		if (!loading->status) {
+			loading->status = status;
+			loading->error = error;
+		}
+		pthread_mutex_unlock(&loading->lock);
+	}
+	return NULL;
+}
+
+static kx_status load_spaces(struct kx_index *index, struct kx_error *error)
+{
+	struct loading loading = {.index = index};
+	const uint32_t count = atomic_load(&index->space_count);
+	pthread_t threads[LOADERS_MAX];
+	uint32_t started = 0;
+
+	if (pthread_mutex_init(&loading.lock, NULL))
+		return kx_error_nomem(error);
+	/* One that can't be started is done without. */
+	while (started < LOADERS_MAX && started + 1 < count && started + 1 < (uint32_t)sysconf(_SC_NPROCESSORS_ONLN) &&
+	       !kx_thread_start(&threads[started], "index-open", load_some, &loading, NULL))
+		started++;
+	load_some(&loading);
+	for (uint32_t i = 0; i < started; i++)
+		(void)pthread_join(threads[i], NULL);
+	pthread_mutex_destroy(&loading.lock);
+	if (loading.status && error)
+		*error = loading.error;
+	return loading.status;
+}
+
 static kx_status open_spaces(struct kx_index *index, struct kx_error *error)
 {
 	struct kx_buf value = {.max = 64};
@@ -490,9 +560,14 @@ static kx_status open_spaces(struct kx_index *index, struct kx_error *error)
 				      "the index is of another format than %u, which this program knows",
 				      KX_RECORD_FORMAT);
 	kx_buf_done(&value);
-	for (uint32_t i = 0; !status && i < KX_INDEX_SPACES_MAX; i++)
-		status = open_space(index, i, error);
-	return status == KX_ENOTFOUND ? KX_OK : status;
+	for (uint32_t i = 0; !status && i < KX_INDEX_SPACES_MAX; i++) {
+		status = read_space(index, i, error);
+		if (!status)
+			atomic_store(&index->space_count, i + 1);
+	}
+	if (status && status != KX_ENOTFOUND)
+		return status;
+	return load_spaces(index, error);
 }
 
 static kx_status start_threads(struct kx_index *index, struct kx_error *error)

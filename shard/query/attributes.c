@@ -100,6 +100,20 @@ kx_status kx_attributes_set_classes(struct kx_attributes *attributes, const stru
 	return KX_OK;
 }
 
+kx_status kx_attributes_copy_classes(const struct kx_attributes *from, struct kx_attributes *to)
+{
+	kx_status status = KX_OK;
+
+	for (int m = 0; !status && m < MODALITIES; m++) {
+		const struct kx_class_names names = {.modality = (enum kx_modality)(KX_VISUAL + m),
+						     .count = from->classes[m].count,
+						     .labels = (const char *const *)from->classes[m].labels};
+
+		status = kx_attributes_set_classes(to, &names);
+	}
+	return status;
+}
+
 uint32_t kx_attributes_find(const struct kx_attributes *attributes, const char *name)
 {
 	for (uint32_t i = 0; i < KX_BUILTIN_COUNT; i++)

@@ -46,6 +46,8 @@ void kx_attributes_free(struct kx_attributes *attributes); /* NULL is nothing */
 /* Copies the names in the place of those that the modality had. KX_ENOMEM. */
 kx_status kx_attributes_set_classes(struct kx_attributes *attributes, const struct kx_class_names *names) KX_MUST_CHECK;
 
+kx_status kx_attributes_copy_classes(const struct kx_attributes *from, struct kx_attributes *to) KX_MUST_CHECK; /* likewise */
+
 /* Finds or adds one of a catalogue's; the type counts for a new one. KX_ATTRIBUTE_NONE: no room, or a name that a
  * built-in has. KX_ENOMEM. */
 kx_status kx_attributes_declare(struct kx_attributes *attributes, const char *name, enum kx_attribute_type type,

@@ -55,6 +55,7 @@ void kx_columns_free(struct kx_columns *columns)
 {
 	if (!columns)
 		return;
+	kx_columns_kept_free(columns);
 	for (uint32_t i = 0; i < columns->rows; i++)
 		row_clear(&columns->list[i]);
 	for (uint32_t i = 0; columns->columns && i < columns->column_count; i++) {
@@ -404,11 +405,27 @@ static void clear_cells(struct kx_columns *columns, uint32_t row)
 	}
 }
 
+const uint32_t *kx_columns_labels(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count)
+{
+	if (row < kx_columns_kept_rows(columns))
+		return kx_columns_kept_labels(columns, row, ret_count);
+	*ret_count = columns->list[row].label_count;
+	return columns->list[row].labels;
+}
+
+const struct kx_class_score *kx_columns_classes(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count)
+{
+	if (row < kx_columns_kept_rows(columns))
+		return kx_columns_kept_classes(columns, row, ret_count);
+	*ret_count = columns->list[row].class_count;
+	return columns->list[row].classes;
+}
+
 void kx_columns_remove(struct kx_columns *columns, uint32_t row)
 {
 	struct kx_column_row *from = row < columns->rows ? &columns->list[row] : NULL;
 
-	if (!from || !from->live)
+	if (kx_columns_hide(columns, row) || !from || !from->live)
 		return;
 	clear_cells(columns, row);
 	for (uint32_t i = 0; i < from->label_count; i++) {
@@ -440,13 +457,14 @@ kx_status kx_columns_set_duplicate_of(struct kx_columns *columns, uint32_t row, 
 
 double kx_columns_class_score(const struct kx_columns *columns, const struct kx_filter_node *clause, uint32_t row)
 {
-	const struct kx_column_row *from = &columns->list[row];
+	uint32_t count;
+	const struct kx_class_score *classes = kx_columns_classes(columns, row, &count);
 	float best = 0.0f;
 
-	for (uint32_t i = 0; i < from->class_count; i++)
+	for (uint32_t i = 0; i < count; i++)
 		for (uint32_t j = 0; j < clause->class_count; j++)
-			if (from->classes[i].key == clause->classes[j] && from->classes[i].score > best)
-				best = from->classes[i].score;
+			if (classes[i].key == clause->classes[j] && classes[i].score > best)
+				best = classes[i].score;
 	return (double)best;
 }
 
@@ -459,16 +477,20 @@ double kx_columns_number(const struct kx_columns *columns, uint32_t attribute, u
 
 const char *kx_columns_text(const struct kx_columns *columns, uint32_t attribute, uint32_t row)
 {
-	const struct kx_column_row *from = &columns->list[row];
 	const uint32_t *words = columns->columns[attribute].words;
+	const bool kept = row < kx_columns_kept_rows(columns);
+	const char *text = NULL;
 
 	switch (attribute) {
 	case KX_BUILTIN_ID:
-		return from->id;
+		text = kept ? kx_columns_kept_text(columns, attribute, row) : columns->list[row].id;
+		return text ? text : "";
 	case KX_BUILTIN_TITLE:
-		return from->title;
+		text = kept ? kx_columns_kept_text(columns, attribute, row) : columns->list[row].title;
+		return text ? text : "";
 	case KX_BUILTIN_SOURCE:
-		return from->source;
+		text = kept ? kx_columns_kept_text(columns, attribute, row) : columns->list[row].source;
+		return text ? text : "";
 	default:
 		return words ? kx_words_text(&columns->words, words[row]) : "";
 	}
@@ -477,11 +499,12 @@ const char *kx_columns_text(const struct kx_columns *columns, uint32_t attribute
 bool kx_columns_has(const struct kx_columns *columns, uint32_t attribute, uint32_t row)
 {
 	const struct kx_column *column = &columns->columns[attribute];
+	uint32_t count;
 
 	if (attribute == KX_BUILTIN_LABEL)
-		return columns->list[row].label_count > 0;
+		return kx_columns_labels(columns, row, &count) && count;
 	if (attribute == KX_BUILTIN_CLASS)
-		return columns->list[row].class_count > 0;
+		return kx_columns_classes(columns, row, &count) && count;
 	if (kx_attributes_type(columns->attributes, attribute) == KX_ATTRIBUTE_TEXT)
 		return kx_columns_text(columns, attribute, row)[0] != '\0';
 	return (column->numbers && !isnan(column->numbers[row])) || (column->flags && column->flags[row]);

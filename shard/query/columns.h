@@ -41,6 +41,9 @@ struct kx_class_rows {
 	uint32_t *rows; /* rising */
 };
 
+/* What stands in a snapshot and not here yet, see columns_kept.c. */
+struct kx_columns_kept;
+
 struct kx_columns {
 	struct kx_attributes *attributes; /* owned */
 	uint32_t rows;                    /* room in every array */
@@ -50,7 +53,8 @@ struct kx_columns {
 	struct kx_column *columns;        /* by number of the attribute */
 	uint32_t column_count;
 	void *classes;                    /* tree of struct kx_class_rows, see tsearch(3) */
-	bool told_type;                   /* once in a life */
+	bool told_type;                   /* once in a life: a value was left out */
+	struct kx_columns_kept *kept;     /* NULL: everything is here */
 };
 
 kx_status kx_columns_new(struct kx_columns **ret) KX_MUST_CHECK;
@@ -61,6 +65,28 @@ kx_status kx_columns_put(struct kx_columns *columns, uint32_t row, const struct 
 void kx_columns_remove(struct kx_columns *columns, uint32_t row);
 /* NULL: of none. */
 kx_status kx_columns_set_duplicate_of(struct kx_columns *columns, uint32_t row, const char *id) KX_MUST_CHECK;
+
+/* [*ret_count] of a row that is there. */
+const uint32_t *kx_columns_labels(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count);
+const struct kx_class_score *kx_columns_classes(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count);
+
+/* --- Of columns that are in part in a snapshot; calls need the columns alone. Without one they are nothing --------- */
+
+/* Brings in what these columns are of. KX_ENOMEM; KX_ECORRUPT: the snapshot is damaged. */
+kx_status kx_columns_need(const struct kx_columns *columns, const struct kx_filter *filter) KX_MUST_CHECK;
+kx_status kx_columns_need_words(const struct kx_columns *columns) KX_MUST_CHECK;
+/* The row is none of the snapshot's any more. false: it never was. */
+bool kx_columns_hide(struct kx_columns *columns, uint32_t row);
+/* Rows of the snapshot that have a word as a label, or a class. Some may be hidden. */
+const uint32_t *kx_columns_kept_label(const struct kx_columns *columns, uint32_t fold, uint32_t *ret_count);
+const uint32_t *kx_columns_kept_class(const struct kx_columns *columns, uint64_t key, const float **ret_scores,
+				      uint32_t *ret_count); /* scores: [*ret_count], of each row */
+uint32_t kx_columns_kept_rows(const struct kx_columns *columns); /* rows that are the snapshot's */
+/* Of one of its rows, where it is damaged NULL, and none. */
+const char *kx_columns_kept_text(const struct kx_columns *columns, uint32_t attribute, uint32_t row);
+const uint32_t *kx_columns_kept_labels(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count);
+const struct kx_class_score *kx_columns_kept_classes(const struct kx_columns *columns, uint32_t row, uint32_t *ret_count);
+void kx_columns_kept_free(struct kx_columns *columns);
 
 /* NULL where no video of the class is there. */
 const struct kx_class_rows *kx_columns_class(const struct kx_columns *columns, uint64_t key);

@@ -156,12 +156,13 @@ static bool text_matches(const struct ready *ready, const struct kx_columns *col
 
 static bool label_matches(const struct ready *ready, const struct kx_columns *columns, uint32_t row)
 {
-	const struct kx_column_row *from = &columns->list[row];
+	uint32_t count;
+	const uint32_t *labels = kx_columns_labels(columns, row, &count);
 	const struct kx_filter_node *clause = ready->clause;
 	bool any = false;
 
-	for (uint32_t i = 0; !any && i < from->label_count; i++) {
-		const struct kx_word *word = &columns->words.list[from->labels[i]];
+	for (uint32_t i = 0; !any && i < count; i++) {
+		const struct kx_word *word = &columns->words.list[labels[i]];
 
 		if (clause->op == KX_OP_CONTAINS)
 			any = strcasestr(word->text, clause->values[0].text) != NULL;
@@ -208,8 +209,39 @@ static bool ready_matches(const struct ready *ready, const struct kx_columns *co
 
 /* --- All rows ------------------------------------------------------------------------------------------------- */
 
+/* Of those rows of a snapshot that have one of the classes, the best score of each, in an array of all. */
+static void best_scores(const struct kx_filter_node *clause, const struct kx_columns *columns, float *best)
+{
+	for (uint32_t i = 0; i < clause->class_count; i++) {
+		const float *scores;
+		uint32_t count;
+		const uint32_t *rows = kx_columns_kept_class(columns, clause->classes[i], &scores, &count);
+
+		for (uint32_t j = 0; j < count; j++)
+			best[rows[j]] = scores[j] > best[rows[j]] ? scores[j] : best[rows[j]];
+	}
+}
+
+static kx_status kept_class_rows(const struct kx_filter_node *clause, const struct kx_columns *columns, struct kx_bitmap *ret)
+{
+	KX_CLEANUP(kx_cleanup_free) float *best = calloc(kx_columns_kept_rows(columns) + 1u, sizeof(*best));
+
+	if (!best)
+		return KX_ENOMEM;
+	best_scores(clause, columns, best);
+	for (uint32_t i = 0; i < clause->class_count; i++) {
+		const float *scores;
+		uint32_t count;
+		const uint32_t *rows = kx_columns_kept_class(columns, clause->classes[i], &scores, &count);
+
+		for (uint32_t j = 0; j < count; j++)
+			kx_bitmap_set(ret, rows[j], number_matches(clause, (double)best[rows[j]]));
+	}
+	return KX_OK;
+}
+
 /* Scores of 0 are of all rows outside the lists: they match all or not at all. */
-static void class_rows(const struct kx_filter_node *clause, const struct kx_columns *columns, struct kx_bitmap *ret)
+static kx_status class_rows(const struct kx_filter_node *clause, const struct kx_columns *columns, struct kx_bitmap *ret)
 {
 	for (uint32_t i = 0; i < clause->class_count; i++) {
 		const struct kx_class_rows *list = kx_columns_class(columns, clause->classes[i]);
@@ -218,13 +250,18 @@ static void class_rows(const struct kx_filter_node *clause, const struct kx_colu
 			kx_bitmap_set(ret, list->rows[j],
 				      number_matches(clause, kx_columns_class_score(columns, clause, list->rows[j])));
 	}
+	return columns->kept ? kept_class_rows(clause, columns, ret) : KX_OK;
 }
 
 static void label_rows(const struct ready *ready, const struct kx_columns *columns, bool in, struct kx_bitmap *ret)
 {
 	for (uint32_t i = 0; i < ready->fold_count; i++) {
 		const struct kx_word *word = &columns->words.list[ready->folds[i]];
+		uint32_t count;
+		const uint32_t *kept = kx_columns_kept_label(columns, ready->folds[i], &count);
 
+		for (uint32_t j = 0; j < count; j++)
+			kx_bitmap_set(ret, kept[j], in);
 		for (uint32_t j = 0; j < word->row_count; j++)
 			kx_bitmap_set(ret, word->rows[j], in);
 	}
@@ -256,7 +293,7 @@ static kx_status evaluate_clause(const struct kx_filter_node *clause, const stru
 	if (!status && label)
 		label_rows(&ready, columns, !but, ret);
 	else if (!status && class)
-		class_rows(clause, columns, ret);
+		status = class_rows(clause, columns, ret);
 	else if (!status)
 		each_row(&ready, columns, ret);
 	ready_done(&ready);
@@ -299,10 +336,16 @@ static kx_status evaluate(const struct kx_filter_node *node, const struct kx_col
 
 kx_status kx_filter_evaluate(const struct kx_filter *filter, const struct kx_columns *columns, struct kx_bitmap *ret)
 {
+	kx_status status = kx_columns_need(columns, filter);
+
 	kx_bitmap_done(ret);
-	if (kx_bitmap_reserve(ret, columns->live.rows))
-		return KX_ENOMEM;
-	return evaluate(filter->root, columns, ret);
+	if (!status)
+		status = kx_bitmap_reserve(ret, columns->live.rows);
+	if (!status)
+		status = evaluate(filter->root, columns, ret);
+	if (!status && columns->kept) /* its lists may name rows that are no more */
+		combine(KX_FILTER_AND, &columns->live, ret);
+	return status;
 }
 
 static kx_status clause_matches(const struct kx_filter_node *clause, const struct kx_columns *columns, uint32_t row,
@@ -340,12 +383,13 @@ kx_status kx_filter_matches(const struct kx_filter_node *node, const struct kx_c
 
 static char *labels_of(const struct kx_columns *columns, uint32_t row)
 {
-	const struct kx_column_row *from = &columns->list[row];
+	uint32_t count;
+	const uint32_t *labels = kx_columns_labels(columns, row, &count);
 	struct kx_buf text = {.max = KX_PATH_MAX};
 	kx_status status = kx_buf_append(&text, "", 0);
 
-	for (uint32_t i = 0; !status && i < from->label_count && i < LABELS_TOLD; i++)
-		status = kx_buf_printf(&text, "%s%s", i ? ", " : "", kx_words_text(&columns->words, from->labels[i]));
+	for (uint32_t i = 0; !status && i < count && i < LABELS_TOLD; i++)
+		status = kx_buf_printf(&text, "%s%s", i ? ", " : "", kx_words_text(&columns->words, labels[i]));
 	if (status == KX_ETOOBIG) /* told as far as there is room */
 		status = KX_OK;
 	if (status) {

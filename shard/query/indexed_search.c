@@ -129,7 +129,9 @@ static bool may_be_found(const struct seek *seek, uint32_t row)
 
 	if (row == query->exclude || row >= seek->indexed->row_count || !seek->indexed->rows[row].present)
 		return false;
-	return !query->rows || (row < query->row_count && (query->rows[row / 64u] >> (row % 64u) & 1u));
+	if (query->rows && !(row < query->row_count && (query->rows[row / 64u] >> (row % 64u) & 1u)))
+		return false;
+	return kx_mirror_at(seek->indexed->mirror, row) != NULL;
 }
 
 /* The row's own vectors, as its record says: it may have been replaced since the mirror saw it. */

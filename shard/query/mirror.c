@@ -63,7 +63,8 @@ void kx_mirror_free(struct kx_mirror *mirror)
 		return;
 	tdestroy(mirror->by_id, keep_node);
 	for (uint32_t i = 0; i < mirror->count; i++) {
-		row_clear(mirror->rows[i]);
+		if (mirror->rows[i])
+			row_clear(mirror->rows[i]);
 		free(mirror->rows[i]);
 	}
 	kx_ann_free(mirror->ann);
@@ -72,7 +73,10 @@ void kx_mirror_free(struct kx_mirror *mirror)
 	kx_columns_free(mirror->columns);
 	free(mirror->rows);
 	free(mirror->free_rows);
+	free(mirror->keep_dir);
 	kx_mirror_free(mirror->early);
+	kx_mirror_free(mirror->kept);
+	kx_snapshot_close(mirror->snapshot);
 	pthread_rwlock_destroy(&mirror->lock);
 	pthread_mutex_destroy(&mirror->need_lock);
 	pthread_mutex_destroy(&mirror->early_lock);
@@ -84,6 +88,8 @@ struct mirror_row *kx_mirror_row(const struct kx_mirror *mirror, const char *id)
 	struct mirror_row key = {.id = (char *)(uintptr_t)id};
 	struct mirror_row **node = tfind(&key, &mirror->by_id, compare_ids);
 
+	if (!node && mirror->snapshot)
+		return kx_mirror_kept_row(mirror, id);
 	return node ? *node : NULL;
 }
 
@@ -127,7 +133,8 @@ static struct mirror_row *take_row(struct kx_mirror *mirror)
 static void release_row(struct kx_mirror *mirror, struct mirror_row *row)
 {
 	row_clear(row);
-	mirror->free_rows[mirror->free_count++] = row->number;
+	if (row->number >= mirror->kept_rows)
+		mirror->free_rows[mirror->free_count++] = row->number;
 }
 
 static void count_row(struct kx_mirror *mirror, const struct mirror_row *row, bool add)
@@ -321,15 +328,18 @@ kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struc
 {
 	kx_status status = kx_store_each_video(store, load_one, mirror, error);
 
+	mirror->store = store;
 	if (!status && mirror->indexed)
 		status = settle(mirror, error);
 	if (!status && mirror->indexed && !mirror->read_only)
 		status = keep_totals(mirror, store, error);
 	if (!status)
 		status = settle_moments(mirror, error);
-	if (!status)
-		atomic_store(&mirror->loaded, true);
-	return status;
+	if (status)
+		return status;
+	atomic_store(&mirror->loaded, true);
+	kx_mirror_kept_drop(mirror);
+	return KX_OK;
 }
 
 kx_status kx_mirror_need(struct kx_mirror *mirror, struct kx_error *error)
@@ -343,6 +353,11 @@ kx_status kx_mirror_need(struct kx_mirror *mirror, struct kx_error *error)
 		status = kx_mirror_load(mirror, mirror->store, error);
 	pthread_mutex_unlock(&mirror->need_lock);
 	return status;
+}
+
+kx_status kx_mirror_use_snapshots(struct kx_mirror *mirror, const char *dir)
+{
+	return kx_str_set(&mirror->keep_dir, dir);
 }
 
 kx_status kx_mirror_use_moments(struct kx_mirror *mirror, struct kx_index *index, struct kx_store *store,

@@ -30,6 +30,14 @@ kx_status kx_mirror_defer(struct kx_mirror *mirror, struct kx_store *store, stru
 			  const struct kx_stop *stop, struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_mirror_need(struct kx_mirror *mirror, struct kx_error *error) KX_MUST_CHECK; /* blocks while another loads */
 
+/* Before it is put off: snapshots of the mirror stand in dir, and one that is there answers filters, ids left out and single
+ * moments, too, while all records are not read. KX_ENOMEM. */
+kx_status kx_mirror_use_snapshots(struct kx_mirror *mirror, const char *dir) KX_MUST_CHECK;
+/* For the one who changes the store, between batches whose changes the mirror was all told of. Makes a snapshot, where
+ * something changed since the last; failing is logged. Blocks for some seconds for a million videos, and queries do not wait. */
+void kx_mirror_keep(struct kx_mirror *mirror);
+bool kx_mirror_keep_due(struct kx_mirror *mirror); /* so much has changed that the next start would be slow */
+
 /* What all records add up to after these changes, for kx_store_batch_totals(). Before the mirror is told of them. Without an
  * index nothing is appended. KX_ENOMEM. */
 kx_status kx_mirror_totals_after(struct kx_mirror *mirror, const struct kx_store_change *changes, size_t count,

@@ -37,7 +37,7 @@ static kx_status fill_early(struct kx_mirror *early, const struct kx_mirror *mir
 }
 
 /* *ret NULL: everything must be loaded. */
-static kx_status make_early(const struct kx_mirror *mirror, struct kx_index *index, struct kx_mirror **ret,
+static kx_status make_early(struct kx_mirror *mirror, struct kx_index *index, struct kx_mirror **ret,
 			    struct kx_error *error)
 {
 	KX_CLEANUP(kx_cleanup_free) struct kx_totals *totals = malloc(sizeof(*totals));
@@ -58,7 +58,7 @@ static kx_status make_early(const struct kx_mirror *mirror, struct kx_index *ind
 		return status == KX_EBUSY ? KX_OK : kx_error_nomem(error);
 	}
 	*ret = early;
-	return KX_OK;
+	return kx_mirror_kept_make(mirror, index, totals, error);
 }
 
 kx_status kx_mirror_defer(struct kx_mirror *mirror, struct kx_store *store, struct kx_index *index,
@@ -131,6 +131,20 @@ static kx_status read_excluded(struct kx_mirror *early, struct kx_store *store, 
 	return status == KX_EBUSY ? KX_OK : status;
 }
 
+/* By the snapshot, for what needs all videos. */
+static void search_kept(struct kx_mirror *mirror, struct kx_mirror_asked *asked)
+{
+	struct kx_mirror *kept =
+		asked->query.query->group == KX_GROUP_DUPLICATES ? NULL : kx_mirror_kept_begin(mirror, false);
+
+	if (!kept)
+		return;
+	kx_mirror_search_here(kept, &asked, 1);
+	asked->status = kx_mirror_kept_end(mirror, asked->status);
+	if (asked->status == KX_EBUSY)
+		kx_similar_answer_done(asked->answer);
+}
+
 /* Those that are left over, with KX_EBUSY, need everything. */
 static void search(struct kx_mirror *early, struct kx_store *store, struct kx_mirror_asked **asked, size_t n)
 {
@@ -162,7 +176,9 @@ void kx_mirror_search_early(struct kx_mirror *mirror, struct kx_mirror_asked *co
 
 	for (size_t i = 0; i < n; i++) {
 		asked[i]->status = KX_EBUSY;
-		if (open && mirror->early && !needs_all(asked[i]->query.query))
+		if (needs_all(asked[i]->query.query))
+			search_kept(mirror, asked[i]);
+		else if (open && mirror->early)
 			open[count++] = asked[i];
 	}
 	pthread_mutex_lock(&mirror->early_lock);

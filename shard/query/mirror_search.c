@@ -187,15 +187,16 @@ static double likeness(const void *ctx, const struct kx_candidate *a, const stru
 
 static kx_status copy_labels(const struct kx_columns *columns, uint32_t row, struct kx_similar_hit *hit)
 {
-	const struct kx_column_row *from = &columns->list[row];
+	uint32_t count;
+	const uint32_t *labels = kx_columns_labels(columns, row, &count);
 
-	if (!from->label_count)
+	if (!count)
 		return KX_OK;
-	hit->labels = calloc(from->label_count, sizeof(char *));
+	hit->labels = calloc(count, sizeof(char *));
 	if (!hit->labels)
 		return KX_ENOMEM;
-	for (uint32_t i = 0; i < from->label_count; i++) {
-		hit->labels[i] = kx_strdup(kx_words_text(&columns->words, from->labels[i]));
+	for (uint32_t i = 0; i < count; i++) {
+		hit->labels[i] = kx_strdup(kx_words_text(&columns->words, labels[i]));
 		if (!hit->labels[i])
 			return KX_ENOMEM;
 		hit->label_count++;
@@ -595,9 +596,12 @@ static kx_status list_rows(const struct search *search, struct kx_id_list *ret)
 	if (!ret->ids)
 		return KX_ENOMEM;
 	for (uint32_t row = 0; row < mirror->count; row++) {
+		const struct mirror_row *is;
+
 		if (!kx_bitmap_has(rows, row) || row == search->ann.exclude)
 			continue;
-		ret->ids[ret->count] = kx_strdup(mirror->rows[row]->id);
+		is = kx_mirror_at(mirror, row);
+		ret->ids[ret->count] = is ? kx_strdup(is->id) : NULL;
 		if (!ret->ids[ret->count])
 			return KX_ENOMEM;
 		ret->count++;
@@ -606,38 +610,51 @@ static kx_status list_rows(const struct search *search, struct kx_id_list *ret)
 	return KX_OK;
 }
 
-kx_status kx_mirror_matching(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_id_list *ret,
-			     struct kx_error *error)
+static kx_status matching_here(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_id_list *ret,
+			       struct kx_error *error)
 {
-	struct kx_id_list list = {0};
 	struct search search;
-	kx_status status = kx_mirror_need(mirror, error);
+	kx_status status;
 
-	if (status)
-		return status;
 	pthread_rwlock_rdlock(&mirror->lock);
 	status = search_init(&search, mirror, query, error);
-	if (!status && list_rows(&search, &list))
+	if (!status && list_rows(&search, ret))
 		status = kx_error_nomem(error);
 	search_done(&search);
 	pthread_rwlock_unlock(&mirror->lock);
 	if (status)
+		kx_id_list_done(ret);
+	return status;
+}
+
+kx_status kx_mirror_matching(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_id_list *ret,
+			     struct kx_error *error)
+{
+	struct kx_mirror *kept = kx_mirror_kept_begin(mirror, false);
+	struct kx_id_list list = {0};
+	kx_status status = KX_EBUSY;
+
+	if (kept)
+		status = kx_mirror_kept_end(mirror, matching_here(kept, query, &list, error));
+	if (status == KX_EBUSY) {
 		kx_id_list_done(&list);
-	else
+		status = kx_mirror_need(mirror, error);
+		if (!status)
+			status = matching_here(mirror, query, &list, error);
+	}
+	if (!status)
 		*ret = list;
 	return status;
 }
 
-kx_status kx_mirror_with_rows(struct kx_mirror *mirror, const struct kx_mirror_query *query,
-			      kx_status (*run)(void *ctx, const struct kx_mirror_rows *rows, struct kx_error *error),
-			      void *ctx, struct kx_error *error)
+static kx_status with_rows_here(struct kx_mirror *mirror, const struct kx_mirror_query *query,
+				kx_status (*run)(void *ctx, const struct kx_mirror_rows *rows, struct kx_error *error),
+				void *ctx, struct kx_error *error)
 {
 	struct kx_mirror_rows rows = {.mirror = mirror};
 	struct search search;
-	kx_status status = kx_mirror_need(mirror, error);
+	kx_status status;
 
-	if (status)
-		return status;
 	pthread_rwlock_rdlock(&mirror->lock);
 	status = search_init(&search, mirror, query, error);
 	if (!status) {
@@ -653,6 +670,21 @@ kx_status kx_mirror_with_rows(struct kx_mirror *mirror, const struct kx_mirror_q
 	return status;
 }
 
+kx_status kx_mirror_with_rows(struct kx_mirror *mirror, const struct kx_mirror_query *query,
+			      kx_status (*run)(void *ctx, const struct kx_mirror_rows *rows, struct kx_error *error),
+			      void *ctx, struct kx_error *error)
+{
+	struct kx_mirror *kept = kx_mirror_kept_begin(mirror, true);
+	kx_status status = KX_EBUSY;
+
+	if (kept)
+		status = kx_mirror_kept_end(mirror, with_rows_here(kept, query, run, ctx, error));
+	if (status != KX_EBUSY)
+		return status;
+	status = kx_mirror_need(mirror, error);
+	return status ? status : with_rows_here(mirror, query, run, ctx, error);
+}
+
 void kx_id_list_done(struct kx_id_list *list)
 {
 	for (size_t i = 0; i < list->count; i++)
@@ -661,14 +693,12 @@ void kx_id_list_done(struct kx_id_list *list)
 	*list = (struct kx_id_list){0};
 }
 
-kx_status kx_mirror_describe(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_similar_hit *hit,
-			     struct kx_error *error)
+static kx_status describe_here(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_similar_hit *hit,
+			       struct kx_error *error)
 {
 	struct search search = {.mirror = mirror, .query = query};
-	kx_status status = kx_mirror_need(mirror, error);
+	kx_status status = KX_OK;
 
-	if (status)
-		return status;
 	pthread_rwlock_rdlock(&mirror->lock);
 	if (query->query->explain) /* all else of the query is of no matter any more */
 		status = use_filter(&search, error);
@@ -681,6 +711,29 @@ kx_status kx_mirror_describe(struct kx_mirror *mirror, const struct kx_mirror_qu
 	search_done(&search);
 	pthread_rwlock_unlock(&mirror->lock);
 	return status;
+}
+
+kx_status kx_mirror_describe(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_similar_hit *hit,
+			     struct kx_error *error)
+{
+	struct kx_mirror *kept =
+		query->query->group == KX_GROUP_DUPLICATES ? NULL : kx_mirror_kept_begin(mirror, false);
+	struct kx_similar_hit as_it_was = *hit, said = *hit;
+	kx_status status = KX_EBUSY;
+
+	if (kept)
+		status = kx_mirror_kept_end(mirror, describe_here(kept, query, &said, error));
+	if (status != KX_EBUSY) {
+		*hit = said;
+		return status;
+	}
+	if (kept) {
+		said.video_id = NULL; /* not ours */
+		kx_similar_hit_done(&said);
+		*hit = as_it_was;
+	}
+	status = kx_mirror_need(mirror, error);
+	return status ? status : describe_here(mirror, query, hit, error);
 }
 
 kx_status kx_mirror_set_duplicates(struct kx_mirror *mirror, const struct kx_duplicate_pair *pairs, size_t count)

@@ -122,11 +122,15 @@ static kx_status read_row(struct seek *seek, uint32_t row)
 {
 	struct kx_moment_hits hits = {0};
 	const uint64_t had = seek->search->reader->read;
+	const struct mirror_row *video = kx_mirror_at(seek->mirror, row);
 	kx_status status;
+
+	if (!video)
+		return kx_error_nomem(seek->error);
 
 	if (seek->search->stop && kx_stop_asked(seek->search->stop))
 		return kx_error_set(seek->error, KX_ECANCELED, KX_ERROR_RETRY, "the shard is stopping");
-	status = kx_moment_read_video(seek->search->reader, seek->mirror->rows[row]->id, row, false, &hits, seek->error);
+	status = kx_moment_read_video(seek->search->reader, video->id, row, false, &hits, seek->error);
 	for (size_t i = 0; !status && i < hits.count; i++)
 		status = take_hit(seek, &hits.list[i]);
 	seek->search->work.refined += seek->search->reader->read - had;
@@ -173,6 +177,13 @@ static kx_status score_candidate(struct seek *seek, struct kx_prospect *candidat
 
 /* --- Candidates -------------------------------------------------------------------------------------------------- */
 
+static bool is_video(const struct seek *seek, uint32_t row, const char *id)
+{
+	const struct mirror_row *video = kx_mirror_at(seek->mirror, row);
+
+	return video && strcmp(id, video->id) == 0;
+}
+
 static kx_status gather_list(struct seek *seek, const struct list *list)
 {
 	const struct moments_space *space = &seek->moments->spaces[list->space];
@@ -185,7 +196,7 @@ static kx_status gather_list(struct seek *seek, const struct list *list)
 
 		/* What the table does not know is of a video that is changing, and read. */
 		if (!kx_bitmap_has(&seek->wanted, row) || !kx_moment_place_parse(hit->key, hit->key_len, &place) ||
-		    strcmp(place.id, seek->mirror->rows[row]->id) != 0)
+		    !is_video(seek, row, place.id))
 			continue;
 		candidate = kx_prospect_for(&seek->candidates, row, place.number);
 		if (!candidate)
@@ -504,12 +515,21 @@ static kx_status keep_hits(struct seek *seek)
 	return KX_OK;
 }
 
+static void start_anew(struct kx_moment_search *search)
+{
+	search->hits.count = 0;
+	kx_id_list_done(&search->ids);
+	search->work = (struct kx_ann_work){0};
+	search->read_all = false;
+}
+
 static kx_status run(void *ctx, const struct kx_mirror_rows *rows, struct kx_error *error)
 {
 	struct kx_moment_search *search = ctx;
 	struct seek *seek = calloc(1, sizeof(*seek));
 	kx_status status;
 
+	start_anew(search);
 	if (!seek)
 		return kx_error_nomem(error);
 	seek->moments = rows->mirror->moments;
@@ -527,17 +547,8 @@ static kx_status run(void *ctx, const struct kx_mirror_rows *rows, struct kx_err
 	return status;
 }
 
-static void start_anew(struct kx_moment_search *search)
-{
-	search->hits.count = 0;
-	kx_id_list_done(&search->ids);
-	search->work = (struct kx_ann_work){0};
-	search->read_all = false;
-}
-
 kx_status kx_moment_search(struct kx_mirror *mirror, struct kx_moment_search *search, struct kx_error *error)
 {
-	start_anew(search);
 	return kx_mirror_with_rows(mirror, search->reader->query, run, search, error);
 }
 

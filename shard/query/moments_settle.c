@@ -27,10 +27,21 @@ static const struct mirror_row *video_of(struct settle *settle, const char *id)
 	return settle->last;
 }
 
+/* A snapshot says where the index has them. */
+static kx_status forget_snapshot(struct settle *settle, struct kx_error *error)
+{
+	return kx_store_set_snapshot(settle->moments->store, NULL, 0, error);
+}
+
 static kx_status flush(struct settle *settle, size_t least, struct kx_error *error)
 {
+	kx_status status;
+
 	if (settle->changes.count < least || !settle->changes.count)
 		return KX_OK;
+	status = forget_snapshot(settle, error);
+	if (status)
+		return status;
 	for (size_t i = 0; i < settle->changes.count; i++)
 		if (settle->changes.list[i].vector)
 			settle->ret->added++;
@@ -246,7 +257,7 @@ static void built_row(void *ctx, size_t i, struct kx_index_change *ret)
 
 static kx_status build_spaces(struct filling *filling, struct kx_error *error)
 {
-	kx_status status = KX_OK;
+	kx_status status = forget_snapshot(filling->settle, error);
 
 	for (uint32_t i = 0; !status && i < KX_INDEX_SPACES_MAX; i++) {
 		struct kx_index_build build = {.space = i, .count = filling->keys[i].count, .vectors = filling->vectors[i],

@@ -18,7 +18,8 @@ static uint32_t hash_of(const char *text)
 void kx_words_done(struct kx_words *words)
 {
 	for (uint32_t i = 0; i < words->count; i++) {
-		free(words->list[i].text);
+		if (i > words->borrowed)
+			free(words->list[i].text);
 		free(words->list[i].rows);
 	}
 	free(words->list);
@@ -180,6 +181,31 @@ void kx_words_give(struct kx_words *words, uint32_t number)
 	drop(words, number);
 	if (fold != number)
 		kx_words_give(words, fold);
+}
+
+kx_status kx_words_restore(struct kx_words *words, const char *const *texts, const uint32_t *folds, uint32_t count)
+{
+	uint32_t slots = 64;
+
+	while (slots < 2 * (uint64_t)count + 2)
+		slots *= 2;
+	words->list = calloc(count + 64u, sizeof(*words->list));
+	words->slots = calloc(slots, sizeof(*words->slots));
+	if (!words->list || !words->slots)
+		return KX_ENOMEM;
+	words->cap = count + 64;
+	words->count = count + 1;
+	words->slot_count = slots;
+	words->used = words->borrowed = count;
+	for (uint32_t number = 1; number <= count; number++) {
+		uint32_t fold = folds[number - 1];
+
+		if (!fold || fold > count)
+			return KX_ECORRUPT;
+		words->list[number] = (struct kx_word){.text = (char *)(uintptr_t)texts[number - 1], .uses = 1, .fold = fold};
+		words->slots[find_slot(words, texts[number - 1])] = number;
+	}
+	return KX_OK;
 }
 
 uint32_t kx_words_find_fold(const struct kx_words *words, const char *text)

@@ -16,6 +16,7 @@ struct kx_words {
 	uint32_t slot_count;
 	uint32_t free_first;  /* numbers to use again, linked through their rows' count */
 	uint32_t used;
+	uint32_t borrowed;    /* texts of words up to this number are somebody else's, and stay */
 };
 
 struct kx_word {
@@ -34,6 +35,11 @@ void kx_words_give(struct kx_words *words, uint32_t number); /* one use less; KX
 /* The lower-case form that text has here, or KX_WORD_NONE. */
 uint32_t kx_words_find_fold(const struct kx_words *words, const char *text);
 const char *kx_words_text(const struct kx_words *words, uint32_t number); /* "" for none */
+
+/* Into an empty one: words 1 to count, with texts that outlive it (kx_words_take() frees none of them); what words fold to is
+ * checked. KX_ENOMEM, KX_ECORRUPT. */
+kx_status kx_words_restore(struct kx_words *words, const char *const *texts, const uint32_t *folds, uint32_t count)
+	KX_MUST_CHECK;
 
 /* Labels: the rows of a word's fold. Adding a row that is there is nothing. */
 kx_status kx_words_add_row(struct kx_words *words, uint32_t number, uint32_t row) KX_MUST_CHECK;

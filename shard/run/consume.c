@@ -233,6 +233,8 @@ void *kx_shard_consume(void *arg)
 	if (!status)
 		status = kx_store_each_outbox(shard->store, send_again, shard, &error);
 	while (!status && !kx_stop_asked(&shard->stop)) {
+		if (kx_mirror_keep_due(shard->mirror))
+			kx_mirror_keep(shard->mirror);
 		wait_for_room(shard);
 		status = run_round(shard, true, &error);
 	}

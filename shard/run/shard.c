@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/fs.h"
 #include "common/base/log.h"
 #include "shard/query/moments_index.h"
 #include "shard/run/internal.h"
@@ -61,6 +62,8 @@ void kx_shard_stop(struct kx_shard *shard)
 	/* The thread has closed it, unless it was never started. */
 	kx_bus_consumer_close(shard->consumer);
 	kx_outbox_free(shard->outbox);
+	if (shard->mirror && !shard->failure.status) /* else it may not be what is stored */
+		kx_mirror_keep(shard->mirror);
 	kx_mirror_free(shard->mirror);
 	kx_index_close(shard->index);
 	kx_duplicates_file_free(shard->duplicates);
@@ -89,14 +92,17 @@ static kx_status use_index(struct kx_shard *shard, const struct kx_shard_options
 static kx_status use_moments(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
 {
 	uint64_t removed = 0;
-	kx_status status;
+	kx_status status = KX_OK;
 
 	if (!shard->index || (options->read_only && kx_shard_index_moments(shard->index) < READ_MOMENTS))
 		return KX_OK;
 	if (!options->without_moments)
 		return kx_mirror_use_moments(shard->mirror, shard->index, shard->store, options->read_only) ? kx_error_nomem(error)
 													 : KX_OK;
-	status = options->read_only ? KX_OK : kx_moments_drop(shard->index, &removed, error);
+	if (!options->read_only && kx_shard_index_moments(shard->index))
+		status = kx_store_set_snapshot(shard->store, NULL, 0, error); /* it says where they are */
+	if (!options->read_only && !status)
+		status = kx_moments_drop(shard->index, &removed, error);
 	if (removed)
 		kx_log(KX_LOG_INFO, "index: %llu moments were taken out", (unsigned long long)removed);
 	return status;
@@ -104,6 +110,7 @@ static kx_status use_moments(struct kx_shard *shard, const struct kx_shard_optio
 
 static kx_status open_store(struct kx_shard *shard, const struct kx_shard_options *options, struct kx_error *error)
 {
+	KX_CLEANUP(kx_cleanup_free) char *snapshots = NULL;
 	kx_status status = kx_shard_store_open(options->data_dir, options->read_only, &shard->store, error);
 
 	if (!status)
@@ -111,9 +118,10 @@ static kx_status open_store(struct kx_shard *shard, const struct kx_shard_option
 					     options->index_memory_bytes, &shard->index, error);
 	if (status)
 		return status;
-	if (kx_mirror_new(&shard->mirror) || kx_duplicates_file_new(options->data_dir, &shard->duplicates))
+	snapshots = kx_fs_join(options->data_dir, "mirror-0");
+	if (!snapshots || kx_mirror_new(&shard->mirror) || kx_duplicates_file_new(options->data_dir, &shard->duplicates))
 		return kx_error_nomem(error);
-	if (use_index(shard, options))
+	if (kx_mirror_use_snapshots(shard->mirror, snapshots) || use_index(shard, options))
 		return kx_error_nomem(error);
 	status = use_moments(shard, options, error);
 	if (status)

@@ -58,6 +58,7 @@ static kx_status store_record(struct kx_store_batch *batch, struct kx_entity *en
 	kx_key_id(&key, entity->id);
 	if (!status)
 		kx_kv_batch_put(batch->write, KX_STORE_VIDEOS, key.bytes, key.len, packed.data, packed.len);
+	kx_store_note_change(batch->store, batch->write, entity->id);
 	kx_buf_done(&packed);
 	if (status)
 		return kx_error_set(error, status, KX_ERROR_FATAL, "record of %s: %s", entity->id,
@@ -296,6 +297,7 @@ static kx_status apply_delete(struct kx_store_batch *batch, struct kx_entity *en
 		return status;
 	if (entity->stored)
 		kx_kv_batch_delete(batch->write, KX_STORE_VIDEOS, entity->id, strlen(entity->id));
+	kx_store_note_change(batch->store, batch->write, entity->id);
 	delete_moments(batch, entity->id, 0, generation);
 	kx_be64_put(value, generation);
 	kx_kv_batch_put(batch->write, KX_STORE_META, tombstone, strlen(tombstone), value, sizeof(value));

@@ -252,8 +252,19 @@ static kx_status check_event(void *ctx, const struct kx_store_event *told, struc
 	return status ? kx_error_prefix(error, status, "outbox, video %s: ", told->id) : KX_OK;
 }
 
-/* Format, part, offsets, tombstones and totals: nothing else, and each but the last a number. What totals say is proved by
- * whoever makes them. */
+/* What is no number: what whoever makes them proves, and names of what changed. */
+static bool is_of_others(const char *key, size_t key_len, size_t value_len)
+{
+	const char *const whole[] = {kx_store_totals_key, kx_store_snapshot_key};
+
+	for (size_t i = 0; i < KX_ARRAY_LEN(whole); i++)
+		if (key_len == strlen(whole[i]) && memcmp(key, whole[i], key_len) == 0)
+			return true;
+	return !value_len && key_len > strlen(kx_store_changed_prefix) &&
+	       memcmp(key, kx_store_changed_prefix, strlen(kx_store_changed_prefix)) == 0;
+}
+
+/* Format, part, offsets and tombstones, each a number; totals, the snapshot, and what changed since. Nothing else. */
 static kx_status check_meta(struct audit *audit, struct kx_error *error)
 {
 	static const char *const known[] = {"format", "part/", "offset/", "deleted/"};
@@ -267,7 +278,7 @@ static kx_status check_meta(struct audit *audit, struct kx_error *error)
 		bool found = false;
 
 		(void)kx_kv_iter_value(iter, &len);
-		if (key_len == strlen(kx_store_totals_key) && memcmp(key, kx_store_totals_key, key_len) == 0)
+		if (is_of_others(key, key_len, len))
 			continue;
 		for (size_t i = 0; i < KX_ARRAY_LEN(known); i++)
 			found |= key_len >= strlen(known[i]) && memcmp(key, known[i], strlen(known[i])) == 0;

@@ -94,6 +94,14 @@ static bool changes_records(const struct kx_store_batch *batch)
 	return batch->unsynced;
 }
 
+/* What is told of again is the same record, but its index entry may be mended. */
+static void note_changes(struct kx_store_batch *batch)
+{
+	for (size_t i = 0; i < batch->change_count; i++)
+		if (batch->changes[i].kind == KX_STORE_STORED || batch->changes[i].kind == KX_STORE_REMOVED)
+			kx_store_note_change(batch->store, batch->write, batch->changes[i].id);
+}
+
 static void put_totals(struct kx_store_batch *batch)
 {
 	const size_t len = strlen(kx_store_totals_key);
@@ -113,6 +121,7 @@ kx_status kx_store_commit(struct kx_store_batch *batch, struct kx_error *error)
 	if (status || (!kx_kv_batch_count(batch->write) && !batch->unsynced))
 		return status;
 	put_totals(batch);
+	note_changes(batch);
 	batch->unsynced = false;
 	return kx_kv_write(batch->store->kv, batch->write, true, error);
 }

@@ -8,9 +8,18 @@ struct kx_store {
 	struct kx_kv *kv;
 	bool read_only;
 	bool has_more;
+	bool notes_changes; /* there is a snapshot that they are of */
+	uint64_t changed;
 };
 
+/* Of the meta family. */
 extern const char kx_store_totals_key[];
+extern const char kx_store_snapshot_key[];
+extern const char kx_store_changed_prefix[];
+
+kx_status kx_store_look_for_snapshot(struct kx_store *store, struct kx_error *error) KX_MUST_CHECK;
+/* With a snapshot: puts into the write that this video is not as it was. */
+void kx_store_note_change(struct kx_store *store, struct kx_kv_batch *write, const char *id);
 
 char *kx_store_offset_key(const char *bus, const char *topic, int partition); /* the caller frees; NULL: no memory */
 

@@ -50,7 +50,7 @@ static kx_status check_format(struct kx_store *store, const char *path, struct k
 		return kx_error_set(error, KX_ENOTFOUND, KX_ERROR_FATAL, "store %s: nothing is in it yet", path);
 	if (status)
 		return status;
-	if (format == KX_STORE_FORMAT - 1)
+	if (format && format < KX_STORE_FORMAT)
 		return store->read_only ? KX_OK : write_format(store, error);
 	if (format != KX_STORE_FORMAT)
 		return kx_error_set(error, KX_EVERSION, KX_ERROR_FATAL,
@@ -99,6 +99,8 @@ kx_status kx_store_open(const struct kx_store_options *options, struct kx_store 
 	status = open_kv(store, path, options, error);
 	if (!status)
 		status = check_format(store, path, error);
+	if (!status)
+		status = kx_store_look_for_snapshot(store, error);
 	if (status)
 		return status;
 	*ret = KX_STEAL(store);
@@ -137,7 +139,10 @@ kx_status kx_store_totals(struct kx_store *store, struct kx_buf *out, struct kx_
 kx_status kx_store_set_totals(struct kx_store *store, const void *bytes, size_t len, struct kx_error *error)
 {
 	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
+	kx_status status = len ? KX_OK : kx_store_set_snapshot(store, NULL, 0, error);
 
+	if (status)
+		return status;
 	if (kx_kv_batch_new(store->kv, &batch))
 		return kx_error_nomem(error);
 	if (len)

@@ -16,9 +16,9 @@
 #include "shard/store/keys.h"
 #include "shard/store/summary.h"
 
-/* 2 keeps totals. 1 is read, and is 2 once it is opened to write: a program that does not know of totals must not leave some
- * behind that are wrong. */
-#define KX_STORE_FORMAT 2u
+/* 2 keeps totals, 3 which videos changed since the snapshot. Those before are read, and are 3 once they are opened to write: a
+ * program that does not know of these must not leave some behind that are wrong. */
+#define KX_STORE_FORMAT 3u
 
 /* Families, in the order that kx_kv knows them by. */
 enum kx_store_family {
@@ -77,9 +77,25 @@ uint64_t kx_store_disk_bytes(struct kx_store *store);
  * (kx_store_batch_totals()), and taken away by any batch that changes records without saying what they add up to then. So
  * what is there is right, whenever the process died. Appends; KX_ENOTFOUND without a message: none. */
 kx_status kx_store_totals(struct kx_store *store, struct kx_buf *out, struct kx_error *error) KX_MUST_CHECK;
-/* While no batch is open: sets them, or takes them away (len 0). Synced. */
+/* While no batch is open: sets them, or takes them, and a snapshot, away (len 0): store and index do not agree. Synced. */
 kx_status kx_store_set_totals(struct kx_store *store, const void *bytes, size_t len, struct kx_error *error)
 	KX_MUST_CHECK;
+
+/* A snapshot of the records stands elsewhere, and the store says which: bytes of the caller's. From then on every write that
+ * changes a record, or may change what the index holds of it, also notes its id; so snapshot and ids together are the records
+ * as they are, whenever the process died. Appends; KX_ENOTFOUND without a message: there is none. */
+kx_status kx_store_snapshot(struct kx_store *store, struct kx_buf *out, struct kx_error *error) KX_MUST_CHECK;
+/* While no batch is open: there is this one now, nothing has changed since, and the one before is no more; len 0: there is
+ * none. One synced write. */
+kx_status kx_store_set_snapshot(struct kx_store *store, const void *bytes, size_t len, struct kx_error *error)
+	KX_MUST_CHECK;
+/* Every id once, whether the video is still there or not. */
+kx_status kx_store_each_changed(struct kx_store *store,
+				kx_status (*visit)(void *ctx, const char *id, struct kx_error *error), void *ctx,
+				struct kx_error *error) KX_MUST_CHECK;
+bool kx_store_has_snapshot(const struct kx_store *store);
+/* How many changes were noted since the snapshot, one that changed again counting again. Of a writer. */
+uint64_t kx_store_changed(const struct kx_store *store);
 
 /* The next offset to read, or -1 when none is stored. An offset means something only with its bus. */
 kx_status kx_store_offset(struct kx_store *store, const char *bus, const char *topic, int partition, int64_t *ret,

@@ -595,21 +595,80 @@ static uint64_t format_of(struct fixture *fixture)
 	return format;
 }
 
-/* Of before there were totals. */
-static void test_the_format_before_opens(void **state)
+/* Of before there were totals, or snapshots. */
+static void test_the_formats_before_open(void **state)
 {
 	struct fixture *fixture = *state;
 	struct kx_store_options reading = {.data_dir = fixture->folder, .read_only = true};
 	struct kx_error error = {0};
 	uint8_t format[8];
 
-	kx_be64_put(format, KX_STORE_FORMAT - 1);
-	kx_kit_put(fixture->store, KX_STORE_META, "format", 6, format, sizeof(format));
-	kx_store_cleanup(&fixture->store);
-	assert_int_equal(kx_store_open(&reading, &fixture->store, &error), KX_OK);
-	assert_int_equal(format_of(fixture), KX_STORE_FORMAT - 1);
-	reopen(fixture);
-	assert_int_equal(format_of(fixture), KX_STORE_FORMAT);
+	for (uint64_t before = 1; before < KX_STORE_FORMAT; before++) {
+		kx_be64_put(format, before);
+		kx_kit_put(fixture->store, KX_STORE_META, "format", 6, format, sizeof(format));
+		kx_store_cleanup(&fixture->store);
+		assert_int_equal(kx_store_open(&reading, &fixture->store, &error), KX_OK);
+		assert_int_equal(format_of(fixture), before);
+		reopen(fixture);
+		assert_int_equal(format_of(fixture), KX_STORE_FORMAT);
+	}
+}
+
+/* Ids of what changed, one after another. */
+static kx_status list_changed(void *ctx, const char *id, struct kx_error *error)
+{
+	char *list = ctx;
+
+	(void)error;
+	strcat(strcat(list, id), " ");
+	return KX_OK;
+}
+
+static void changed_are(struct fixture *fixture, const char *should)
+{
+	char list[256] = "";
+
+	assert_int_equal(kx_store_each_changed(fixture->store, list_changed, list, NULL), KX_OK);
+	assert_string_equal(list, should);
+}
+
+/* What changes after a snapshot is noted in the write that changes it; what a newer snapshot has is not. */
+static void test_changes_since_a_snapshot(void **state)
+{
+	static const char *const ids[] = {"b", "a/1", "c"};
+	struct fixture *fixture = *state;
+	struct kx_buf snapshot = {.max = 64};
+
+	for (uint64_t round = 0; round < 3; round++) {
+		struct kx_kit_stream *stream = calloc(1, sizeof(*stream));
+
+		assert_non_null(stream);
+		for (size_t i = 0; i < 3; i++)
+			if (i != 1 || round < 2)
+				kx_kit_stream_add(stream, &(struct kx_kit_video){.id = ids[i], .generation = round + 1, .parts = 1,
+										.visual_moments = 2, .content = round});
+			else
+				kx_kit_stream_delete(stream, ids[i], 2);
+		assert_int_equal(kx_kit_apply(fixture->store, stream, NULL), KX_OK);
+		assert_int_equal(kx_kit_apply(fixture->store, stream, NULL), KX_OK); /* said again */
+		kx_kit_stream_done(stream);
+		free(stream);
+		changed_are(fixture, round ? "a/1 b c " : "");
+		reopen(fixture);
+		changed_are(fixture, round ? "a/1 b c " : "");
+		assert_int_equal(kx_store_has_snapshot(fixture->store), round > 0);
+		assert_int_equal(kx_store_changed(fixture->store), round ? 3 : 0);
+		assert_int_equal(kx_store_set_snapshot(fixture->store, ids[round], strlen(ids[round]), NULL), KX_OK);
+		changed_are(fixture, "");
+		kx_buf_clear(&snapshot);
+		assert_int_equal(kx_store_snapshot(fixture->store, &snapshot, NULL), KX_OK);
+		assert_string_equal((const char *)snapshot.data, ids[round]);
+	}
+	/* Totals that are taken away take it along: store and index do not agree. */
+	assert_int_equal(kx_store_set_totals(fixture->store, NULL, 0, NULL), KX_OK);
+	assert_false(kx_store_has_snapshot(fixture->store));
+	assert_int_equal(kx_store_snapshot(fixture->store, &snapshot, NULL), KX_ENOTFOUND);
+	kx_buf_done(&snapshot);
 }
 
 static void test_another_format_is_refused(void **state)
@@ -660,8 +719,9 @@ int main(void)
 		TEST(test_failed_writes_change_nothing_for_good),
 		TEST(test_totals_go_with_what_they_count),
 		TEST(test_totals_of_half_a_batch),
-		TEST(test_the_format_before_opens),
+		TEST(test_the_formats_before_open),
 		TEST(test_another_format_is_refused),
+		TEST(test_changes_since_a_snapshot),
 		TEST(test_a_store_that_is_not_there),
 	};
 

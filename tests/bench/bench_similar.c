@@ -2,9 +2,6 @@
  *
  *   kx_bench_similar FOLDER VIDEOS [QUERIES]
  *
- *   kx_bench_similar open FOLDER VIDEO    opens what the first one left, to read: until the nearest of a video are told,
- *                                         and until those are that pass a filter, which needs all records
- *
  * FOLDER must not be there; it keeps the store. One line a figure. CPU milliseconds of one thread, but for what says wall.
  * Embeddings are random mixtures of 20 factors, half of which picture and sound share. */
 #include <stdio.h>
@@ -19,7 +16,6 @@
 #include "common/learn/learn.h"
 #include "shard/query/mirror.h"
 #include "shard/run/index.h"
-#include "shard/run/shard.h"
 #include "tests/bench/factors.h"
 
 #define VISUAL_DIM 1280u
@@ -208,38 +204,6 @@ static struct kx_mirror *load(struct kx_store *store, struct kx_index *index, co
 	return mirror;
 }
 
-/* From `from` on, in ms. */
-static void answer(struct kx_shard *shard, const char *id, const char *filter, double from, const char *name)
-{
-	struct kx_query_request request = {.kind = KX_QUERY_SIMILAR};
-	struct kx_query_reply *reply = NULL;
-
-	request.similar = (struct kx_similar_query){.video_id = (char *)(uintptr_t)id, .k = 10, .weight_visual = 0.6,
-						    .weight_audio = 0.4, .filter = (char *)(uintptr_t)filter};
-	need(!kx_shard_answer(shard, &request, &reply, NULL) && !reply->status, "asking");
-	printf("%-34s %8.1f ms, CPU of the process %8.1f ms, %u hits, the first %s\n", name, (wall_s() - from) * 1e3,
-	       process_s() * 1e3, reply->similar.hit_count,
-	       reply->similar.hit_count ? reply->similar.hits[0].video_id : "-");
-	kx_query_reply_free(reply);
-}
-
-static int open_and_ask(const char *folder, const char *id)
-{
-	struct kx_shard_options options = {.data_dir = folder, .read_only = true};
-	struct kx_shard *shard = NULL;
-	struct kx_error error = {0};
-	double from;
-
-	kx_learn_init();
-	from = wall_s();
-	need(!kx_shard_start(&options, &shard, &error), error.message);
-	printf("%-34s %8.1f ms\n", "opened", (wall_s() - from) * 1e3);
-	answer(shard, id, NULL, from, "first answer");
-	answer(shard, id, "duration < 10", from, "first answer with a filter");
-	kx_shard_stop(shard);
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
 	uint32_t videos = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 0;
@@ -252,8 +216,6 @@ int main(int argc, char **argv)
 	uint32_t done = 1;
 	double from, cpu;
 
-	if (argc == 4 && strcmp(argv[1], "open") == 0)
-		return open_and_ask(argv[2], argv[3]);
 	if (!videos || !queries || kx_fs_exists(argv[1]))
 		return fprintf(stderr, "usage: kx_bench_similar NEW_FOLDER VIDEOS [QUERIES]\n"), 2;
 	kx_learn_init();
