@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -99,6 +100,17 @@ static void catch_signals(bool only_prints)
 	sigaction(SIGTERM, &ask, NULL);
 	if (!only_prints)
 		sigaction(SIGPIPE, &ignore, NULL);
+}
+
+/* Who reads a store keeps each of its files open, of 64 MiB at most: with the usual 1,024 one of 60 GiB would not open. The
+ * hard limit is what the machine's owner means. Decoders set their own. */
+static void allow_files(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)!setrlimit(RLIMIT_NOFILE, &limit);
+	}
 }
 
 static size_t terminal_width(void)
@@ -231,6 +243,7 @@ static int run_command(const struct kx_command *command, int argc, char **argv)
 	if (kx_stop_init(&kx_interrupted, &error) != KX_OK)
 		return kx_fail(&error);
 	catch_signals((command->bit & (KX_CMD_STATUS | KX_CMD_EXPORT | KX_CMD_VERIFY | KX_CMD_PROBE)) != 0);
+	allow_files();
 	kx_learn_init();
 	int status = command->run(config);
 	kx_stop_done(&kx_interrupted);

@@ -1,11 +1,13 @@
 """`kinodex shard compact|checkpoint|verify`: a store that is cared for says what it said before, and so does its copy."""
 import fcntl
+import resource
 import shutil
 import unittest
 
 import kit
 from kit import Kept, catalogue, samples, wait_for
 
+SOFT_FILES = 20  # fewer than the files of a store of four videos
 NAMES = ("v_SoccerJuggling_g23_c01.avi", "v_SoccerJuggling_g24_c01.avi", "bikes.mp4", "basketball.mp4")
 
 
@@ -158,6 +160,11 @@ class Care(Kept):
         shutil.rmtree(self.data / "ledger")  # as a shard's own store has none
         self.assertEqual(self.ask("shard verify").json()["videos"], len(NAMES))
         self.assertIn("no ledger", self.run_kinodex("shard verify", "--data", self.data).out)
+
+    def test_more_files_than_the_soft_limit(self):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        self.run_kinodex("shard verify", "--data", self.data,
+                         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT_FILES, hard)))
 
 
 if __name__ == "__main__":

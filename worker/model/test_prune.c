@@ -86,7 +86,7 @@ static void what_is_in_use_stays(void **state)
 static void other_files_are_not_touched(void **state)
 {
 	static const char *const others[] = {"notes.txt", HASH, "a-" HASH "0", "a-0123456789ABCDEF0123456789abcdef",
-					     "a-" HASH ".txt", "a-" HASH ".longer12", ".a-" HASH};
+					     "a-" HASH ".txt", "a-" HASH ".longer12", (".a-" HASH)};
 
 	(void)state;
 	for (size_t i = 0; i < KX_ARRAY_LEN(others); i++)
