@@ -29,6 +29,7 @@
 #define K 10u
 #define QUERIES 2000u /* that differ */
 #define CHECKED 100u  /* of them against exact answers */
+#define ASK_US 120000000u /* nobody is to give up */
 #define TIMES_MAX (1u << 20)
 #define RESPONSE_MAX (32u << 20)
 
@@ -240,7 +241,7 @@ static void ask_zeromq(struct client *client, const struct question *question, u
 	struct kx_answer answer = {0};
 	struct kx_error error = {0};
 
-	kx_bench_need(kx_fanout_ask(client->load->fanout, &question->request, kx_clock_mono_us() + 20000000u, &answer, &error),
+	kx_bench_need(kx_fanout_ask(client->load->fanout, &question->request, kx_clock_mono_us() + ASK_US, &answer, &error),
 		      &error);
 	read_reply(question, answer.reply, ret);
 	kx_answer_done(&answer);
