@@ -388,7 +388,7 @@ static void report(const struct load *load, const struct client *clients, uint64
 
 static void run_all(const struct load *load, struct client *clients, void *(*body)(void *client))
 {
-	pthread_t *threads = calloc(load->threads, sizeof(*threads));
+	pthread_t *threads = calloc(load->threads + 1, sizeof(*threads));
 
 	for (unsigned i = 0; i < load->threads; i++)
 		pthread_create(&threads[i], NULL, body, &clients[i]);
@@ -407,7 +407,7 @@ static void tell(const char *what)
 
 static int load_up(struct load *load)
 {
-	struct client *clients = calloc(load->threads, sizeof(*clients));
+	struct client *clients = calloc(load->threads + 1, sizeof(*clients));
 
 	make_questions(load);
 	for (unsigned i = 0; i < load->threads; i++) {
