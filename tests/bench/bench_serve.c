@@ -29,6 +29,7 @@
 #define K 10u
 #define QUERIES 2000u /* that differ */
 #define CHECKED 100u  /* of them against exact answers */
+#define ASK_US 120000000u /* nobody is to give up */
 #define TIMES_MAX (1u << 20)
 #define RESPONSE_MAX (32u << 20)
 
@@ -240,7 +241,7 @@ static void ask_zeromq(struct client *client, const struct question *question, u
 	struct kx_answer answer = {0};
 	struct kx_error error = {0};
 
-	kx_bench_need(kx_fanout_ask(client->load->fanout, &question->request, kx_clock_mono_us() + 20000000u, &answer, &error),
+	kx_bench_need(kx_fanout_ask(client->load->fanout, &question->request, kx_clock_mono_us() + ASK_US, &answer, &error),
 		      &error);
 	read_reply(question, answer.reply, ret);
 	kx_answer_done(&answer);
@@ -387,7 +388,7 @@ static void report(const struct load *load, const struct client *clients, uint64
 
 static void run_all(const struct load *load, struct client *clients, void *(*body)(void *client))
 {
-	pthread_t *threads = calloc(load->threads, sizeof(*threads));
+	pthread_t *threads = calloc(load->threads + 1, sizeof(*threads));
 
 	for (unsigned i = 0; i < load->threads; i++)
 		pthread_create(&threads[i], NULL, body, &clients[i]);
@@ -406,7 +407,7 @@ static void tell(const char *what)
 
 static int load_up(struct load *load)
 {
-	struct client *clients = calloc(load->threads, sizeof(*clients));
+	struct client *clients = calloc(load->threads + 1, sizeof(*clients));
 
 	make_questions(load);
 	for (unsigned i = 0; i < load->threads; i++) {
