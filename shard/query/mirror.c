@@ -61,6 +61,7 @@ void kx_mirror_free(struct kx_mirror *mirror)
 {
 	if (!mirror)
 		return;
+	kx_mirror_end_warming(mirror);
 	tdestroy(mirror->by_id, keep_node);
 	for (uint32_t i = 0; i < mirror->count; i++) {
 		if (mirror->rows[i])
@@ -358,6 +359,11 @@ kx_status kx_mirror_need(struct kx_mirror *mirror, struct kx_error *error)
 kx_status kx_mirror_use_snapshots(struct kx_mirror *mirror, const char *dir)
 {
 	return kx_str_set(&mirror->keep_dir, dir);
+}
+
+void kx_mirror_warm_after(struct kx_mirror *mirror, uint32_t answers)
+{
+	mirror->warm_after = answers;
 }
 
 kx_status kx_mirror_use_moments(struct kx_mirror *mirror, struct kx_index *index, struct kx_store *store,

@@ -33,6 +33,9 @@ kx_status kx_mirror_need(struct kx_mirror *mirror, struct kx_error *error) KX_MU
 /* Before it is put off: snapshots of the mirror stand in dir, and one that is there answers filters, ids left out and single
  * moments, too, while all records are not read. KX_ENOMEM. */
 kx_status kx_mirror_use_snapshots(struct kx_mirror *mirror, const char *dir) KX_MUST_CHECK;
+/* Of one that nobody loads, as it is only read: after so many answers by the snapshot it is loaded beside them, since those
+ * are one at a time. 0, as at first: never. Before it is put off. */
+void kx_mirror_warm_after(struct kx_mirror *mirror, uint32_t answers);
 /* For the one who changes the store, between batches whose changes the mirror was all told of. Makes a snapshot, where
  * something changed since the last; failing is logged. Blocks for some seconds for a million videos, and queries do not wait. */
 void kx_mirror_keep(struct kx_mirror *mirror);

@@ -150,6 +150,7 @@ static kx_status search_kept(struct kx_mirror *mirror, const struct kx_mirror_qu
 	if (!kept)
 		return KX_EBUSY;
 	status = kx_mirror_search_here(kept, query, answer, error);
+	kx_mirror_kept_answered(mirror);
 	status = kx_mirror_kept_end(mirror, status);
 	if (status == KX_EBUSY)
 		kx_similar_answer_done(answer);
