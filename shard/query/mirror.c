@@ -329,7 +329,8 @@ kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struc
 {
 	kx_status status = kx_store_each_video(store, load_one, mirror, error);
 
-	mirror->store = store;
+	if (mirror->store != store) /* answers may read it meanwhile */
+		mirror->store = store;
 	if (!status && mirror->indexed)
 		status = settle(mirror, error);
 	if (!status && mirror->indexed && !mirror->read_only)
