@@ -415,7 +415,7 @@ static void damage(struct fixture *fixture, const char *path, size_t bytes)
 {
 	KX_CLEANUP(kx_cleanup_close) int fd = open(path, O_RDWR);
 	off_t at = (off_t)(kx_test_random(&fixture->random) % bytes);
-	uint8_t byte;
+	uint8_t byte = 0;
 
 	assert_true(fd >= 0 && pread(fd, &byte, 1, at) == 1);
 	byte ^= (uint8_t)(1u << below(fixture, 8));
