@@ -61,6 +61,7 @@ void kx_mirror_free(struct kx_mirror *mirror)
 {
 	if (!mirror)
 		return;
+	kx_mirror_end_warming(mirror);
 	tdestroy(mirror->by_id, keep_node);
 	for (uint32_t i = 0; i < mirror->count; i++) {
 		if (mirror->rows[i])
@@ -328,7 +329,8 @@ kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struc
 {
 	kx_status status = kx_store_each_video(store, load_one, mirror, error);
 
-	mirror->store = store;
+	if (mirror->store != store) /* answers may read it meanwhile */
+		mirror->store = store;
 	if (!status && mirror->indexed)
 		status = settle(mirror, error);
 	if (!status && mirror->indexed && !mirror->read_only)
@@ -358,6 +360,11 @@ kx_status kx_mirror_need(struct kx_mirror *mirror, struct kx_error *error)
 kx_status kx_mirror_use_snapshots(struct kx_mirror *mirror, const char *dir)
 {
 	return kx_str_set(&mirror->keep_dir, dir);
+}
+
+void kx_mirror_warm_after(struct kx_mirror *mirror, uint32_t answers)
+{
+	mirror->warm_after = answers;
 }
 
 kx_status kx_mirror_use_moments(struct kx_mirror *mirror, struct kx_index *index, struct kx_store *store,

@@ -22,10 +22,11 @@ void kx_mirror_free(struct kx_mirror *mirror); /* NULL is nothing */
 /* Reads every record. */
 kx_status kx_mirror_load(struct kx_mirror *mirror, struct kx_store *store, struct kx_error *error) KX_MUST_CHECK;
 /* Puts that off where it can: when there is an index, and the store has totals that say that it holds every vector, nearest
- * videos are found without, by reading the records of those alone that the index finds. Whatever needs all records (a
- * filter, ids left out, duplicates, single moments, the schema, a name that is unknown) loads them first, and so must
- * whoever is about to change the store: kx_mirror_need(). Without totals it loads at once. index: what answers until then,
- * whether the mirror uses one or not; NULL: none. stop may be NULL; asked, loading ends with KX_ECANCELED. All borrowed. */
+ * videos are found without, by reading the records of those alone that the index finds. A filter, ids left out and single
+ * moments need all records: they are answered by a snapshot, where there is one (kx_mirror_use_snapshots()), and else load
+ * them first, as duplicates, the schema and a name that is unknown do, and whoever is about to change the store must:
+ * kx_mirror_need(). Without totals it loads at once. index: what answers until then, whether the mirror uses one or not; NULL:
+ * none. stop may be NULL; asked, loading ends with KX_ECANCELED. All borrowed. */
 kx_status kx_mirror_defer(struct kx_mirror *mirror, struct kx_store *store, struct kx_index *index,
 			  const struct kx_stop *stop, struct kx_error *error) KX_MUST_CHECK;
 kx_status kx_mirror_need(struct kx_mirror *mirror, struct kx_error *error) KX_MUST_CHECK; /* blocks while another loads */
@@ -33,6 +34,9 @@ kx_status kx_mirror_need(struct kx_mirror *mirror, struct kx_error *error) KX_MU
 /* Before it is put off: snapshots of the mirror stand in dir, and one that is there answers filters, ids left out and single
  * moments, too, while all records are not read. KX_ENOMEM. */
 kx_status kx_mirror_use_snapshots(struct kx_mirror *mirror, const char *dir) KX_MUST_CHECK;
+/* Of one that nobody loads, as it is only read: after so many answers by the snapshot it is loaded beside them, since those
+ * are one at a time. 0, as at first: never. Before it is put off. */
+void kx_mirror_warm_after(struct kx_mirror *mirror, uint32_t answers);
 /* For the one who changes the store, between batches whose changes the mirror was all told of. Makes a snapshot, where
  * something changed since the last; failing is logged. Blocks for some seconds for a million videos, and queries do not wait. */
 void kx_mirror_keep(struct kx_mirror *mirror);

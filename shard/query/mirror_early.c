@@ -140,6 +140,7 @@ static void search_kept(struct kx_mirror *mirror, struct kx_mirror_asked *asked)
 	if (!kept)
 		return;
 	kx_mirror_search_here(kept, &asked, 1);
+	kx_mirror_kept_answered(mirror);
 	asked->status = kx_mirror_kept_end(mirror, asked->status);
 	if (asked->status == KX_EBUSY)
 		kx_similar_answer_done(asked->answer);

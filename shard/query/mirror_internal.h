@@ -36,6 +36,10 @@ struct kx_mirror {
 	char *keep_dir;           /* where snapshots stand; NULL: none are made, nor used */
 	atomic_bool has_snapshot; /* that the store names can be read, as far as is known */
 	bool keeping_failed;      /* the last one could not be made */
+	uint32_t warm_after;      /* answers by a snapshot, then all is loaded; 0: not for that */
+	uint32_t kept_answers;    /* under early_lock */
+	bool warming;             /* a thread was started; so is this */
+	pthread_t warmer;
 	struct kx_mirror *kept;   /* while not loaded: what answers by the snapshot. NULL: none */
 	/* Of a mirror that does, see mirror_kept.c: */
 	struct kx_snapshot *snapshot;
@@ -75,7 +79,9 @@ kx_status kx_mirror_kept_make(struct kx_mirror *mirror, struct kx_index *index, 
 /* A mirror that answers what needs all videos, as kx_mirror_search_here() does, until kx_mirror_kept_end(), which says what
  * became of the question: KX_EBUSY, and it has to be asked again of what is loaded. NULL: everything is or must be loaded. */
 struct kx_mirror *kx_mirror_kept_begin(struct kx_mirror *mirror, bool moments);
+void kx_mirror_kept_answered(struct kx_mirror *mirror); /* before that: it was a question of its own */
 kx_status kx_mirror_kept_end(struct kx_mirror *mirror, kx_status status) KX_MUST_CHECK;
+void kx_mirror_end_warming(struct kx_mirror *mirror); /* waits for it */
 void kx_mirror_kept_drop(struct kx_mirror *mirror); /* everything is loaded */
 
 /* Pages of nearest videos that are in the mirror itself. Takes the lock. */

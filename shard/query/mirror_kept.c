@@ -231,6 +231,29 @@ struct kx_mirror *kx_mirror_kept_begin(struct kx_mirror *mirror, bool moments)
 	return NULL;
 }
 
+static void *warm(void *arg)
+{
+	struct kx_error error = {0};
+	kx_status status = kx_mirror_need(arg, &error);
+
+	if (status && status != KX_ECANCELED)
+		kx_log_failure(&error);
+	return NULL;
+}
+
+void kx_mirror_kept_answered(struct kx_mirror *mirror)
+{
+	if (mirror->warming || !mirror->warm_after || ++mirror->kept_answers < mirror->warm_after)
+		return;
+	mirror->warming = !kx_thread_start(&mirror->warmer, "kx-mirror-warm", warm, mirror, NULL);
+}
+
+void kx_mirror_end_warming(struct kx_mirror *mirror)
+{
+	if (mirror->warming)
+		(void)pthread_join(mirror->warmer, NULL);
+}
+
 /* Once everything is loaded the store may have changed under the question. */
 kx_status kx_mirror_kept_end(struct kx_mirror *mirror, kx_status status)
 {

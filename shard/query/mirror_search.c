@@ -634,8 +634,11 @@ kx_status kx_mirror_matching(struct kx_mirror *mirror, const struct kx_mirror_qu
 	struct kx_id_list list = {0};
 	kx_status status = KX_EBUSY;
 
-	if (kept)
-		status = kx_mirror_kept_end(mirror, matching_here(kept, query, &list, error));
+	if (kept) {
+		status = matching_here(kept, query, &list, error);
+		kx_mirror_kept_answered(mirror);
+		status = kx_mirror_kept_end(mirror, status);
+	}
 	if (status == KX_EBUSY) {
 		kx_id_list_done(&list);
 		status = kx_mirror_need(mirror, error);
@@ -677,8 +680,11 @@ kx_status kx_mirror_with_rows(struct kx_mirror *mirror, const struct kx_mirror_q
 	struct kx_mirror *kept = kx_mirror_kept_begin(mirror, true);
 	kx_status status = KX_EBUSY;
 
-	if (kept)
-		status = kx_mirror_kept_end(mirror, with_rows_here(kept, query, run, ctx, error));
+	if (kept) {
+		status = with_rows_here(kept, query, run, ctx, error);
+		kx_mirror_kept_answered(mirror);
+		status = kx_mirror_kept_end(mirror, status);
+	}
 	if (status != KX_EBUSY)
 		return status;
 	status = kx_mirror_need(mirror, error);

@@ -22,9 +22,9 @@
 struct kx_snapshot_writer {
 	char *dir, *path, *temporary;
 	int fd;
-	uint64_t id, at; /* at: bytes until now, those in `block` counted */
-	uint8_t *block; /* [BUFFER] what is not written yet: several blocks, the last not full */
-	uint32_t block_len;
+	uint64_t id, at; /* at: bytes until now, those in `buffer` counted */
+	uint8_t *buffer; /* [BUFFER] what is not written yet */
+	uint32_t buffered;
 	uint32_t *checks;
 	size_t check_count, check_cap;
 	struct kx_snapshot_section *sections;
@@ -44,7 +44,7 @@ void kx_snapshot_writer_free(struct kx_snapshot_writer *writer)
 	free(writer->dir);
 	free(writer->path);
 	free(writer->temporary);
-	free(writer->block);
+	free(writer->buffer);
 	free(writer->checks);
 	free(writer->sections);
 	free(writer);
@@ -92,9 +92,9 @@ static kx_status open_files(struct kx_snapshot_writer *writer, const char *dir, 
 	writer->dir = kx_strdup(dir);
 	writer->path = kx_snapshot_path(dir, writer->id);
 	writer->temporary = writer->path ? kx_strf("%s" TEMPORARY, writer->path) : NULL;
-	writer->block = malloc(BUFFER);
+	writer->buffer = malloc(BUFFER);
 	writer->sections = calloc(SECTIONS_MAX, sizeof(*writer->sections));
-	if (!writer->dir || !writer->temporary || !writer->block || !writer->sections)
+	if (!writer->dir || !writer->temporary || !writer->buffer || !writer->sections)
 		return kx_error_nomem(error);
 	writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 	if (writer->fd < 0)
@@ -142,14 +142,14 @@ static void write_blocks(struct kx_snapshot_writer *writer)
 		fail(writer);
 		return;
 	}
-	for (uint32_t from = 0; from < writer->block_len; from += KX_SNAPSHOT_BLOCK) {
-		const uint32_t left = writer->block_len - from;
+	for (uint32_t from = 0; from < writer->buffered; from += KX_SNAPSHOT_BLOCK) {
+		const uint32_t left = writer->buffered - from;
 
 		writer->checks[writer->check_count++] =
-			kx_crc32c(0, writer->block + from, left < KX_SNAPSHOT_BLOCK ? left : KX_SNAPSHOT_BLOCK);
+			kx_crc32c(0, writer->buffer + from, left < KX_SNAPSHOT_BLOCK ? left : KX_SNAPSHOT_BLOCK);
 	}
-	write_out(writer, writer->block, writer->block_len);
-	writer->block_len = 0;
+	write_out(writer, writer->buffer, writer->buffered);
+	writer->buffered = 0;
 }
 
 static void add(struct kx_snapshot_writer *writer, const void *bytes, size_t len)
@@ -157,14 +157,14 @@ static void add(struct kx_snapshot_writer *writer, const void *bytes, size_t len
 	const uint8_t *from = bytes;
 
 	while (!writer->status && len) {
-		const size_t room = BUFFER - writer->block_len, now = len < room ? len : room;
+		const size_t room = BUFFER - writer->buffered, now = len < room ? len : room;
 
-		memcpy(writer->block + writer->block_len, from, now);
-		writer->block_len += (uint32_t)now;
+		memcpy(writer->buffer + writer->buffered, from, now);
+		writer->buffered += (uint32_t)now;
 		writer->at += now;
 		from += now;
 		len -= now;
-		if (writer->block_len == BUFFER)
+		if (writer->buffered == BUFFER)
 			write_blocks(writer);
 	}
 }

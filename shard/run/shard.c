@@ -9,6 +9,7 @@
 #include "shard/run/internal.h"
 
 #define SERVER_QUEUE 64
+#define WARM_AFTER 8u        /* answers: whoever asks so often will go on asking */
 #define READ_MOMENTS 20000u /* as many are read sooner than their index is walked for one answer */
 
 void kx_shard_fail(struct kx_shard *shard, kx_status status, const struct kx_error *error)
@@ -121,6 +122,8 @@ static kx_status open_store(struct kx_shard *shard, const struct kx_shard_option
 	snapshots = kx_fs_join(options->data_dir, "mirror-0");
 	if (!snapshots || kx_mirror_new(&shard->mirror) || kx_duplicates_file_new(options->data_dir, &shard->duplicates))
 		return kx_error_nomem(error);
+	if (options->read_only) /* else the thread that consumes has everything loaded at once */
+		kx_mirror_warm_after(shard->mirror, WARM_AFTER);
 	if (kx_mirror_use_snapshots(shard->mirror, snapshots) || use_index(shard, options))
 		return kx_error_nomem(error);
 	status = use_moments(shard, options, error);

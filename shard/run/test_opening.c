@@ -415,7 +415,7 @@ static void damage(struct fixture *fixture, const char *path, size_t bytes)
 {
 	KX_CLEANUP(kx_cleanup_close) int fd = open(path, O_RDWR);
 	off_t at = (off_t)(kx_test_random(&fixture->random) % bytes);
-	uint8_t byte;
+	uint8_t byte = 0;
 
 	assert_true(fd >= 0 && pread(fd, &byte, 1, at) == 1);
 	byte ^= (uint8_t)(1u << below(fixture, 8));
@@ -501,6 +501,35 @@ static void test_reads_may_fail(void **state)
 	}
 }
 
+/* One that is only read is loaded beside the answers, when there are many of them. */
+static void test_many_answers_warm_it(void **state)
+{
+	struct fixture *fixture = *state;
+	struct kx_query_request request = {.kind = KX_QUERY_SIMILAR};
+	struct kx_error error = {0};
+	char id[32];
+	uint32_t number = 0;
+
+	fill(fixture);
+	while (name_video(number, id), !kx_mirror_row(fixture->mirror, id))
+		number++;
+	kx_mirror_keep(fixture->mirror);
+	request.similar = (struct kx_similar_query){.video_id = id, .k = 5, .weight_visual = 1, .weight_audio = 1,
+						    .filter = (char *)"duration < 70"};
+	reopen(fixture);
+	kx_mirror_warm_after(fixture->mirror, 3);
+	for (int i = 0; i < 40; i++) {
+		kx_query_reply_free(ask(fixture, fixture->mirror, &request));
+		assert_int_equal(fixture->mirror->warming, i >= 2);
+	}
+	kx_mirror_end_warming(fixture->mirror);
+	fixture->mirror->warming = false;
+	assert_true(is_loaded(fixture));
+	assert_false(has_snapshot(fixture));
+	check(kx_mirror_need(fixture->mirror, &error), &error);
+	ask_all_sorts(fixture, 1);
+}
+
 /* Attributes of one name and several types: which type counts goes by the order of reading, so all are read. */
 static void test_types_that_disagree(void **state)
 {
@@ -520,7 +549,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_answers_are_the_same), TEST(test_moments_come_later), TEST(test_keeping_may_fail),
 		TEST(test_damage_is_seen),	 TEST(test_another_program),	TEST(test_reads_may_fail),
-		TEST(test_types_that_disagree),
+		TEST(test_types_that_disagree),	 TEST(test_many_answers_warm_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
  *   kx_bench_open make FOLDER VIDEOS MOMENTS   a store of made-up videos with so many moments each (0: none), its index, and the
  *                                              snapshot that a shard leaves; FOLDER must not be there
  *   kx_bench_open keep FOLDER MOMENTS          the snapshot anew
+ *   kx_bench_open touch FOLDER COUNT           so many videos are noted as changed since, as a shard that is killed leaves it
  *   kx_bench_open ask FOLDER HOW WHAT          opens it to read, in this process, and asks one question
  *
  * HOW: warm, or cold: what the page cache has of its files is dropped first. WHAT: plain, number (a filter), label, class, title,
@@ -206,6 +207,24 @@ static int keep(const char *folder, uint32_t moments)
 	return 0;
 }
 
+static int touch(const char *folder, uint32_t count)
+{
+	KX_CLEANUP(kx_store_cleanup) struct kx_store *store = NULL;
+	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
+	struct kx_error error = {0};
+
+	need(!kx_shard_store_open(folder, false, &store, &error), error.message);
+	need(!kx_kv_batch_new(kx_store_kv(store), &batch), "batch");
+	for (uint32_t i = 0; i < count; i++) {
+		char key[48];
+
+		snprintf(key, sizeof(key), "changed/%08u.mp4", i * 7);
+		kx_kv_batch_put(batch, KX_STORE_META, key, strlen(key), "", 0);
+	}
+	need(!kx_kv_write(kx_store_kv(store), batch, true, &error), error.message);
+	return 0;
+}
+
 static void drop_cache(const char *folder)
 {
 	char *const roots[2] = {(char *)(uintptr_t)folder, NULL};
@@ -284,5 +303,7 @@ int main(int argc, char **argv)
 		make_records(argv[2], (uint32_t)strtoul(argv[3], NULL, 10), (uint32_t)strtoul(argv[4], NULL, 10));
 	if ((argc == 5 && strcmp(argv[1], "make") == 0) || (argc == 4 && strcmp(argv[1], "keep") == 0))
 		return keep(argv[2], (uint32_t)strtoul(argv[argc - 1], NULL, 10));
+	if (argc == 4 && strcmp(argv[1], "touch") == 0)
+		return touch(argv[2], (uint32_t)strtoul(argv[3], NULL, 10));
 	return fprintf(stderr, "usage: kx_bench_open make NEW_FOLDER VIDEOS MOMENTS | ask FOLDER warm|cold WHAT\n"), 2;
 }
