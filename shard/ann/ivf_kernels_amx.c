@@ -1,0 +1,195 @@
+/* AMX: a tile of 16 queries in 8 bits times one of 16 centroids or codes. Centroids lie as a tile wants them, four dimensions of
+ * 16 of them in a row; bits of codes are spread so, a byte each. */
+#include "shard/ann/ivf_kernels_avx512.h"
+
+#if defined(__x86_64__)
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define TILES __attribute__((target("amx-tile,amx-int8,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c,bmi2,popcnt")))
+
+#define ROW 64u             /* bytes of a tile's row */
+#define TILE (16u * ROW)
+#define PAIR (2u * KX_IVF_SOME) /* queries that two tiles hold */
+#define CODES_BYTES 64u     /* that four nibbles of each of 32 codes lie in */
+#define REQUEST_PERMISSION 0x1023 /* ARCH_REQ_XCOMP_PERM */
+#define TILE_DATA 18              /* XFEATURE_XTILEDATA */
+
+bool kx_ivf_amx_allowed(void)
+{
+	__builtin_cpu_init();
+	return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") &&
+	       !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
+}
+
+struct config {
+	uint8_t palette, start, reserved[14];
+	uint16_t row_bytes[16];
+	uint8_t rows[16];
+};
+
+/* All eight tiles whole. To be ended with _tile_release(), so that threads are switched without what tiles hold. */
+TILES static inline void tiles_begin(void)
+{
+	struct config config = {.palette = 1};
+
+	for (unsigned i = 0; i < 8; i++) {
+		config.row_bytes[i] = ROW;
+		config.rows[i] = 16;
+	}
+	_tile_loadconfig(&config);
+}
+
+/* Sums of 16 (two: 32) queries with 32 columns, half of which lie a tile's row after row from `low` on and half from `high` on:
+ * [16 or 32][32]. steps: tiles that a row of a query is long. */
+TILES static inline void multiply(const int8_t *queries, size_t query_bytes, bool two, const uint8_t *low, const uint8_t *high,
+				  uint32_t steps, int32_t *ret)
+{
+	_tile_zero(0);
+	_tile_zero(1);
+	_tile_zero(2);
+	_tile_zero(3);
+	for (uint32_t i = 0; i < steps; i++) {
+		_tile_loadd(4, queries + (size_t)i * ROW, query_bytes);
+		_tile_loadd(6, low + (size_t)i * TILE, ROW);
+		_tile_loadd(7, high + (size_t)i * TILE, ROW);
+		_tile_dpbsud(0, 4, 6);
+		_tile_dpbsud(1, 4, 7);
+		if (two) {
+			_tile_loadd(5, queries + KX_IVF_SOME * query_bytes + (size_t)i * ROW, query_bytes);
+			_tile_dpbsud(2, 5, 6);
+			_tile_dpbsud(3, 5, 7);
+		}
+	}
+	_tile_stored(0, ret, 2 * ROW);
+	_tile_stored(1, ret + 16, 2 * ROW);
+	if (two) {
+		_tile_stored(2, ret + 32 * KX_IVF_SOME, 2 * ROW);
+		_tile_stored(3, ret + 32 * KX_IVF_SOME + 16, 2 * ROW);
+	}
+}
+
+TILES static void put_keys(const struct kx_ivf_sixteen *first, uint32_t group, uint32_t groups,
+			   const struct kx_ivf_eighth *queries, uint32_t from, uint32_t count, const int32_t *sums,
+			   const struct kx_ivf_keys *ret)
+{
+	for (uint32_t half = 0; half < groups; half++, group++) {
+		const size_t at = (size_t)group * KX_IVF_LANES;
+		const __m512 scale = _mm512_loadu_ps(first->scale + at), offset = _mm512_loadu_ps(first->offset + at);
+
+		for (uint32_t i = 0; i < count; i++) {
+			__m512i sum = _mm512_load_si512(sums + (size_t)i * 32 + (size_t)half * 16);
+			__m512 keys = kx_ivf_avx512_keys(&queries[from + i], sum, scale, offset);
+
+			_mm512_storeu_ps(ret->keys + (from + i) * ret->keys_stride + at, keys);
+			ret->least[(from + i) * ret->least_stride + group] = _mm512_reduce_min_ps(keys);
+		}
+	}
+}
+
+TILES void kx_ivf_amx_near_some(const struct kx_ivf_sixteen *first, uint32_t groups, const struct kx_ivf_eighth *queries,
+				uint32_t count, const struct kx_ivf_keys *ret)
+{
+	const uint32_t dim = queries->dim;
+	_Alignas(64) int32_t sums[PAIR * 32];
+
+	tiles_begin();
+	for (uint32_t group = 0; group < groups; group += 2) {
+		const uint32_t two = groups - group < 2 ? 1 : 2;
+		const uint8_t *low = kx_ivf_sixteen_at(first, group, dim).codes;
+		const uint8_t *high = kx_ivf_sixteen_at(first, group + two - 1, dim).codes;
+
+		for (uint32_t i = 0; i < count; i += PAIR) {
+			uint32_t some = count - i < PAIR ? count - i : PAIR;
+
+			multiply(queries->codes + (size_t)i * dim, dim, some > KX_IVF_SOME, low, high, dim / ROW, sums);
+			put_keys(first, group, two, queries, i, some, sums, ret);
+		}
+	}
+	_tile_release();
+}
+
+/* Of four nibbles the one that is in byte `at` of each 32 bits: its bits a byte each, of those in the low halves and of those in the
+ * high ones. */
+TILES static inline void spread_nibble(__m512i codes, unsigned at, uint8_t *low, uint8_t *high)
+{
+	const __m512i one = _mm512_set1_epi8(1), place = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
+	__m512i bytes = _mm512_shuffle_epi8(codes, _mm512_add_epi8(place, _mm512_set1_epi8((char)at)));
+	__m512i of_low = _mm512_and_si512(bytes, _mm512_set1_epi32(0x08040201));
+	__m512i of_high = _mm512_and_si512(bytes, _mm512_set1_epi32((int)0x80402010));
+
+	_mm512_store_si512(low, _mm512_min_epu8(of_low, one));
+	_mm512_store_si512(high, _mm512_min_epu8(of_high, one));
+}
+
+TILES void kx_ivf_amx_spread(const uint8_t *blocks, uint32_t code_bytes, uint32_t count, uint8_t *ret)
+{
+	const size_t half = kx_ivf_spread_bytes(code_bytes) / 2, used = (size_t)code_bytes * 2 * ROW;
+
+	for (uint32_t slot = 0; slot < count; slot += KX_IVF_BLOCK, ret += 2 * half, blocks += kx_ivf_block_bytes(code_bytes)) {
+		const uint8_t *codes = blocks + KX_IVF_FACTOR_BYTES;
+
+		for (uint32_t i = 0; i < code_bytes / 2; i++) {
+			__m512i four = _mm512_load_si512(codes + (size_t)i * CODES_BYTES);
+
+			for (unsigned j = 0; j < 4; j++)
+				spread_nibble(four, j, ret + (4 * (size_t)i + j) * ROW, ret + half + (4 * (size_t)i + j) * ROW);
+		}
+		memset(ret + used, 0, half - used);
+		memset(ret + half + used, 0, half - used);
+	}
+}
+
+struct factors {
+	__m512 add_low, add_high, mul_low, mul_high;
+	uint32_t mask; /* of the slots that there are */
+};
+
+TILES static inline void bound_some(const struct factors *factors, uint32_t slot, struct kx_ivf_scan_one *ones, uint32_t count,
+				    const int32_t *sums)
+{
+	for (uint32_t i = 0; i < count; i++, sums += 32) {
+		struct kx_ivf_scan_one *one = &ones[i];
+		const struct kx_ivf_avx512_bounds by = {_mm512_set1_ps(one->scale), _mm512_set1_ps(one->offset),
+							_mm512_set1_ps(one->floor)};
+		__m512 low = kx_ivf_avx512_bounds_of(&by, _mm512_load_si512(sums), factors->add_low, factors->mul_low);
+		__m512 high = kx_ivf_avx512_bounds_of(&by, _mm512_load_si512(sums + 16), factors->add_high, factors->mul_high);
+		__mmask16 of_low = _mm512_mask_cmp_ps_mask((__mmask16)factors->mask, low, by.floor, _CMP_GE_OQ);
+		__mmask16 of_high = _mm512_mask_cmp_ps_mask((__mmask16)(factors->mask >> 16), high, by.floor, _CMP_GE_OQ);
+
+		if (!(of_low | of_high))
+			continue;
+		one->count = kx_ivf_avx512_put(one->found, one->count, of_low, low, slot);
+		one->count = kx_ivf_avx512_put(one->found, one->count, of_high, high, slot + KX_IVF_HALF_BLOCK);
+	}
+}
+
+TILES void kx_ivf_amx_scan_some(const struct kx_ivf_scan_some *some)
+{
+	const size_t dim = kx_ivf_spread_dim(some->code_bytes), spread = kx_ivf_spread_bytes(some->code_bytes);
+	_Alignas(64) int32_t sums[PAIR * 32];
+
+	tiles_begin();
+	for (uint32_t slot = 0; slot < some->count; slot += KX_IVF_BLOCK) {
+		const size_t at = slot / KX_IVF_BLOCK;
+		const uint16_t *add = (const uint16_t *)(const void *)(some->blocks + at * kx_ivf_block_bytes(some->code_bytes));
+		const uint8_t *low = some->spread + at * spread;
+		const uint32_t left = some->count - slot;
+		const struct factors factors = {kx_ivf_avx512_factors(add), kx_ivf_avx512_factors(add + KX_IVF_HALF_BLOCK),
+						kx_ivf_avx512_factors(add + KX_IVF_BLOCK),
+						kx_ivf_avx512_factors(add + KX_IVF_BLOCK + KX_IVF_HALF_BLOCK),
+						left < KX_IVF_BLOCK ? (1u << left) - 1 : UINT32_MAX};
+
+		for (uint32_t i = 0; i < some->n; i += PAIR) {
+			uint32_t count = some->n - i < PAIR ? some->n - i : PAIR;
+
+			multiply(some->codes + i * dim, dim, count > KX_IVF_SOME, low, low + spread / 2, (uint32_t)(dim / ROW),
+				 sums);
+			bound_some(&factors, some->first + slot, some->ones + i, count, sums);
+		}
+	}
+	_tile_release();
+}
+
+#endif
