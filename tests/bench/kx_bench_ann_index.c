@@ -179,6 +179,20 @@ static kx_status search(struct bench_engine *engine, const struct bench_search *
 	return status;
 }
 
+static kx_status search_many(struct bench_engine *engine, const struct bench_search *how, const float *vectors,
+			     const void *const *filters, size_t n, int32_t *ret_ids, struct bench_work *work,
+			     struct kx_error *error)
+{
+	kx_status status = KX_OK;
+
+	for (size_t i = 0; i < n && !status; i++) {
+		const struct bench_search one = {how->recall, filters[i], how->scratch};
+
+		status = search(engine, &one, vectors + i * engine->dim, ret_ids + i * BENCH_K, work, error);
+	}
+	return status;
+}
+
 static kx_status commit(struct bench_engine *engine, const uint32_t *keys, const float *vectors, size_t count,
 			struct kx_error *error)
 {
@@ -237,5 +251,5 @@ static kx_status maintain(struct bench_engine *engine, struct kx_error *error)
 
 const struct bench_ops bench_index_ops = {
 	build, open_engine, close_engine, scratch_new, scratch_free, filter_new,
-	filter_free, search, insert, remove_ids, hot_bytes, maintain,
+	filter_free, search, search_many, insert, remove_ids, hot_bytes, maintain,
 };
