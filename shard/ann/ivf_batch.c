@@ -11,8 +11,8 @@
 #define KEYS_BYTES ((size_t)16 << 20) /* and so many that all of their keys take no more */
 #define WAVE_LEAST 2u                 /* for fewer a way of their own is faster */
 #define NEAR 32u                      /* queries whose keys are made at a time */
-#define PATIENCE 3u                   /* cells not worth it one after another, after which no other is tried */
-#define FIRST_GIVE 2u
+#define FIRST_GIVE 4u                 /* cells in the first round, at least, */
+#define MORE 4u                       /* and so many times more in each */
 #define PAIRS_LEAST 1024u
 
 bool kx_ivf_room(struct kx_ivf_room *room, size_t bytes)
@@ -70,7 +70,6 @@ static kx_status reserve(struct kx_ivf_batch *batch, const struct kx_ivf *ivf, s
 		{&batch->keys, count * lanes * sizeof(float)},
 		{&batch->least, count * groups * sizeof(float)},
 		{&batch->numbers, (lanes + KX_IVF_LANES) * sizeof(uint64_t)},
-		{&batch->sorting, (lanes + KX_IVF_LANES) * sizeof(uint64_t)},
 		{&batch->wanted, 2 * (size_t)ivf->slot_count * sizeof(uint32_t)},
 	};
 
@@ -133,31 +132,6 @@ static void find_keys(struct kx_ivf_batch *batch)
 
 /* --- Rounds --------------------------------------------------------------------------------------------------- */
 
-/* The next lanes of a query, nearest first, into batch->numbers; how many. */
-static uint32_t next_lanes(struct kx_ivf_batch *batch, uint32_t number)
-{
-	const struct kx_ivf *ivf = batch->ivf;
-	const uint32_t groups = ivf->centroids.lanes.groups;
-	struct kx_ivf_one *one = &batch->ones[number];
-	const float *keys = batch->keys + number * lanes_of(ivf);
-	float *least = batch->least + (size_t)number * groups;
-	float most = kx_ivf_nth_least(least, groups, one->give, (float *)(void *)batch->sorting);
-	uint32_t count = 0;
-
-	if (most == INFINITY)
-		return 0;
-	for (uint32_t group = 0; group < groups; group++) {
-		if (least[group] > most)
-			continue;
-		count += ivf->kernels->pick(keys + (size_t)group * KX_IVF_LANES, one->above, most, group * KX_IVF_LANES,
-					    batch->numbers + count);
-		least[group] = ivf->kernels->least_above(keys + (size_t)group * KX_IVF_LANES, most);
-	}
-	one->above = most;
-	ivf->kernels->sort(batch->numbers, count, batch->sorting);
-	return count;
-}
-
 static kx_status add_pair(struct kx_ivf_batch *batch, struct kx_ivf_pair pair)
 {
 	if (batch->pair_count == batch->pair_room) {
@@ -174,53 +148,146 @@ static kx_status add_pair(struct kx_ivf_batch *batch, struct kx_ivf_pair pair)
 	return KX_OK;
 }
 
-/* Those of the next cells that are worth it. */
-static kx_status name_cells(struct kx_ivf_batch *batch, uint32_t number, uint32_t count)
+static kx_status name_cell(struct kx_ivf_batch *batch, uint32_t number, uint32_t lane)
 {
 	const struct kx_ivf *ivf = batch->ivf;
 	const struct kx_ivf_lanes *lanes = &ivf->centroids.lanes;
-	const float *keys = batch->keys + number * lanes_of(ivf);
+	const float key = batch->keys[number * lanes_of(ivf) + lane];
+	const struct kx_ivf_pair pair = {lanes->number[lane], {number, kx_ivf_norm_weight(ivf) * lanes->offset[lane] - key}};
+
+	batch->ones[number].work->cells++;
+	return ivf->cells[pair.slot].count ? add_pair(batch, pair) : KX_OK;
+}
+
+/* Lanes of a query with keys above those that were thought of, up to `most`, into batch->numbers; how many. */
+static uint32_t lanes_up_to(struct kx_ivf_batch *batch, uint32_t number, float most)
+{
+	const struct kx_ivf *ivf = batch->ivf;
+	const uint32_t groups = ivf->centroids.lanes.groups;
+	const float *keys = batch->keys + number * lanes_of(ivf), *least = batch->least + (size_t)number * groups;
+	const float above = batch->ones[number].above;
+	uint32_t count = 0;
+
+	for (uint32_t group = 0; group < groups; group++)
+		if (least[group] <= most)
+			count += ivf->kernels->pick(keys + (size_t)group * KX_IVF_LANES, above, most, group * KX_IVF_LANES,
+						    batch->numbers + count);
+	return count;
+}
+
+/* The least key of a query's above those that were thought of; INFINITY: there is none. */
+static float next_key(const struct kx_ivf_batch *batch, uint32_t number)
+{
+	const struct kx_ivf *ivf = batch->ivf;
+	const uint32_t groups = ivf->centroids.lanes.groups;
+	const float *keys = batch->keys + number * lanes_of(ivf), *least = batch->least + (size_t)number * groups;
+	const float above = batch->ones[number].above;
+	float key = INFINITY;
+
+	for (uint32_t group = 0; group < groups; group++) {
+		float of_group = least[group] > above
+					 ? least[group]
+					 : ivf->kernels->least_above(keys + (size_t)group * KX_IVF_LANES, above);
+
+		key = of_group < key ? of_group : key;
+	}
+	return key;
+}
+
+/* The nearest cell that was not looked into, for each that has too few. */
+static kx_status name_first(struct kx_ivf_batch *batch, uint32_t number)
+{
 	struct kx_ivf_one *one = &batch->ones[number];
-	struct kx_ivf_judge judge = {ivf, one->norm2, one->how.effort, 0, &one->best};
+	const float key = next_key(batch, number);
+	uint32_t count = key < INFINITY ? lanes_up_to(batch, number, key) : 0;
 	kx_status status = KX_OK;
 
-	if (count && one->nearest == INFINITY)
-		one->nearest = keys[(uint32_t)batch->numbers[0]];
-	for (uint32_t i = 0; !status && i < count && !one->enough; i++) {
-		const uint32_t lane = (uint32_t)batch->numbers[i], slot = lanes->number[lane];
-		const struct kx_ivf_cell *cell = &ivf->cells[slot];
-		const float product = kx_ivf_norm_weight(ivf) * lanes->offset[lane] - keys[lane];
-
-		judge.cells = one->work->cells;
-		if (!kx_ivf_is_worth(&judge, cell, keys[lane] - one->nearest, product)) {
-			one->enough = ++one->passed >= PATIENCE;
-			continue;
-		}
-		one->passed = 0;
-		one->work->cells++;
-		if (cell->count)
-			status = add_pair(batch, (struct kx_ivf_pair){slot, {number, product}});
-	}
+	one->nearest = one->nearest < key ? one->nearest : key;
+	one->above = key;
+	one->enough = !count;
+	for (uint32_t i = 0; !status && i < count; i++)
+		status = name_cell(batch, number, (uint32_t)batch->numbers[i]);
 	return status;
 }
 
-static kx_status name_all(struct kx_ivf_batch *batch, bool first)
+/* How far beyond the nearest key cells are worth it after so many. */
+static float reach_of(const struct kx_ivf_one *one, uint32_t cells)
+{
+	float radius2 = one->norm2 + 1.0f - 2.0f * kx_ivf_least(&one->best);
+	float reach = radius2 > 0.0f ? one->how.effort * radius2 : 0.0f;
+
+	return reach / sqrtf(sqrtf((float)(cells ? cells : 1)));
+}
+
+#define STEPS 128u /* that keys are told apart by */
+
+/* By the rule of kx_ivf_is_worth() cells are worth it up to some key, which is less the more there are: the greatest up to which all
+ * are, or so many at least. ret_last: it is not for their number that there are no more. */
+static float worth_up_to(const struct kx_ivf_batch *batch, uint32_t number, uint32_t count, float most, bool *ret_last)
+{
+	const struct kx_ivf_one *one = &batch->ones[number];
+	const float *keys = batch->keys + number * lanes_of(batch->ivf);
+	const float step = (most - one->nearest) / (float)STEPS, steps = step > 0.0f ? 1.0f / step : 0.0f;
+	uint32_t counts[STEPS + 1] = {0}, cells = one->work->cells;
+
+	for (uint32_t i = 0; i < count; i++)
+		counts[(uint32_t)((keys[(uint32_t)batch->numbers[i]] - one->nearest) * steps)]++;
+	*ret_last = true;
+	for (uint32_t i = 0; i < STEPS; i++) {
+		const float up_to = one->nearest + (float)(i + 1) * step;
+
+		cells += counts[i];
+		if (up_to - one->nearest > reach_of(one, cells))
+			return up_to;
+		if (cells - one->work->cells >= one->give) {
+			*ret_last = false;
+			return up_to;
+		}
+	}
+	return most;
+}
+
+/* Those of the next cells that are worth it. */
+static kx_status name_by_distance(struct kx_ivf_batch *batch, uint32_t number)
+{
+	struct kx_ivf_one *one = &batch->ones[number];
+	const float *keys = batch->keys + number * lanes_of(batch->ivf);
+	const float most = one->nearest + reach_of(one, one->work->cells);
+	const uint32_t count = most > one->above ? lanes_up_to(batch, number, most) : 0;
+	const float up_to = worth_up_to(batch, number, count, most, &one->enough);
+	kx_status status = KX_OK;
+
+	for (uint32_t i = 0; !status && i < count; i++)
+		if (keys[(uint32_t)batch->numbers[i]] <= up_to)
+			status = name_cell(batch, number, (uint32_t)batch->numbers[i]);
+	one->above = up_to;
+	return status;
+}
+
+static kx_status name_all(struct kx_ivf_batch *batch)
 {
 	kx_status status = KX_OK;
 
 	batch->pair_count = 0;
 	for (uint32_t i = 0; !status && i < batch->count; i++) {
 		struct kx_ivf_one *one = &batch->ones[i];
-		uint32_t count;
 
-		if (one->enough || (first && one->best.count == one->best.k))
+		if (one->enough)
 			continue;
-		count = next_lanes(batch, i);
-		if (!first)
-			one->give = one->give ? one->give * 2 : FIRST_GIVE;
-		one->enough = !count;
-		status = name_cells(batch, i, count);
+		status = name_by_distance(batch, i);
+		one->give *= MORE;
 	}
+	return status;
+}
+
+static kx_status name_firsts(struct kx_ivf_batch *batch)
+{
+	kx_status status = KX_OK;
+
+	batch->pair_count = 0;
+	for (uint32_t i = 0; !status && i < batch->count; i++)
+		if (!batch->ones[i].enough && batch->ones[i].best.count < batch->ones[i].best.k)
+			status = name_first(batch, i);
 	return status;
 }
 
@@ -272,7 +339,7 @@ static kx_status first_rounds(struct kx_ivf_batch *batch)
 	kx_status status;
 
 	do {
-		status = name_all(batch, true);
+		status = name_firsts(batch);
 		if (!status)
 			status = kx_ivf_look_first(batch, batch->pairs, batch->pair_count);
 	} while (!status && batch->pair_count);
@@ -285,11 +352,9 @@ static kx_status run(struct kx_ivf_batch *batch)
 
 	find_keys(batch);
 	status = first_rounds(batch);
-	for (uint32_t i = 0; i < batch->count; i++)
-		batch->ones[i].give = FIRST_GIVE;
 	do {
 		if (!status)
-			status = name_all(batch, false);
+			status = name_all(batch);
 		if (!status)
 			status = look_into_all(batch);
 	} while (!status && batch->pair_count);
@@ -302,7 +367,7 @@ static kx_status run(struct kx_ivf_batch *batch)
 
 static bool goes_together(const struct kx_ivf *ivf, const struct kx_ivf_query *query)
 {
-	return !query->filter && query->k && query->recall > 0.0 && query->recall < 1.0 && !ivf->cold_count && !ivf->unplaced &&
+	return ivf->recipe.metric == KX_METRIC_COSINE && !query->filter && query->k && query->recall > 0.0 && query->recall < 1.0 && !ivf->cold_count && !ivf->unplaced &&
 	       ivf->vectors && ivf->entry_count;
 }
 
@@ -325,6 +390,7 @@ static void add_one(struct kx_ivf_batch *batch, const struct kx_ivf_query *query
 		.best = {answer->hits, query->k, 0},
 		.nearest = INFINITY,
 		.above = -INFINITY,
+		.give = FIRST_GIVE,
 		.how = before && before->query->recall == query->recall ? before->how : kx_ivf_how_of(&batch->ivf->tuning, query->recall),
 	};
 	answer->work = (struct kx_ivf_work){0};

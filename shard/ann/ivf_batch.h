@@ -24,8 +24,7 @@ struct kx_ivf_one {
 	float norm2;
 	float nearest;   /* the least key of a centroid */
 	float above;     /* cells with keys up to this were thought of */
-	uint32_t give;   /* of how many groups of centroids the next come */
-	uint32_t passed; /* cells in a row that were not worth it */
+	uint32_t give;   /* how many the next are, or a few more */
 	bool enough;
 };
 
@@ -72,8 +71,8 @@ struct kx_ivf_batch {
 	uint8_t *luts;                /* [count][lead / 4][16] */
 	float *rest;                  /* [count][padded - lead]: of the rotated queries */
 	float *keys, *least;          /* [count][lanes], [count][groups] */
-	uint64_t *numbers, *sorting;  /* [lanes + 16] */
-	struct kx_ivf_room rooms[10]; /* of these, in this order, and more */
+	uint64_t *numbers;            /* [lanes + 16] */
+	struct kx_ivf_room rooms[9]; /* of these, in this order, and more */
 	struct kx_ivf_pair *pairs;    /* of a round, and as wishes of one cell after the other */
 	size_t pair_count, pair_room;
 	struct kx_ivf_wish *wishes;

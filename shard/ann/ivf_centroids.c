@@ -441,22 +441,19 @@ static float nth(float *values, uint32_t count, uint32_t n)
 	return values[n];
 }
 
-float kx_ivf_nth_least(const float *least, uint32_t groups, uint32_t n, float *room)
-{
-	uint32_t count = 0;
-
-	for (uint32_t i = 0; i < groups; i++)
-		if (least[i] < INFINITY)
-			room[count++] = least[i];
-	if (!count)
-		return INFINITY;
-	return nth(room, count, n < count / 2 ? n : count / 2);
-}
-
 /* What the next ones reach up to: as many groups as are to be given begin below it. INFINITY: there is none. */
 static float next_bound(struct kx_ivf_order *order)
 {
-	return kx_ivf_nth_least(order->least, order->group_count, order->give, (float *)(void *)order->room);
+	float *least = (float *)(void *)order->room;
+	uint32_t count = 0, n = order->give;
+
+	for (uint32_t i = 0; i < order->group_count; i++)
+		if (order->least[i] < INFINITY)
+			least[count++] = order->least[i];
+	if (!count)
+		return INFINITY;
+	n = n < count / 2 ? n : count / 2;
+	return nth(least, count, n);
 }
 
 uint32_t kx_ivf_order_next(struct kx_ivf_order *order)

@@ -53,10 +53,6 @@ struct kx_ivf_sixteen kx_ivf_lanes_sixteen(const struct kx_ivf_lanes *lanes, uin
 /* A rotated vector in 8 bits; codes: [dim], which must outlive it. weight: of the offsets, in (0, 1]. */
 struct kx_ivf_eighth kx_ivf_to_eighth(const float *rotated, uint32_t dim, float weight, int8_t *codes);
 
-/* Of the least keys of some groups the one that n others are less than, or half of them. Infinite ones are none; INFINITY: all are.
- * room: [groups]. */
-float kx_ivf_nth_least(const float *least, uint32_t groups, uint32_t n, float *room);
-
 /* Goes through centroids from near to far, in batches. Embedded; zeroed memory is valid; one query at a time. A batch is
  * in order, and batches are, but for centroids of regions that were not looked into before. */
 struct kx_ivf_order {
