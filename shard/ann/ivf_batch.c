@@ -10,9 +10,10 @@
 #define WAVE 1024u                    /* queries that are on their way at the same time, at most, */
 #define KEYS_BYTES ((size_t)16 << 20) /* and so many that all of their keys take no more */
 #define WAVE_LEAST 2u                 /* for fewer a way of their own is faster */
-#define NEAR 32u                      /* queries whose keys are made at a time */
-#define FIRST_GIVE 4u                 /* cells in the first round, at least, */
-#define MORE 4u                       /* and so many times more in each */
+#define NEAR 128u                     /* queries whose keys are made at a time */
+#define SECOND_ROUND 8u               /* cells of a query in it */
+#define THIRD_ROUND 32u               /* and in the third, if there are not many more; else */
+#define THIRD_SHARE 0.7f              /* so much of them */
 #define PAIRS_LEAST 1024u
 
 bool kx_ivf_room(struct kx_ivf_room *room, size_t bytes)
@@ -221,30 +222,35 @@ static float reach_of(const struct kx_ivf_one *one, uint32_t cells)
 
 #define STEPS 128u /* that keys are told apart by */
 
-/* By the rule of kx_ivf_is_worth() cells are worth it up to some key, which is less the more there are: the greatest up to which all
- * are, or so many at least. ret_last: it is not for their number that there are no more. */
-static float worth_up_to(const struct kx_ivf_batch *batch, uint32_t number, uint32_t count, float most, bool *ret_last)
+/* The more was found, the fewer are worth it: the first cells of a query tell how good what it finds must be, and of many that then
+ * seem to be worth it the last are judged again. */
+static uint32_t may_have(const struct kx_ivf_one *one, uint32_t worth)
 {
-	const struct kx_ivf_one *one = &batch->ones[number];
+	if (one->round == 1)
+		return SECOND_ROUND;
+	return one->round == 2 && worth > THIRD_ROUND ? (uint32_t)((float)worth * THIRD_SHARE) : worth;
+}
+
+/* By the rule of kx_ivf_is_worth() cells are worth it up to some key, which is less the more there are: the greatest up to which all
+ * are, or so many of them as this round may have. */
+static float worth_up_to(struct kx_ivf_batch *batch, uint32_t number, uint32_t count, float most)
+{
+	struct kx_ivf_one *one = &batch->ones[number];
 	const float *keys = batch->keys + number * lanes_of(batch->ivf);
 	const float step = (most - one->nearest) / (float)STEPS, steps = step > 0.0f ? 1.0f / step : 0.0f;
-	uint32_t counts[STEPS + 1] = {0}, cells = one->work->cells;
+	uint32_t counts[STEPS + 1] = {0}, cells = 0, may, last = 0;
 
 	for (uint32_t i = 0; i < count; i++)
 		counts[(uint32_t)((keys[(uint32_t)batch->numbers[i]] - one->nearest) * steps)]++;
-	*ret_last = true;
-	for (uint32_t i = 0; i < STEPS; i++) {
-		const float up_to = one->nearest + (float)(i + 1) * step;
-
-		cells += counts[i];
-		if (up_to - one->nearest > reach_of(one, cells))
-			return up_to;
-		if (cells - one->work->cells >= one->give) {
-			*ret_last = false;
-			return up_to;
-		}
-	}
-	return most;
+	while (last < STEPS && (float)last * step <= reach_of(one, one->work->cells + cells))
+		cells += counts[last++];
+	may = may_have(one, cells);
+	one->enough = may >= cells;
+	if (one->enough)
+		return last < STEPS ? one->nearest + (float)last * step : most;
+	for (last = 0, cells = 0; cells < may; last++)
+		cells += counts[last];
+	return one->nearest + (float)last * step;
 }
 
 /* Those of the next cells that are worth it. */
@@ -254,7 +260,7 @@ static kx_status name_by_distance(struct kx_ivf_batch *batch, uint32_t number)
 	const float *keys = batch->keys + number * lanes_of(batch->ivf);
 	const float most = one->nearest + reach_of(one, one->work->cells);
 	const uint32_t count = most > one->above ? lanes_up_to(batch, number, most) : 0;
-	const float up_to = worth_up_to(batch, number, count, most, &one->enough);
+	const float up_to = worth_up_to(batch, number, count, most);
 	kx_status status = KX_OK;
 
 	for (uint32_t i = 0; !status && i < count; i++)
@@ -274,8 +280,8 @@ static kx_status name_all(struct kx_ivf_batch *batch)
 
 		if (one->enough)
 			continue;
+		one->round++;
 		status = name_by_distance(batch, i);
-		one->give *= MORE;
 	}
 	return status;
 }
@@ -390,7 +396,6 @@ static void add_one(struct kx_ivf_batch *batch, const struct kx_ivf_query *query
 		.best = {answer->hits, query->k, 0},
 		.nearest = INFINITY,
 		.above = -INFINITY,
-		.give = FIRST_GIVE,
 		.how = before && before->query->recall == query->recall ? before->how : kx_ivf_how_of(&batch->ivf->tuning, query->recall),
 	};
 	answer->work = (struct kx_ivf_work){0};

@@ -24,7 +24,7 @@ struct kx_ivf_one {
 	float norm2;
 	float nearest;   /* the least key of a centroid */
 	float above;     /* cells with keys up to this were thought of */
-	uint32_t give;   /* how many the next are, or a few more */
+	uint32_t round;  /* after the first cells */
 	bool enough;
 };
 
