@@ -7,10 +7,10 @@
 #include "common/base/fault.h"
 #include "common/base/macros.h"
 
-#define WAVE 1024u                    /* queries that are on their way at the same time, at most, */
+#define WAVE 256u                    /* queries that are on their way at the same time, at most, */
 #define KEYS_BYTES ((size_t)16 << 20) /* and so many that all of their keys take no more */
 #define WAVE_LEAST 2u                 /* for fewer a way of their own is faster */
-#define NEAR 128u                     /* queries whose keys are made at a time */
+#define NEAR 32u                      /* queries whose keys are made at a time */
 #define SECOND_ROUND 8u               /* cells of a query in it */
 #define THIRD_ROUND 32u               /* and in the third, if there are not many more; else */
 #define THIRD_SHARE 0.7f              /* so much of them */
@@ -133,31 +133,43 @@ static void find_keys(struct kx_ivf_batch *batch)
 
 /* --- Rounds --------------------------------------------------------------------------------------------------- */
 
-static kx_status add_pair(struct kx_ivf_batch *batch, struct kx_ivf_pair pair)
+static kx_status reserve_pairs(struct kx_ivf_batch *batch, size_t more)
 {
-	if (batch->pair_count == batch->pair_room) {
-		size_t room = batch->pair_room ? batch->pair_room * 2 : PAIRS_LEAST;
-		void *pairs = kx_fault("ann.scratch") ? NULL
-						      : realloc(batch->pairs, room * (sizeof(*batch->pairs) + sizeof(*batch->wishes)));
+	size_t room = batch->pair_room ? batch->pair_room : PAIRS_LEAST;
+	void *pairs;
 
-		if (!pairs)
-			return KX_ENOMEM;
-		batch->pairs = pairs;
-		batch->pair_room = room;
-	}
-	batch->pairs[batch->pair_count++] = pair;
+	if (batch->pair_count + more <= batch->pair_room)
+		return KX_OK;
+	while (room < batch->pair_count + more)
+		room *= 2;
+	pairs = kx_fault("ann.scratch") ? NULL : realloc(batch->pairs, room * (sizeof(*batch->pairs) + sizeof(*batch->wishes)));
+	if (!pairs)
+		return KX_ENOMEM;
+	batch->pairs = pairs;
+	batch->pair_room = room;
 	return KX_OK;
 }
 
-static kx_status name_cell(struct kx_ivf_batch *batch, uint32_t number, uint32_t lane)
+/* Of so many lanes in batch->numbers those with keys up to `most`. */
+static kx_status name_cells(struct kx_ivf_batch *batch, uint32_t number, uint32_t count, float most)
 {
-	const struct kx_ivf *ivf = batch->ivf;
-	const struct kx_ivf_lanes *lanes = &ivf->centroids.lanes;
-	const float key = batch->keys[number * lanes_of(ivf) + lane];
-	const struct kx_ivf_pair pair = {lanes->number[lane], {number, kx_ivf_norm_weight(ivf) * lanes->offset[lane] - key}};
+	const struct kx_ivf_lanes *lanes = &batch->ivf->centroids.lanes;
+	const float *keys = batch->keys + number * lanes_of(batch->ivf), weight = kx_ivf_norm_weight(batch->ivf);
+	struct kx_ivf_pair *pairs;
+	size_t at = batch->pair_count;
 
-	batch->ones[number].work->cells++;
-	return ivf->cells[pair.slot].count ? add_pair(batch, pair) : KX_OK;
+	if (reserve_pairs(batch, count))
+		return KX_ENOMEM;
+	pairs = batch->pairs;
+	for (uint32_t i = 0; i < count; i++) {
+		const uint32_t lane = (uint32_t)batch->numbers[i];
+
+		pairs[at] = (struct kx_ivf_pair){lanes->number[lane], {number, weight * lanes->offset[lane] - keys[lane]}};
+		at += keys[lane] <= most;
+	}
+	batch->ones[number].work->cells += (uint32_t)(at - batch->pair_count);
+	batch->pair_count = at;
+	return KX_OK;
 }
 
 /* Lanes of a query with keys above those that were thought of, up to `most`, into batch->numbers; how many. */
@@ -200,15 +212,12 @@ static kx_status name_first(struct kx_ivf_batch *batch, uint32_t number)
 {
 	struct kx_ivf_one *one = &batch->ones[number];
 	const float key = next_key(batch, number);
-	uint32_t count = key < INFINITY ? lanes_up_to(batch, number, key) : 0;
-	kx_status status = KX_OK;
+	const uint32_t count = key < INFINITY ? lanes_up_to(batch, number, key) : 0;
 
 	one->nearest = one->nearest < key ? one->nearest : key;
 	one->above = key;
 	one->enough = !count;
-	for (uint32_t i = 0; !status && i < count; i++)
-		status = name_cell(batch, number, (uint32_t)batch->numbers[i]);
-	return status;
+	return name_cells(batch, number, count, key);
 }
 
 /* How far beyond the nearest key cells are worth it after so many. */
@@ -257,17 +266,11 @@ static float worth_up_to(struct kx_ivf_batch *batch, uint32_t number, uint32_t c
 static kx_status name_by_distance(struct kx_ivf_batch *batch, uint32_t number)
 {
 	struct kx_ivf_one *one = &batch->ones[number];
-	const float *keys = batch->keys + number * lanes_of(batch->ivf);
 	const float most = one->nearest + reach_of(one, one->work->cells);
 	const uint32_t count = most > one->above ? lanes_up_to(batch, number, most) : 0;
-	const float up_to = worth_up_to(batch, number, count, most);
-	kx_status status = KX_OK;
 
-	for (uint32_t i = 0; !status && i < count; i++)
-		if (keys[(uint32_t)batch->numbers[i]] <= up_to)
-			status = name_cell(batch, number, (uint32_t)batch->numbers[i]);
-	one->above = up_to;
-	return status;
+	one->above = worth_up_to(batch, number, count, most);
+	return name_cells(batch, number, count, one->above);
 }
 
 static kx_status name_all(struct kx_ivf_batch *batch)

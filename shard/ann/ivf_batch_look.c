@@ -3,8 +3,7 @@
 #include "shard/ann/ivf_batch.h"
 
 #define SOME_LEAST 5u                   /* queries for which codes are worth being spread */
-#define PIECE_BYTES ((size_t)96 << 10) /* of a cell, spread */
-#define NEXT_BLOCKS 3u                  /* of the next cell that are asked for ahead */
+#define PIECE_BYTES ((size_t)24 << 10) /* of a cell, spread: so that it stays in the first level */
 #define ROOM_MOST ((size_t)1 << 20)    /* slots of what is looked at at a time, but for one cell */
 
 /* --- Vectors -------------------------------------------------------------------------------------------------- */
@@ -146,11 +145,29 @@ static void gather_codes(const struct kx_ivf_batch *batch, const struct kx_ivf_l
 		memcpy(ret + (size_t)i * dim, batch->codes + (size_t)look->findings[i].number * padded, dim);
 }
 
-static void scan_spread(struct kx_ivf_batch *batch, struct kx_ivf_look *look, const struct kx_ivf_cell *cell)
+/* How many slots are spread at a time. */
+static uint32_t piece_of(const struct kx_ivf *ivf)
+{
+	const size_t bytes = kx_ivf_spread_bytes(ivf->lead / 8);
+
+	return (uint32_t)(bytes < PIECE_BYTES ? PIECE_BYTES / bytes : 1) * KX_IVF_BLOCK;
+}
+
+/* What is spread after the piece from `first` on. */
+static void fetch_piece(const struct kx_ivf *ivf, const struct kx_ivf_cell *cell, uint32_t first, uint32_t piece)
+{
+	const uint32_t count = cell->count - first < piece ? cell->count - first : piece;
+
+	kx_ivf_fetch(cell->place.blocks + first / KX_IVF_BLOCK * kx_ivf_lead_block_bytes(ivf),
+		     room_of(count) / KX_IVF_BLOCK * kx_ivf_lead_block_bytes(ivf));
+}
+
+static void scan_spread(struct kx_ivf_batch *batch, struct kx_ivf_look *look, const struct kx_ivf_cell *cell,
+			const struct kx_ivf_cell *next)
 {
 	const struct kx_ivf *ivf = batch->ivf;
 	const uint32_t code_bytes = ivf->lead / 8;
-	const uint32_t piece = (uint32_t)(PIECE_BYTES / kx_ivf_spread_bytes(code_bytes)) * KX_IVF_BLOCK;
+	const uint32_t piece = piece_of(ivf);
 	struct kx_ivf_scan_one ones[KX_IVF_TOGETHER];
 	struct kx_ivf_scan_some some = {
 		.spread = batch->spread.data,
@@ -173,6 +190,10 @@ static void scan_spread(struct kx_ivf_batch *batch, struct kx_ivf_look *look, co
 		some.count = cell->count - some.first < piece ? cell->count - some.first : piece;
 		some.blocks = cell->place.blocks + some.first / KX_IVF_BLOCK * kx_ivf_block_bytes(code_bytes);
 		ivf->kernels->spread(some.blocks, code_bytes, some.count, batch->spread.data);
+		if (some.first + piece < cell->count)
+			fetch_piece(ivf, cell, some.first + piece, piece);
+		else if (next)
+			fetch_piece(ivf, next, 0, piece);
 		ivf->kernels->scan_some(&some);
 	}
 	for (uint32_t i = 0; i < look->count; i++)
@@ -183,7 +204,7 @@ static bool reserve_spread(struct kx_ivf_batch *batch)
 {
 	const uint32_t dim = kx_ivf_spread_dim(batch->ivf->lead / 8);
 
-	return kx_ivf_room(&batch->spread, PIECE_BYTES) &&
+	return kx_ivf_room(&batch->spread, piece_of(batch->ivf) / KX_IVF_BLOCK * kx_ivf_spread_bytes(batch->ivf->lead / 8)) &&
 	       kx_ivf_room(&batch->gathered, (size_t)(KX_IVF_TOGETHER + KX_IVF_SOME) * dim);
 }
 
@@ -199,11 +220,8 @@ static kx_status look_together(struct kx_ivf_batch *batch, const struct kx_ivf_c
 		(void)add_finding(batch, look, cell, &wishes[i], by_table);
 	for (uint32_t i = 0; by_table && i < count; i++)
 		scan_by_table(batch, &look->findings[i], i + 1 == count ? next : NULL);
-	if (!by_table) {
-		scan_spread(batch, look, cell);
-		if (next)
-			kx_ivf_fetch(next->place.blocks, (size_t)NEXT_BLOCKS * kx_ivf_lead_block_bytes(batch->ivf));
-	}
+	if (!by_table)
+		scan_spread(batch, look, cell, next);
 	for (uint32_t i = 0; i < count; i++) {
 		fetch_tails(batch, &look->findings[i], 0, look->findings[i].count);
 		look->findings[i].one->work->codes += cell->count;
@@ -218,7 +236,7 @@ kx_status kx_ivf_look_into(struct kx_ivf_batch *batch, const struct kx_ivf_cell 
 	const size_t fit = ROOM_MOST / (room_of(cell->count) + 1) + 1, most = fit < KX_IVF_TOGETHER ? fit : KX_IVF_TOGETHER;
 	kx_status status = KX_OK;
 
-	for (size_t i = 0; !status && i < count; i += most) {
+	for (size_t i = 0; !status && cell->count && i < count; i += most) {
 		uint32_t some = (uint32_t)(count - i < most ? count - i : most);
 
 		status = look_together(batch, cell, wishes + i, some, i + some == count ? next : NULL);

@@ -41,10 +41,10 @@ TILES static inline void tiles_begin(void)
 	_tile_loadconfig(&config);
 }
 
-/* Sums of 16 (two: 32) queries with 32 columns, half of which lie a tile's row after row from `low` on and half from `high` on:
- * [16 or 32][32]. steps: tiles that a row of a query is long. */
+/* Sums of 16 (two: 32) queries with 32 columns, half of which lie a tile's row after row from `low` on and half from `high` on, stay
+ * in tiles until they are stored: what else is to be done meanwhile comes in between. steps: tiles that a row of a query is long. */
 TILES static inline void multiply(const int8_t *queries, size_t query_bytes, bool two, const uint8_t *low, const uint8_t *high,
-				  uint32_t steps, int32_t *ret)
+				  uint32_t steps)
 {
 	_tile_zero(0);
 	_tile_zero(1);
@@ -62,6 +62,11 @@ TILES static inline void multiply(const int8_t *queries, size_t query_bytes, boo
 			_tile_dpbsud(3, 5, 7);
 		}
 	}
+}
+
+/* [16 or 32][32] */
+TILES static inline void store(bool two, int32_t *ret)
+{
 	_tile_stored(0, ret, 2 * ROW);
 	_tile_stored(1, ret + 16, 2 * ROW);
 	if (two) {
@@ -103,7 +108,8 @@ TILES void kx_ivf_amx_near_some(const struct kx_ivf_sixteen *first, uint32_t gro
 		for (uint32_t i = 0; i < count; i += PAIR) {
 			uint32_t some = count - i < PAIR ? count - i : PAIR;
 
-			multiply(queries->codes + (size_t)i * dim, dim, some > KX_IVF_SOME, low, high, dim / ROW, sums);
+			multiply(queries->codes + (size_t)i * dim, dim, some > KX_IVF_SOME, low, high, dim / ROW);
+			store(some > KX_IVF_SOME, sums);
 			put_keys(first, group, two, queries, i, some, sums, ret);
 		}
 	}
@@ -141,27 +147,34 @@ TILES void kx_ivf_amx_spread(const uint8_t *blocks, uint32_t code_bytes, uint32_
 	}
 }
 
-struct factors {
-	__m512 add_low, add_high, mul_low, mul_high;
-	uint32_t mask; /* of the slots that there are */
+/* Sums that were made, of a block and some queries. */
+struct made {
+	const uint16_t *factors;
+	uint32_t slot, mask; /* of the block's slots those that there are */
+	struct kx_ivf_scan_one *ones;
+	uint32_t count;
 };
 
-TILES static inline void bound_some(const struct factors *factors, uint32_t slot, struct kx_ivf_scan_one *ones, uint32_t count,
-				    const int32_t *sums)
+TILES static inline void bound_some(const struct made *made, const int32_t *sums)
 {
-	for (uint32_t i = 0; i < count; i++, sums += 32) {
-		struct kx_ivf_scan_one *one = &ones[i];
+	const __m512 add_low = kx_ivf_avx512_factors(made->factors);
+	const __m512 add_high = kx_ivf_avx512_factors(made->factors + KX_IVF_HALF_BLOCK);
+	const __m512 mul_low = kx_ivf_avx512_factors(made->factors + KX_IVF_BLOCK);
+	const __m512 mul_high = kx_ivf_avx512_factors(made->factors + KX_IVF_BLOCK + KX_IVF_HALF_BLOCK);
+
+	for (uint32_t i = 0; i < made->count; i++, sums += 32) {
+		struct kx_ivf_scan_one *one = &made->ones[i];
 		const struct kx_ivf_avx512_bounds by = {_mm512_set1_ps(one->scale), _mm512_set1_ps(one->offset),
 							_mm512_set1_ps(one->floor)};
-		__m512 low = kx_ivf_avx512_bounds_of(&by, _mm512_load_si512(sums), factors->add_low, factors->mul_low);
-		__m512 high = kx_ivf_avx512_bounds_of(&by, _mm512_load_si512(sums + 16), factors->add_high, factors->mul_high);
-		__mmask16 of_low = _mm512_mask_cmp_ps_mask((__mmask16)factors->mask, low, by.floor, _CMP_GE_OQ);
-		__mmask16 of_high = _mm512_mask_cmp_ps_mask((__mmask16)(factors->mask >> 16), high, by.floor, _CMP_GE_OQ);
+		__m512 low = kx_ivf_avx512_bounds_of(&by, _mm512_load_si512(sums), add_low, mul_low);
+		__m512 high = kx_ivf_avx512_bounds_of(&by, _mm512_load_si512(sums + 16), add_high, mul_high);
+		__mmask16 of_low = _mm512_mask_cmp_ps_mask((__mmask16)made->mask, low, by.floor, _CMP_GE_OQ);
+		__mmask16 of_high = _mm512_mask_cmp_ps_mask((__mmask16)(made->mask >> 16), high, by.floor, _CMP_GE_OQ);
 
 		if (!(of_low | of_high))
 			continue;
-		one->count = kx_ivf_avx512_put(one->found, one->count, of_low, low, slot);
-		one->count = kx_ivf_avx512_put(one->found, one->count, of_high, high, slot + KX_IVF_HALF_BLOCK);
+		one->count = kx_ivf_avx512_put(one->found, one->count, of_low, low, made->slot);
+		one->count = kx_ivf_avx512_put(one->found, one->count, of_high, high, made->slot + KX_IVF_HALF_BLOCK);
 	}
 }
 
@@ -169,26 +182,29 @@ TILES void kx_ivf_amx_scan_some(const struct kx_ivf_scan_some *some)
 {
 	const size_t dim = kx_ivf_spread_dim(some->code_bytes), spread = kx_ivf_spread_bytes(some->code_bytes);
 	_Alignas(64) int32_t sums[PAIR * 32];
+	struct made before = {0};
 
 	tiles_begin();
 	for (uint32_t slot = 0; slot < some->count; slot += KX_IVF_BLOCK) {
 		const size_t at = slot / KX_IVF_BLOCK;
-		const uint16_t *add = (const uint16_t *)(const void *)(some->blocks + at * kx_ivf_block_bytes(some->code_bytes));
+		const uint8_t *block = some->blocks + at * kx_ivf_block_bytes(some->code_bytes);
 		const uint8_t *low = some->spread + at * spread;
 		const uint32_t left = some->count - slot;
-		const struct factors factors = {kx_ivf_avx512_factors(add), kx_ivf_avx512_factors(add + KX_IVF_HALF_BLOCK),
-						kx_ivf_avx512_factors(add + KX_IVF_BLOCK),
-						kx_ivf_avx512_factors(add + KX_IVF_BLOCK + KX_IVF_HALF_BLOCK),
-						left < KX_IVF_BLOCK ? (1u << left) - 1 : UINT32_MAX};
 
 		for (uint32_t i = 0; i < some->n; i += PAIR) {
-			uint32_t count = some->n - i < PAIR ? some->n - i : PAIR;
+			struct made made = {(const uint16_t *)(const void *)block, some->first + slot,
+					    left < KX_IVF_BLOCK ? (1u << left) - 1 : UINT32_MAX, some->ones + i,
+					    some->n - i < PAIR ? some->n - i : PAIR};
 
-			multiply(some->codes + i * dim, dim, count > KX_IVF_SOME, low, low + spread / 2, (uint32_t)(dim / ROW),
-				 sums);
-			bound_some(&factors, some->first + slot, some->ones + i, count, sums);
+			multiply(some->codes + i * dim, dim, made.count > KX_IVF_SOME, low, low + spread / 2, (uint32_t)(dim / ROW));
+			if (before.count)
+				bound_some(&before, sums);
+			store(made.count > KX_IVF_SOME, sums);
+			before = made;
 		}
 	}
+	if (before.count)
+		bound_some(&before, sums);
 	_tile_release();
 }
 
