@@ -5,6 +5,7 @@
 #include "shard/ann/ivf_search.h"
 
 #define KX_IVF_TOGETHER 64u /* queries that a cell is scanned for at a time */
+#define KX_IVF_NEAR 32u     /* queries whose keys are made at a time */
 #define KX_IVF_AHEAD 256u   /* vectors that are on their way: so many that each comes in time, so few that all stay in the cache */
 
 /* An allocation that is used again. */
@@ -23,9 +24,12 @@ struct kx_ivf_one {
 	struct kx_ivf_lut eighth;      /* and of those by its codes in 8 bits */
 	float norm2;
 	float nearest;   /* the least key of a centroid */
+	float below;     /* keys that are less were kept, others were not */
 	float above;     /* cells with keys up to this were thought of */
+	uint32_t groups; /* kept */
 	uint32_t round;  /* after the first cells */
 	bool enough;
+	bool alone;      /* what was kept was not enough: it is to be asked by itself */
 };
 
 /* A query wants a cell. */
@@ -70,9 +74,15 @@ struct kx_ivf_batch {
 	int8_t *codes;                /* [count and some][padded] */
 	uint8_t *luts;                /* [count][lead / 4][16] */
 	float *rest;                  /* [count][padded - lead]: of the rotated queries */
-	float *keys, *least;          /* [count][lanes], [count][groups] */
-	uint64_t *numbers;            /* [lanes + 16] */
-	struct kx_ivf_room rooms[9]; /* of these, in this order, and more */
+	uint64_t ivf_id;              /* of the index that it was used with last, */
+	uint32_t want_kept;           /* and how many groups of centroids of each query it should know there */
+	uint32_t kept;                /* how many it does, at most */
+	float *keys, *least;          /* [count][kept][16], [count][kept] */
+	uint32_t *groups;             /* [count][kept] */
+	float *near_keys, *near_least; /* of all groups, of some queries */
+	uint64_t *numbers, *sorting;
+	uint32_t *order;              /* [count]: queries in the order that they are gone through */
+	struct kx_ivf_room rooms[14]; /* of these, in this order, and more */
 	struct kx_ivf_pair *pairs;    /* of a round, and as wishes of one cell after the other */
 	size_t pair_count, pair_room;
 	struct kx_ivf_wish *wishes;
@@ -88,6 +98,17 @@ struct kx_ivf_batch {
 
 /* Room for so many bytes; what was there is lost unless there is enough already. */
 bool kx_ivf_room(struct kx_ivf_room *room, size_t bytes);
+
+/* --- ivf_batch_cells.c --- */
+
+/* Of each what codes and centroids are held against, and the centroids near it. */
+void kx_ivf_batch_prepare(struct kx_ivf_batch *batch);
+/* Those near each other behind one another: what cells hold for one of them is at hand for the next. */
+void kx_ivf_batch_order(struct kx_ivf_batch *batch);
+/* Adds to the pairs the nearest cell of a query that it did not name yet; all that are worth it, or as many as are good for one
+ * round. Sets one->enough when there are no more. KX_ENOMEM. */
+kx_status kx_ivf_name_first(struct kx_ivf_batch *batch, uint32_t number) KX_MUST_CHECK;
+kx_status kx_ivf_name_next(struct kx_ivf_batch *batch, uint32_t number) KX_MUST_CHECK;
 
 /* --- ivf_batch_look.c --- */
 
