@@ -7,10 +7,10 @@
 #include "common/base/fault.h"
 #include "common/base/macros.h"
 
-#define WAVE 256u        /* queries that are on their way at the same time, at most, */
+#define WAVE 512u        /* queries that are on their way at the same time, at most, */
 #define KEYS_MOST ((size_t)1 << 18) /* and groups of centroids that are known for all of them */
-#define WAVE_LEAST 2u    /* for fewer a way of their own is as fast */
-#define KEPT_FIRST 96u    /* groups of centroids near a query that are known, until more of them turn out to be wanted */
+#define WAVE_LEAST 24u   /* for fewer a way of their own is as fast */
+#define KEPT_FIRST 128u    /* groups of centroids near a query that are known, until more of them turn out to be wanted */
 #define ALONE_PART 8u     /* of the queries of a wave, which tells that more groups should be known */
 #define GROUPS_MOST 1024u /* of an index: where there are more, looking only into near regions is less work than all for many */
 

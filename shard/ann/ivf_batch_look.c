@@ -2,7 +2,7 @@
  * for memory, which is asked for while others are at theirs. */
 #include "shard/ann/ivf_batch.h"
 
-#define SOME_LEAST 5u                   /* queries for which codes are worth being spread */
+#define SOME_LEAST 4u                   /* queries for which codes are worth being spread */
 #define PIECE_BYTES ((size_t)12 << 10) /* of a cell, spread: so that it stays in the first level */
 #define ROOM_MOST ((size_t)1 << 20)    /* slots of what is looked at at a time, but for one cell */
 
