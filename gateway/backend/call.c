@@ -18,6 +18,7 @@ struct attempt {
 	struct call *call;
 	unsigned shard;
 	bool asked;
+	struct kx_call_copy copy; /* what it told */
 };
 
 /* The fan-out's lock guards what a lane's thread may change: reply, failed, fails. */
@@ -25,7 +26,8 @@ struct side {
 	struct attempt attempts[KX_FANOUT_COPIES_MAX];
 	unsigned tried;               /* copies: asked, or found down */
 	unsigned asked;
-	unsigned failed;              /* of those asked: replied that they can't */
+	unsigned replied;             /* of those asked */
+	unsigned failed;              /* of those: that they can't */
 	uint64_t hedge_at_us;
 	struct kx_query_reply *reply; /* that counts */
 	unsigned winner;
@@ -39,6 +41,8 @@ struct call {
 	struct kx_packed *const *packed;
 	uint64_t deadline_us;
 	kx_call_enough *enough;
+	bool every;         /* copy is asked */
+	uint64_t copies_us; /* until then those that do not count are waited for */
 	struct side sides[]; /* [shard_count] */
 };
 
@@ -49,20 +53,32 @@ static bool is_excuse(kx_status status)
 	       status == KX_EFULL || status == KX_EAGAIN;
 }
 
+/* Where every copy is asked, the first one's reply counts, whenever it comes. */
+static bool counts(const struct call *call, const struct side *side, unsigned copy)
+{
+	return side->reply == NULL || (call->every && copy < side->winner);
+}
+
 static void answered(struct kx_lane_waiter *waiter, struct kx_query_reply *reply)
 {
 	struct attempt *attempt = (struct attempt *)waiter;
 	struct kx_fanout *fanout = attempt->call->fanout;
 	struct side *side = &attempt->call->sides[attempt->shard];
+	unsigned copy = (unsigned)(attempt - side->attempts);
 
 	pthread_mutex_lock(&fanout->lock);
+	side->replied++;
+	if (reply->status == KX_OK && reply->stats.parts != 0)
+		attempt->copy = (struct kx_call_copy){kx_lane_endpoint(fanout->shards[attempt->shard].lanes[copy]),
+						      reply->stats.part, reply->stats.parts};
 	if (is_excuse(reply->status)) {
 		kx_query_reply_free(side->excuse);
 		side->excuse = KX_STEAL(reply);
 		side->failed++;
-	} else if (side->reply == NULL) {
+	} else if (counts(attempt->call, side, copy)) {
+		kx_query_reply_free(side->reply);
 		side->reply = KX_STEAL(reply);
-		side->winner = (unsigned)(attempt - side->attempts);
+		side->winner = copy;
 	}
 	pthread_cond_signal(&attempt->call->wait.changed);
 	pthread_mutex_unlock(&fanout->lock);
@@ -107,13 +123,13 @@ static void ask_next(struct call *call, unsigned index)
 	struct kx_fanout_shard *shard = &call->fanout->shards[index];
 	struct side *side = &call->sides[index];
 	/* In the place of one that failed it would be none. */
-	bool hedged = side->asked > side->failed;
+	bool hedged = !call->every && side->asked > side->failed;
 
 	while (side->tried < shard->copies) {
 		unsigned copy = side->tried++;
 		struct attempt *attempt = &side->attempts[copy];
 
-		if (!kx_lane_up(shard->lanes[copy]))
+		if (!kx_lane_up(shard->lanes[copy]) || (!call->every && kx_lane_is_stray(shard->lanes[copy])))
 			continue;
 		if (!may_ask(call->fanout, hedged)) {
 			atomic_fetch_add(&call->fanout->hedges_denied, 1);
@@ -128,13 +144,23 @@ static void ask_next(struct call *call, unsigned index)
 		side->asked++;
 		if (hedged)
 			atomic_fetch_add(&call->fanout->hedged, 1);
-		side->hedge_at_us = side->tried < shard->copies
-					    ? kx_clock_mono_us() + hedge_after_us(call->fanout, shard)
-					    : NEVER;
+		side->hedge_at_us = side->tried == shard->copies ? NEVER
+				    : call->every		? 0
+								: kx_clock_mono_us() + hedge_after_us(call->fanout, shard);
 		return;
 	}
 	side->hedge_at_us = NEVER;
 	side->over = true; /* unless one that was asked still answers */
+}
+
+/* Its answer is there, and nothing else of it is wanted. */
+static bool is_settled(const struct call *call, unsigned index, uint64_t now)
+{
+	const struct side *side = &call->sides[index];
+
+	if (side->reply == NULL || !call->every)
+		return side->reply != NULL;
+	return side->tried == call->fanout->shards[index].copies && (side->replied == side->asked || now >= call->copies_us);
 }
 
 /* Under the lock. A shard whose next copy is to be asked now, or shard_count; *ret_until_us: when to look again. */
@@ -143,12 +169,12 @@ static unsigned due(const struct call *call, bool *ret_waiting, uint64_t *ret_un
 	uint64_t now = kx_clock_mono_us();
 
 	*ret_waiting = false;
-	*ret_until_us = call->deadline_us;
+	*ret_until_us = call->every && now < call->copies_us ? call->copies_us : call->deadline_us;
 	for (unsigned i = 0; i < call->fanout->shard_count; i++) {
 		const struct side *side = &call->sides[i];
 		bool failed = side->failed == side->asked;
 
-		if (call->packed[i] == NULL || side->reply != NULL || (side->over && failed))
+		if (call->packed[i] == NULL || is_settled(call, i, now) || (side->over && failed))
 			continue;
 		*ret_waiting = true;
 		if (!side->over && (failed || now >= side->hedge_at_us))
@@ -240,6 +266,8 @@ static void conclude(struct call *call, unsigned index, bool cancelled, struct k
 
 	result->endpoint = kx_lane_endpoint(shard->lanes[side->reply != NULL ? side->winner : last]);
 	result->reply = KX_STEAL(side->reply);
+	for (unsigned copy = 0; copy < shard->copies; copy++)
+		result->copies[copy] = side->attempts[copy].copy;
 	if (result->reply != NULL) {
 		result->status = KX_OK;
 		if (side->winner > 0)
@@ -250,7 +278,7 @@ static void conclude(struct call *call, unsigned index, bool cancelled, struct k
 	} else if (side->asked == 0) {
 		result->status = cancelled ? KX_ECANCELED : KX_EBUSY;
 		snprintf(result->message, sizeof(result->message), "%s",
-			 cancelled ? "stopping" : "it is down, or too much waits for it");
+			 cancelled ? "stopping" : "it is down, holds another part, or too much waits for it");
 	} else {
 		result->status = cancelled ? KX_ECANCELED : KX_ETIMEDOUT;
 		snprintf(result->message, sizeof(result->message), "%s", cancelled ? "stopping" : "no answer in time");
@@ -267,28 +295,47 @@ static void give_up(struct kx_fanout *fanout, struct kx_call_result *results)
 	}
 }
 
-void kx_call(struct kx_fanout *fanout, struct kx_packed *const *packed, uint64_t deadline_us, kx_call_enough *enough,
-	     struct kx_call_result *results)
+static void call_all(const struct call *asked, struct kx_call_result *results)
 {
+	struct kx_fanout *fanout = asked->fanout;
 	struct call *call = calloc(1, sizeof(*call) + fanout->shard_count * sizeof(struct side));
 
 	memset(results, 0, fanout->shard_count * sizeof(*results));
+	if (call != NULL)
+		*call = *asked;
 	if (call == NULL || kx_cond_init(&call->wait.changed) != KX_OK) {
 		free(call);
 		give_up(fanout, results);
 		return;
 	}
-	call->fanout = fanout;
-	call->packed = packed;
-	call->deadline_us = deadline_us;
-	call->enough = enough;
 	run(call);
 	pthread_mutex_lock(&fanout->lock);
 	bool cancelled = fanout->cancelled;
 	pthread_mutex_unlock(&fanout->lock);
 	for (unsigned i = 0; i < fanout->shard_count; i++)
-		if (packed[i] != NULL)
+		if (call->packed[i] != NULL)
 			conclude(call, i, cancelled, &results[i]);
 	pthread_cond_destroy(&call->wait.changed);
 	free(call);
+}
+
+void kx_call(struct kx_fanout *fanout, struct kx_packed *const *packed, uint64_t deadline_us, kx_call_enough *enough,
+	     struct kx_call_result *results)
+{
+	const struct call call = {.fanout = fanout, .packed = packed, .deadline_us = deadline_us, .enough = enough};
+
+	call_all(&call, results);
+}
+
+void kx_call_copies(struct kx_fanout *fanout, struct kx_packed *packed, uint64_t deadline_us,
+		    struct kx_call_result *results)
+{
+	struct kx_packed *all[KX_FANOUT_SHARDS_MAX];
+	uint64_t now = kx_clock_mono_us();
+	const struct call call = {.fanout = fanout, .packed = all, .deadline_us = deadline_us, .every = true,
+				  .copies_us = now < deadline_us ? now + (deadline_us - now) / 2 : deadline_us};
+
+	for (unsigned i = 0; i < fanout->shard_count; i++)
+		all[i] = packed;
+	call_all(&call, results);
 }

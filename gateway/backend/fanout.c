@@ -213,25 +213,40 @@ static kx_status conclude(const struct kx_query_request *request, struct sorted 
 	return KX_OK;
 }
 
+/* What is wrong with what was named as one catalogue, which becomes failures beside the shards' own. */
+struct looked {
+	struct kx_layout_gap gap;
+	struct kx_layout_stray strays[KX_LAYOUT_STRAYS_MAX];
+	unsigned stray_count;
+};
+
+static void add_layout(const struct looked *looked, struct kx_answer *answer)
+{
+	if (looked == NULL)
+		return;
+	if (looked->gap.parts[0] != '\0') {
+		answer->asked++;
+		add_failure(answer, looked->gap.parts, KX_ENOTFOUND, looked->gap.reason);
+	}
+	for (unsigned i = 0; i < looked->stray_count; i++) {
+		answer->asked++;
+		add_failure(answer, looked->strays[i].endpoint, KX_EINVAL, looked->strays[i].reason);
+	}
+}
+
 static kx_status put_together(const struct kx_query_request *request, struct kx_call_result *results, unsigned count,
-			      struct kx_answer *answer, struct kx_error *error)
+			      const struct looked *looked, struct kx_answer *answer, struct kx_error *error)
 {
 	struct sorted sorted = {.good_count = 0};
-	struct kx_layout_gap gap = {0};
 
-	answer->failures = calloc(count + 1, sizeof(*answer->failures)); /* and the gap */
+	answer->failures = calloc(count + 1 + (looked != NULL ? looked->stray_count : 0), sizeof(*answer->failures));
 	if (answer->failures == NULL) {
 		for (unsigned i = 0; i < count; i++)
 			kx_query_reply_free(results[i].reply);
 		return kx_error_nomem(error);
 	}
-	if (request->kind == KX_QUERY_STATS)
-		kx_layout_check(results, count, &gap);
 	sort_out(request, results, count, &sorted, answer);
-	if (gap.parts[0] != '\0') {
-		answer->asked++;
-		add_failure(answer, gap.parts, KX_ENOTFOUND, gap.reason);
-	}
+	add_layout(looked, answer);
 	kx_status status = sorted.good_count == 0 && sorted.refusal == NULL ? nobody(answer, results, count, error)
 									   : conclude(request, &sorted, answer, error);
 	for (unsigned i = 0; i < sorted.good_count; i++)
@@ -240,22 +255,49 @@ static kx_status put_together(const struct kx_query_request *request, struct kx_
 	return status;
 }
 
+static bool is_stray(const struct looked *looked, unsigned shard, unsigned copy)
+{
+	for (unsigned i = 0; i < looked->stray_count; i++)
+		if (looked->strays[i].shard == shard && looked->strays[i].copy == copy)
+			return true;
+	return false;
+}
+
+/* Those that hold another part are not asked for anything but this until they hold the right one. */
+static void look(struct kx_fanout *fanout, struct kx_packed *packed, uint64_t deadline_us, struct kx_call_result *results,
+		 struct looked *ret)
+{
+	kx_call_copies(fanout, packed, deadline_us, results);
+	ret->stray_count = kx_layout_strays(results, fanout->shard_count, ret->strays);
+	for (unsigned i = 0; i < fanout->shard_count; i++)
+		for (unsigned copy = 0; copy < fanout->shards[i].copies; copy++)
+			if (results[i].copies[copy].endpoint != NULL)
+				kx_lane_set_stray(fanout->shards[i].lanes[copy], is_stray(ret, i, copy));
+	kx_layout_check(results, fanout->shard_count, &ret->gap);
+}
+
 static kx_status ask_all(struct kx_fanout *fanout, const struct kx_query_request *request, uint64_t deadline_us,
 			 kx_call_enough *enough, struct kx_answer *answer, struct kx_error *error)
 {
 	struct kx_query_request numbered = *request;
 	struct kx_packed *packed[KX_FANOUT_SHARDS_MAX], *one = NULL;
 	struct kx_call_result results[KX_FANOUT_SHARDS_MAX];
+	KX_CLEANUP(kx_cleanup_free) struct looked *looked = NULL;
 
+	if (request->kind == KX_QUERY_STATS && (looked = calloc(1, sizeof(*looked))) == NULL)
+		return kx_error_nomem(error);
 	numbered.request_id = kx_ask_id();
 	kx_status status = kx_packed_new(&numbered, &one, error);
 	if (status != KX_OK)
 		return status;
 	for (unsigned i = 0; i < fanout->shard_count; i++)
 		packed[i] = one;
-	kx_call(fanout, packed, deadline_us, enough, results);
+	if (looked != NULL)
+		look(fanout, one, deadline_us, results, looked);
+	else
+		kx_call(fanout, packed, deadline_us, enough, results);
 	kx_packed_unref(one);
-	return put_together(request, results, fanout->shard_count, answer, error);
+	return put_together(request, results, fanout->shard_count, looked, answer, error);
 }
 
 static kx_status ask_plain(void *ctx, const struct kx_query_request *request, uint64_t deadline_us,

@@ -45,6 +45,7 @@ struct kx_lane {
 	struct pending *first; /* newest first */
 	unsigned pending_count;
 	bool down;
+	atomic_bool stray;
 	uint64_t heard_us;     /* the last reply */
 	uint64_t probe_us;     /* the next probe */
 	uint64_t samples[SAMPLES];
@@ -373,6 +374,16 @@ bool kx_lane_up(struct kx_lane *lane)
 	bool up = !lane->down;
 	pthread_mutex_unlock(&lane->lock);
 	return up;
+}
+
+void kx_lane_set_stray(struct kx_lane *lane, bool stray)
+{
+	atomic_store(&lane->stray, stray);
+}
+
+bool kx_lane_is_stray(struct kx_lane *lane)
+{
+	return atomic_load(&lane->stray);
 }
 
 uint64_t kx_lane_p95_us(struct kx_lane *lane)

@@ -41,6 +41,9 @@ kx_status kx_lane_ask(struct kx_lane *lane, struct kx_packed *packed, uint64_t d
 /* After it the waiter is not called. A late reply still counts for the lane's time. */
 void kx_lane_forget(struct kx_lane *lane, const struct kx_lane_waiter *waiter);
 bool kx_lane_up(struct kx_lane *lane);
+/* Whether it is a replica of nothing that is beside it, and to be left out; false at first. */
+void kx_lane_set_stray(struct kx_lane *lane, bool stray);
+bool kx_lane_is_stray(struct kx_lane *lane);
 uint64_t kx_lane_p95_us(struct kx_lane *lane); /* of the last answers; 0: too few to say */
 const char *kx_lane_endpoint(const struct kx_lane *lane);
 void kx_lane_stats(struct kx_lane *lane, struct kx_lane_stats *ret);

@@ -85,3 +85,41 @@ void kx_layout_check(struct kx_call_result *results, unsigned count, struct kx_l
 	if (first != NULL && !silent)
 		find_gap(results, count, part_of(first)->parts, ret);
 }
+
+static bool is_same(const struct kx_call_copy *one, const struct kx_call_copy *two)
+{
+	return one->part == two->part && one->parts == two->parts;
+}
+
+static void describe(const struct kx_call_copy *copy, const struct kx_call_copy *first, struct kx_layout_stray *ret)
+{
+	ret->endpoint = copy->endpoint;
+	snprintf(ret->reason, sizeof(ret->reason),
+		 "part %" PRIu32 " of %" PRIu32 ", where %.90s, whose replica it is named, has part %" PRIu32 " of %" PRIu32
+		 "; it is left out",
+		 copy->part, copy->parts, first->endpoint, first->part, first->parts);
+}
+
+unsigned kx_layout_strays(const struct kx_call_result *results, unsigned count, struct kx_layout_stray *ret)
+{
+	unsigned found = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		const struct kx_call_copy *first = NULL;
+
+		for (unsigned at = 0; at < KX_FANOUT_COPIES_MAX; at++) {
+			const struct kx_call_copy *copy = &results[i].copies[at];
+
+			if (copy->endpoint == NULL)
+				continue;
+			if (first == NULL) {
+				first = copy;
+			} else if (!is_same(copy, first)) {
+				describe(copy, first, &ret[found]);
+				ret[found].shard = i;
+				ret[found++].copy = at;
+			}
+		}
+	}
+	return found;
+}

@@ -201,6 +201,11 @@ void kx_index_hits_done(struct kx_index_hits *hits);
  * KX_ECORRUPT (and no way to repair it). May block on disk where cells are cold. */
 kx_status kx_index_search(struct kx_index *index, uint32_t space, const struct kx_index_query *query,
 			  struct kx_index_hits *hits, struct kx_error *error) KX_MUST_CHECK;
+/* Each of n queries as kx_index_search() answers it, to the same recall; what they share is read once for many of them. All or
+ * nothing, and of a query that is wrong the error says its number, from 0. Changes are let in after every hundred or so, less
+ * where queries are long: not all of them see the same state. ret: [n], each as above. */
+kx_status kx_index_search_many(struct kx_index *index, uint32_t space, const struct kx_index_query *queries, size_t n,
+			       struct kx_index_hits *ret, struct kx_error *error) KX_MUST_CHECK;
 
 /* --- Care ----------------------------------------------------------------------------------------------------- */
 

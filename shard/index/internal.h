@@ -300,11 +300,18 @@ kx_status kx_iretune_step(struct kx_ispace *space, bool *ret_did, struct kx_erro
 
 /* --- search.c --- */
 
+#define KX_INDEX_AT_ONCE 128u
 struct kx_iscratch {
 	struct kx_iscratch *next;
 	struct kx_ivf_scratch *ivf;
-	float *vector; /* [KX_IVF_DIM_MAX] */
-	struct kx_ivf_hit *hits; /* [KX_INDEX_K_MAX] */
+	/* Of the queries that are asked at once: their vectors as they are compared, one after another, and what was found. */
+	float *vectors;
+	size_t vectors_cap;
+	struct kx_ivf_hit *hits;
+	size_t hits_cap;
+	struct kx_ivf_query queries[KX_INDEX_AT_ONCE];
+	struct kx_ivf_answer answers[KX_INDEX_AT_ONCE];
+	size_t offered; /* to live recall */
 	struct kx_buf value;
 };
 struct kx_iscratch *kx_iscratch_take(struct kx_index *index); /* NULL: no memory */

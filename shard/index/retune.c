@@ -79,7 +79,7 @@ struct probe {
 static bool ask(struct probe *probe, uint32_t point, struct kx_ivf_hit *ret, uint32_t *ret_count)
 {
 	struct kx_ispace *space = probe->space;
-	const struct kx_ivf_query query = {.vector = probe->scratch->vector, .k = K, .exclude = probe->row};
+	const struct kx_ivf_query query = {.vector = probe->scratch->vectors, .k = K, .exclude = probe->row};
 	bool good;
 
 	/* Between two searches whoever wants to change something may. */
@@ -122,7 +122,7 @@ static bool begin(struct probe *probe)
 			continue;
 		retune->asked[kind]++;
 		kx_ihalves_to_floats(kx_ivectors_row(&space->vectors, probe->row), space->record.recipe.dim,
-				     probe->scratch->vector);
+				     probe->scratch->vectors);
 		return true;
 	}
 	return false;

@@ -6,6 +6,8 @@
 #include "shard/index/internal.h"
 
 #define REPAIRS_MOST 3
+#define HITS_AT_ONCE (4 * KX_INDEX_K_MAX)
+#define ROWS_AT_ONCE (1u << 21) /* compared by exact queries, all together: about what one does of a large space */
 
 /* --- Scratch: one for each search that runs, kept for the next ------------------------------------------------ */
 
@@ -14,10 +16,31 @@ void kx_iscratch_free(struct kx_iscratch *scratch)
 	if (!scratch)
 		return;
 	kx_ivf_scratch_free(scratch->ivf);
-	free(scratch->vector);
+	free(scratch->vectors);
 	free(scratch->hits);
 	kx_buf_done(&scratch->value);
 	free(scratch);
+}
+
+static kx_status reserve(struct kx_iscratch *scratch, size_t hits, size_t floats)
+{
+	if (hits > scratch->hits_cap) {
+		struct kx_ivf_hit *list = realloc(scratch->hits, hits * sizeof(*list));
+
+		if (!list)
+			return KX_ENOMEM;
+		scratch->hits = list;
+		scratch->hits_cap = hits;
+	}
+	if (floats > scratch->vectors_cap) {
+		float *vectors = realloc(scratch->vectors, floats * sizeof(*vectors));
+
+		if (!vectors)
+			return KX_ENOMEM;
+		scratch->vectors = vectors;
+		scratch->vectors_cap = floats;
+	}
+	return KX_OK;
 }
 
 static struct kx_iscratch *scratch_new(void)
@@ -27,9 +50,7 @@ static struct kx_iscratch *scratch_new(void)
 	if (!scratch)
 		return NULL;
 	scratch->value.max = KX_INDEX_VALUE_MAX;
-	scratch->vector = malloc(KX_IVF_DIM_MAX * sizeof(*scratch->vector));
-	scratch->hits = malloc(KX_INDEX_K_MAX * sizeof(*scratch->hits));
-	if (scratch->vector && scratch->hits && !kx_ivf_scratch_new(&scratch->ivf))
+	if (!reserve(scratch, KX_INDEX_K_MAX, KX_IVF_DIM_MAX) && !kx_ivf_scratch_new(&scratch->ivf))
 		return scratch;
 	kx_iscratch_free(scratch);
 	return NULL;
@@ -364,16 +385,17 @@ static void prefetch_keys(const struct kx_ispace *space, const struct kx_ivf_hit
 		__builtin_prefetch(atomic_load_explicit(&space->keys[hits[i].row], memory_order_relaxed));
 }
 
-static kx_status copy_hits(struct kx_ispace *space, struct kx_iscratch *scratch, uint32_t count,
+static kx_status copy_hits(struct kx_ispace *space, struct kx_iscratch *scratch, const struct kx_ivf_answer *answer,
 			   struct kx_index_hits *hits, struct kx_error *error)
 {
-	prefetch_keys(space, scratch->hits, count);
-	for (uint32_t i = 0; i < count; i++) {
+	prefetch_keys(space, answer->hits, answer->count);
+	hits->work = answer->work;
+	for (uint32_t i = 0; i < answer->count; i++) {
 		struct kx_index_hit *hit = &hits->list[hits->count];
 		kx_status status;
 
-		hit->row = scratch->hits[i].row;
-		hit->score = scratch->hits[i].score;
+		hit->row = answer->hits[i].row;
+		hit->score = answer->hits[i].score;
 		status = append_key(space, hit->row, &scratch->value, &hits->keys, &hit->key_len, error);
 		if (status == KX_ENOTFOUND) /* being deleted: the store knows, and this search may, too */
 			continue;
@@ -397,63 +419,182 @@ static bool is_key_of(struct kx_ispace *space, struct kx_iscratch *scratch, uint
 	return is;
 }
 
-static kx_status search_once(struct kx_ispace *space, const struct kx_index_query *query, struct kx_iscratch *scratch,
-			     struct kx_index_hits *hits, struct kx_error *error)
-{
-	struct kx_ivf_query inner = {scratch->vector, query->k, query->recall, KX_IVF_NO_ROW,
-				     query->filter ? query->filter->ivf : NULL};
-	uint32_t count = 0, row = KX_IVF_NO_ROW;
-	kx_status status = hits_reserve(hits, query->k) ? kx_error_nomem(error) : KX_OK;
+/* What is asked at once: one or more of a caller's queries. */
+struct piece {
+	struct kx_ispace *space;
+	struct kx_iscratch *scratch;
+	const struct kx_index_query *queries;
+	struct kx_index_hits *hits;
+	size_t count;
+};
 
-	if (!status && query->exclude) {
-		status = key_row(space, query->exclude, query->exclude_len, &row, error);
-		status = status == KX_ENOTFOUND ? KX_OK : status;
+/* How many of the queries are asked under one hold of the lock, at which every change waits, and behind it every other search:
+ * at most as many as share most of what there is to share, less where each is long. Those that compare with everything take
+ * a time that grows with the rows, and are bound by these. */
+static size_t piece_of(const struct kx_ispace *space, const struct kx_index_query *queries, size_t n)
+{
+	uint64_t hits = 0, compared = 0;
+	size_t count = 0;
+
+	while (count < n && count < KX_INDEX_AT_ONCE) {
+		hits += queries[count].k;
+		compared += queries[count].recall >= 1 ? atomic_load(&space->rows) : 0;
+		if (count && (hits > HITS_AT_ONCE || compared > ROWS_AT_ONCE))
+			break;
+		count++;
 	}
-	if (status)
-		return status;
-	pthread_rwlock_rdlock(&space->lock);
-	status = kx_ibroken(space, error);
-	if (!status && row != KX_IVF_NO_ROW && is_key_of(space, scratch, row, query))
-		inner.exclude = row;
+	return count;
+}
+
+/* *ret_bad: which of them is wrong, when one is. */
+static kx_status prepare(const struct piece *piece, size_t *ret_bad, struct kx_error *error)
+{
+	struct kx_iscratch *scratch = piece->scratch;
+	const size_t dim = piece->space->record.recipe.dim;
+	size_t hits = 0;
+
+	for (size_t i = 0; i < piece->count; i++)
+		hits += piece->queries[i].k <= KX_INDEX_K_MAX ? piece->queries[i].k : 0;
+	if (reserve(scratch, hits, piece->count * dim))
+		return kx_error_nomem(error);
+	hits = 0;
+	for (size_t i = 0; i < piece->count; i++) {
+		const struct kx_index_query *query = &piece->queries[i];
+		float *vector = scratch->vectors + i * dim;
+		kx_status status = check_query(piece->space, query, vector, error);
+
+		if (status) {
+			*ret_bad = i;
+			return status;
+		}
+		if (hits_reserve(&piece->hits[i], query->k))
+			return kx_error_nomem(error);
+		scratch->queries[i] = (struct kx_ivf_query){vector, query->k, query->recall, KX_IVF_NO_ROW,
+							    query->filter ? query->filter->ivf : NULL};
+		scratch->answers[i].hits = scratch->hits + hits;
+		hits += query->k;
+	}
+	return KX_OK;
+}
+
+/* Which rows are not to be found, as the store says; by the time of the search they may be another key's. */
+static kx_status find_excluded(const struct piece *piece, struct kx_error *error)
+{
+	for (size_t i = 0; i < piece->count; i++) {
+		const struct kx_index_query *query = &piece->queries[i];
+		uint32_t *row = &piece->scratch->queries[i].exclude;
+		kx_status status = KX_OK;
+
+		*row = KX_IVF_NO_ROW;
+		if (query->exclude)
+			status = key_row(piece->space, query->exclude, query->exclude_len, row, error);
+		if (status && status != KX_ENOTFOUND)
+			return status;
+	}
+	return KX_OK;
+}
+
+static kx_status search_locked(const struct piece *piece, struct kx_error *error)
+{
+	struct kx_iscratch *scratch = piece->scratch;
+	struct kx_ispace *space = piece->space;
+	kx_status status = kx_ibroken(space, error);
+
+	for (size_t i = 0; i < piece->count; i++) {
+		uint32_t *row = &scratch->queries[i].exclude;
+
+		if (*row != KX_IVF_NO_ROW && !is_key_of(space, scratch, *row, &piece->queries[i]))
+			*row = KX_IVF_NO_ROW;
+	}
 	if (!status)
-		status = kx_ivf_search(space->gen->ivf, &inner, scratch->ivf, scratch->hits, &count, &hits->work, error);
+		status = kx_ivf_search_many(space->gen->ivf, scratch->queries, piece->count, scratch->ivf, scratch->answers,
+					    error);
 	if (!status && !kx_ivectors_hold(&space->vectors))
 		status = KX_EAGAIN;
+	for (size_t i = 0; !status && i < piece->count; i++) {
+		struct kx_index_hits *hits = &piece->hits[i];
+
+		status = copy_hits(space, scratch, &scratch->answers[i], hits, error);
+	}
+	return status;
+}
+
+static kx_status search_once(const struct piece *piece, struct kx_error *error)
+{
+	kx_status status = find_excluded(piece, error);
+
+	if (status)
+		return status;
+	for (size_t i = 0; i < piece->count; i++) {
+		piece->hits[i].count = 0;
+		kx_buf_clear(&piece->hits[i].keys);
+	}
+	pthread_rwlock_rdlock(&piece->space->lock);
+	status = search_locked(piece, error);
+	pthread_rwlock_unlock(&piece->space->lock);
+	return status;
+}
+
+/* One of them may be looked at closer; not always the same. */
+static void offer_sample(const struct piece *piece)
+{
+	const size_t i = piece->scratch->offered++ % piece->count;
+
+	kx_isample_take(piece->space, &piece->queries[i], piece->scratch->queries[i].vector);
+}
+
+static kx_status search_piece(const struct piece *piece, size_t *ret_bad, struct kx_error *error)
+{
+	struct kx_ispace *space = piece->space;
+	kx_status status = prepare(piece, ret_bad, error);
+
+	if (status)
+		return status;
+	status = search_once(piece, error);
+	if (status == KX_EAGAIN) {
+		status = kx_ispace_give_up_vectors(space, error);
+		if (!status)
+			status = search_once(piece, error);
+	}
+	for (int i = 0; status == KX_ECORRUPT && !space->index->options.read_only && i < REPAIRS_MOST; i++) {
+		status = kx_irepair(space, error);
+		if (!status)
+			status = search_once(piece, error);
+	}
 	if (!status)
-		status = copy_hits(space, scratch, count, hits, error);
-	pthread_rwlock_unlock(&space->lock);
+		offer_sample(piece);
+	return status;
+}
+
+kx_status kx_index_search_many(struct kx_index *index, uint32_t number, const struct kx_index_query *queries, size_t n,
+			       struct kx_index_hits *ret, struct kx_error *error)
+{
+	struct piece piece = {.count = 0};
+	kx_status status = kx_ispace_get(index, number, &piece.space, error);
+
+	if (status)
+		return status;
+	piece.scratch = kx_iscratch_take(index);
+	if (!piece.scratch)
+		return kx_error_nomem(error);
+	for (size_t at = 0; !status && at < n; at += piece.count) {
+		size_t bad = SIZE_MAX;
+
+		piece.queries = queries + at;
+		piece.hits = ret + at;
+		piece.count = piece_of(piece.space, piece.queries, n - at);
+		status = search_piece(&piece, &bad, error);
+		if (bad != SIZE_MAX && n > 1)
+			status = kx_error_prefix(error, status, "query %zu", at + bad);
+	}
+	kx_iscratch_give(index, piece.scratch);
+	for (size_t i = 0; status && i < n; i++)
+		ret[i].count = 0;
 	return status;
 }
 
 kx_status kx_index_search(struct kx_index *index, uint32_t number, const struct kx_index_query *query,
 			  struct kx_index_hits *hits, struct kx_error *error)
 {
-	struct kx_iscratch *scratch;
-	struct kx_ispace *space;
-	kx_status status = kx_ispace_get(index, number, &space, error);
-
-	if (status)
-		return status;
-	scratch = kx_iscratch_take(index);
-	if (!scratch)
-		return kx_error_nomem(error);
-	status = check_query(space, query, scratch->vector, error);
-	if (!status)
-		status = search_once(space, query, scratch, hits, error);
-	if (status == KX_EAGAIN) {
-		status = kx_ispace_give_up_vectors(space, error);
-		if (!status)
-			status = search_once(space, query, scratch, hits, error);
-	}
-	for (int i = 0; status == KX_ECORRUPT && !index->options.read_only && i < REPAIRS_MOST; i++) {
-		status = kx_irepair(space, error);
-		if (!status)
-			status = search_once(space, query, scratch, hits, error);
-	}
-	if (!status)
-		kx_isample_take(space, query, scratch->vector);
-	kx_iscratch_give(index, scratch);
-	if (status)
-		hits->count = 0;
-	return status;
+	return kx_index_search_many(index, number, query, 1, hits, error);
 }

@@ -22,6 +22,18 @@ kx_status kx_indexed_new(struct kx_mirror *mirror, struct kx_index *index, struc
 /* The row's vectors may change in the index at any time from now on, until it is put or removed. */
 void kx_indexed_expect(struct kx_ann *ann, uint32_t row);
 
+/* One of many questions asked at a time, and how it went. */
+struct kx_indexed_asked {
+	const struct kx_ann_query *query;
+	struct kx_ann_hit *hits; /* [query->k], the caller's */
+	size_t count;
+	struct kx_ann_work work;
+	kx_status status;
+	struct kx_error error;
+};
+/* Each as kx_ann_search() answers it, whatever becomes of the others; the index is asked for all of them at once. */
+void kx_indexed_search_many(const struct kx_ann *ann, struct kx_indexed_asked *asked, size_t n);
+
 /* After all rows were put: finds them in the index. What the index lacks, holds of another generation or of a video that
  * is gone is mended there (read-only: left, and loose). Until then every row is loose. */
 struct kx_indexed_settled {

@@ -17,7 +17,6 @@
 #define SLACK 7e-4        /* more than rounding a unit vector to fp16 can change a cosine */
 #define FEW_MATCHES 256u  /* as many rows are read and compared without asking the index */
 #define FEW_MISSING 1024u /* as many that a filter leaves out are passed over in the lists */
-#define DEPTH_FIRST_EXACT 256u /* an exact search compares everything anyway: its lists may as well be long */
 #define DEPTH_MORE 64u
 #define DEPTH_GROWS 4u
 
@@ -30,6 +29,7 @@ struct list {
 	bool complete; /* there is nothing behind it */
 	const struct kx_index_filter *filter;
 	struct kx_index_hits hits;
+	bool asked;    /* the hits are those of the first round */
 };
 
 struct seek {
@@ -44,17 +44,18 @@ struct seek {
 	struct kx_ann_hit *best; /* heap, the worst first */
 	size_t best_count;
 	struct kx_ann_work work;
-	struct indexed_vectors vectors;
+	struct indexed_vectors *vectors; /* of the row that is scored; all seeks' */
+	bool few;                        /* the matches are few enough to be read */
+	size_t missing;                  /* bytes of indexed->missing when it began */
 };
 
-static void seek_free(struct seek *seek)
+static void seek_done(struct seek *seek)
 {
 	kx_indexed_filter_release(seek->indexed, seek->filter);
 	for (uint32_t i = 0; i < KX_ANN_MODALITIES; i++)
 		kx_index_hits_done(&seek->lists[i].hits);
 	kx_prospects_done(&seek->candidates);
 	free(seek->best);
-	free(seek);
 }
 
 /* --- The best so far ------------------------------------------------------------------------------------------ */
@@ -136,7 +137,7 @@ static kx_status score_row(struct seek *seek, uint32_t row, bool keep)
 {
 	struct kx_ann_hit hit = {.row = row};
 	const struct kx_ann_query *query = seek->query;
-	kx_status status = kx_indexed_vectors(seek->indexed, row, keep, &seek->vectors, seek->error);
+	kx_status status = kx_indexed_vectors(seek->indexed, row, keep, seek->vectors, seek->error);
 
 	if (status)
 		return status == KX_ENOTFOUND ? KX_OK : status;
@@ -144,12 +145,12 @@ static kx_status score_row(struct seek *seek, uint32_t row, bool keep)
 	for (size_t i = 0; i < query->count; i++) {
 		const struct kx_ann_vector *vector = &query->vectors[i];
 		int m = (int)vector->modality - KX_VISUAL;
-		uint8_t space = seek->vectors.space[m];
+		uint8_t space = seek->vectors->space[m];
 
 		if (space == KX_INDEXED_NO_SPACE || seek->indexed->spaces[space].dim != vector->dim ||
 		    strcmp(seek->indexed->spaces[space].name, vector->space) != 0)
 			continue;
-		kx_ann_hit_share(&hit, query, vector, seek->vectors.values[m]);
+		kx_ann_hit_share(&hit, query, vector, seek->vectors->values[m]);
 	}
 	if (kx_ann_hit_score(&hit, query))
 		take_hit(seek, &hit);
@@ -291,22 +292,32 @@ static kx_status score_candidates(struct seek *seek)
 
 /* --- Lists ---------------------------------------------------------------------------------------------------- */
 
+static struct kx_index_query index_query(const struct seek *seek, const struct list *list, uint32_t depth)
+{
+	return (struct kx_index_query){.vector = list->vector->values,
+				       .dim = list->vector->dim,
+				       .k = depth,
+				       .recall = seek->query->recall > 0.0 ? seek->query->recall : 1.0,
+				       .filter = list->filter};
+}
+
 static kx_status ask_list(struct seek *seek, struct list *list, uint32_t depth)
 {
 	const struct indexed_space *space = &seek->indexed->spaces[list->space];
-	const struct kx_index_query query = {.vector = list->vector->values,
-					     .dim = list->vector->dim,
-					     .k = depth,
-					     .recall = seek->query->recall > 0.0 ? seek->query->recall : 1.0,
-					     .filter = list->filter};
+	const struct kx_index_query query = index_query(seek, list, depth);
+	struct kx_index *index = seek->indexed->index;
 	kx_status status;
 
 	list->end = 1.0;
 	list->complete = !space->is_indexed;
-	list->hits.count = 0;
-	if (list->complete) /* its rows are all loose */
+	if (list->complete) { /* its rows are all loose */
+		list->hits.count = 0;
 		return KX_OK;
-	status = kx_prospect_list(seek->indexed->index, space->number, &query, &list->hits, &seek->work, seek->error);
+	}
+	status = list->asked
+			 ? kx_prospect_list_rest(index, space->number, &query, &list->hits, &seek->work, seek->error)
+			 : kx_prospect_list(index, space->number, &query, &list->hits, &seek->work, seek->error);
+	list->asked = false;
 	if (status)
 		return status;
 	list->complete = list->hits.count < depth;
@@ -345,7 +356,7 @@ static kx_status run_round(struct seek *seek, uint32_t depth, bool *ret_done)
 		if (!status)
 			status = gather_list(seek, i);
 	}
-	if (!status && seek->indexed->missing.len)
+	if (!status && seek->indexed->missing.len > seek->missing)
 		return KX_EBUSY;
 	if (!status)
 		status = score_candidates(seek);
@@ -354,27 +365,35 @@ static kx_status run_round(struct seek *seek, uint32_t depth, bool *ret_done)
 	return status;
 }
 
+static bool is_exact(const struct seek *seek)
+{
+	return !(seek->query->recall > 0.0 && seek->query->recall < 1.0);
+}
+
+static uint32_t first_depth(const struct seek *seek)
+{
+	uint64_t depth = 2 * (uint64_t)seek->query->k + DEPTH_MORE;
+
+	return depth < KX_INDEX_K_MAX ? (uint32_t)depth : KX_INDEX_K_MAX;
+}
+
 /* As deep as the index goes it may still not be enough: then an exact search, or one without k hits, compares all. */
 static kx_status run_rounds(struct seek *seek)
 {
-	const bool exact = !(seek->query->recall > 0.0 && seek->query->recall < 1.0);
-	uint64_t depth = 2 * (uint64_t)seek->query->k + DEPTH_MORE;
+	uint32_t depth = first_depth(seek);
 	bool done = false;
 	kx_status status = score_loose(seek);
 
-	if (exact && depth < DEPTH_FIRST_EXACT)
-		depth = DEPTH_FIRST_EXACT;
 	if (seek->query->k > KX_INDEX_K_MAX)
 		return status ? status : score_all(seek);
 	seek->work.exact = true;
 	while (!status && !done) {
-		depth = depth < KX_INDEX_K_MAX ? depth : KX_INDEX_K_MAX;
-		status = run_round(seek, (uint32_t)depth, &done);
+		status = run_round(seek, depth, &done);
 		if (depth == KX_INDEX_K_MAX)
 			break;
-		depth *= DEPTH_GROWS;
+		depth = depth < KX_INDEX_K_MAX / DEPTH_GROWS ? depth * DEPTH_GROWS : KX_INDEX_K_MAX;
 	}
-	if (!status && !done && (exact || seek->best_count < seek->query->k))
+	if (!status && !done && (is_exact(seek) || seek->best_count < seek->query->k))
 		status = score_all(seek);
 	return status;
 }
@@ -444,14 +463,13 @@ static uint64_t count_matches(const struct kx_ann_query *query)
 	return count;
 }
 
-/* *ret_few: the matches are few enough to be read. */
-static kx_status use_filter(struct seek *seek, bool *ret_few)
+static kx_status use_filter(struct seek *seek)
 {
 	uint64_t matches = seek->query->rows ? count_matches(seek->query) : seek->indexed->present;
 	kx_status status;
 
-	*ret_few = seek->query->rows && matches <= FEW_MATCHES;
-	if (*ret_few || matches + FEW_MISSING >= seek->indexed->present)
+	seek->few = seek->query->rows && matches <= FEW_MATCHES;
+	if (seek->few || matches + FEW_MISSING >= seek->indexed->present)
 		return KX_OK;
 	status = kx_indexed_filter_get(seek->indexed, seek->query->rows, seek->query->row_count, &seek->filter, seek->error);
 	for (uint32_t i = 0; !status && i < seek->list_count; i++)
@@ -459,49 +477,168 @@ static kx_status use_filter(struct seek *seek, bool *ret_few)
 	return status;
 }
 
-static kx_status run(struct seek *seek)
+/* All that comes before the index is asked. */
+static kx_status begin(struct seek *seek)
 {
-	bool few = false;
-	kx_status status = make_lists(seek);
+	kx_status status;
 
-	if (!status)
-		count_rows(seek);
+	if (!seek->query->k || !seek->indexed->present)
+		return KX_OK;
+	seek->best = malloc(seek->query->k * sizeof(*seek->best));
+	if (!seek->best)
+		return kx_error_nomem(seek->error);
+	status = make_lists(seek);
 	if (status || !seek->list_count)
 		return status;
-	status = use_filter(seek, &few);
-	if (status)
-		return status;
-	return few ? score_few(seek) : run_rounds(seek);
+	count_rows(seek);
+	return use_filter(seek);
+}
+
+static kx_status finish(struct seek *seek)
+{
+	seek->missing = seek->indexed->missing.len;
+	if (!seek->list_count)
+		return KX_OK;
+	return seek->few ? score_few(seek) : run_rounds(seek);
+}
+
+/* --- Many at once --------------------------------------------------------------------------------------------- */
+
+struct seeking {
+	struct indexed *indexed;
+	struct kx_indexed_asked *asked;
+	struct seek *seeks; /* [count] */
+	size_t count;
+};
+
+/* Lists of one space that many seeks want, and what the index is asked for them. */
+struct wanted {
+	struct list **lists;
+	struct kx_index_query *queries;
+	struct kx_index_hits *hits;
+	size_t count;
+};
+
+static bool asks_index(const struct seek *seek, const struct kx_indexed_asked *asked)
+{
+	return !asked->status && !seek->few && seek->query->k <= KX_INDEX_K_MAX;
+}
+
+static void want_lists(const struct seeking *seeking, uint8_t space, struct wanted *wanted)
+{
+	wanted->count = 0;
+	for (size_t i = 0; i < seeking->count; i++) {
+		struct seek *seek = &seeking->seeks[i];
+
+		for (uint32_t l = 0; asks_index(seek, &seeking->asked[i]) && l < seek->list_count; l++) {
+			if (seek->lists[l].space != space)
+				continue;
+			wanted->lists[wanted->count] = &seek->lists[l];
+			wanted->queries[wanted->count++] = index_query(seek, &seek->lists[l], first_depth(seek));
+		}
+	}
+}
+
+/* Whatever fails here each seek meets again on its own, and knows then whether it is its own. */
+static void ask_space(const struct seeking *seeking, uint8_t number, struct wanted *wanted)
+{
+	const struct indexed_space *space = &seeking->indexed->spaces[number];
+
+	if (!space->is_indexed)
+		return;
+	want_lists(seeking, number, wanted);
+	if (wanted->count < 2 || kx_index_search_many(seeking->indexed->index, space->number, wanted->queries, wanted->count,
+						      wanted->hits, NULL))
+		return;
+	for (size_t i = 0; i < wanted->count; i++) {
+		wanted->lists[i]->hits = wanted->hits[i];
+		wanted->lists[i]->asked = true;
+		wanted->hits[i] = (struct kx_index_hits){0};
+	}
+}
+
+/* The first round of all lists. Without memory for it each asks for itself. */
+static void ask_together(const struct seeking *seeking)
+{
+	struct wanted wanted = {
+		.lists = calloc(seeking->count, sizeof(struct list *)),
+		.queries = calloc(seeking->count, sizeof(*wanted.queries)),
+		.hits = calloc(seeking->count, sizeof(*wanted.hits)),
+	};
+
+	if (wanted.lists && wanted.queries && wanted.hits)
+		for (uint32_t i = 0; i < seeking->indexed->space_count; i++)
+			ask_space(seeking, (uint8_t)i, &wanted);
+	for (size_t i = 0; wanted.hits && i < seeking->count; i++)
+		kx_index_hits_done(&wanted.hits[i]);
+	free(wanted.lists);
+	free(wanted.queries);
+	free(wanted.hits);
+}
+
+static void seek_init(const struct seeking *seeking, size_t i, struct indexed_vectors *vectors)
+{
+	struct kx_indexed_asked *asked = &seeking->asked[i];
+	struct seek *seek = &seeking->seeks[i];
+
+	asked->count = 0;
+	asked->work = (struct kx_ann_work){.exact = true};
+	*seek = (struct seek){.indexed = seeking->indexed, .query = asked->query, .error = &asked->error, .vectors = vectors};
+	seek->work.exact = true;
+	seek->slack = is_exact(seek) ? SLACK : 0.0;
+	asked->status = begin(seek);
+}
+
+static void seek_end(const struct seeking *seeking, size_t i)
+{
+	struct kx_indexed_asked *asked = &seeking->asked[i];
+	struct seek *seek = &seeking->seeks[i];
+
+	if (!asked->status)
+		asked->status = finish(seek);
+	if (asked->status)
+		return;
+	asked->work = seek->work;
+	if (!seek->best_count)
+		return;
+	qsort_r(seek->best, seek->best_count, sizeof(*seek->best), order_hits, seek);
+	memcpy(asked->hits, seek->best, seek->best_count * sizeof(*seek->best));
+	asked->count = seek->best_count;
+}
+
+void kx_indexed_search_many(const struct kx_ann *ann, struct kx_indexed_asked *asked, size_t n)
+{
+	KX_CLEANUP(kx_cleanup_free) struct indexed_vectors *vectors = malloc(sizeof(*vectors));
+	struct seeking seeking = {.indexed = kx_indexed_of(ann), .asked = asked, .count = n};
+
+	seeking.seeks = calloc(n ? n : 1, sizeof(*seeking.seeks));
+	if (!seeking.seeks || !vectors) {
+		for (size_t i = 0; i < n; i++)
+			asked[i].status = kx_error_nomem(&asked[i].error);
+		free(seeking.seeks);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		seek_init(&seeking, i, vectors);
+	if (n > 1)
+		ask_together(&seeking);
+	for (size_t i = 0; i < n; i++) {
+		seek_end(&seeking, i);
+		seek_done(&seeking.seeks[i]);
+	}
+	free(seeking.seeks);
 }
 
 kx_status kx_indexed_search(const struct kx_ann *ann, const struct kx_ann_query *query, struct kx_ann_hit *ret,
 			    size_t *ret_count, struct kx_ann_work *work, struct kx_error *error)
 {
-	struct seek *seek;
-	kx_status status;
+	struct kx_indexed_asked asked = {.query = query, .hits = ret};
 
-	*ret_count = 0;
+	kx_indexed_search_many(ann, &asked, 1);
+	*ret_count = asked.count;
 	if (work)
-		*work = (struct kx_ann_work){.exact = true};
-	if (!query->k || !kx_indexed_of(ann)->present)
-		return KX_OK;
-	seek = calloc(1, sizeof(*seek));
-	if (!seek)
-		return kx_error_nomem(error);
-	seek->indexed = kx_indexed_of(ann);
-	seek->query = query;
-	seek->error = error;
-	seek->slack = query->recall > 0.0 && query->recall < 1.0 ? 0.0 : SLACK;
-	seek->work.exact = true;
-	seek->best = malloc(query->k * sizeof(*seek->best));
-	status = seek->best ? run(seek) : kx_error_nomem(error);
-	if (!status) {
-		qsort_r(seek->best, seek->best_count, sizeof(*seek->best), order_hits, seek);
-		memcpy(ret, seek->best, seek->best_count * sizeof(*ret));
-		*ret_count = seek->best_count;
-	}
-	if (!status && work)
-		*work = seek->work;
-	seek_free(seek);
-	return status;
+		*work = asked.work;
+	if (asked.status && error)
+		*error = asked.error;
+	return asked.status;
 }

@@ -80,6 +80,18 @@ struct kx_mirror_query {
 kx_status kx_mirror_search(struct kx_mirror *mirror, const struct kx_mirror_query *query,
 			   struct kx_similar_answer *answer, struct kx_error *error) KX_MUST_CHECK;
 
+/* One of many questions asked at a time, its answer, which the caller owns, and how it went. */
+struct kx_mirror_asked {
+	struct kx_mirror_query query;
+	struct kx_similar_answer *answer;
+	kx_status status;
+	struct kx_error error;
+};
+/* The first of n (at least one), each as kx_mirror_search() answers it, whatever becomes of the others; what they share is
+ * looked at once. How many that were: a hundred or so, less where they take long or much memory, since changes wait
+ * meanwhile. */
+size_t kx_mirror_search_many(struct kx_mirror *mirror, struct kx_mirror_asked *const *asked, size_t n);
+
 /* Ids that pass filter, not_ids and exclude, in no order: [count], which the caller frees each, and the list. */
 struct kx_id_list {
 	char **ids;

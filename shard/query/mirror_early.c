@@ -120,35 +120,53 @@ static kx_status read_missing(struct kx_mirror *early, struct kx_store *store, s
 	return status;
 }
 
-static kx_status search(struct kx_mirror *early, struct kx_store *store, const struct kx_mirror_query *query,
-			struct kx_similar_answer *answer, struct kx_error *error)
+/* What is left out must be known for that. KX_EBUSY: there is no such video. */
+static kx_status read_excluded(struct kx_mirror *early, struct kx_store *store, const struct kx_mirror_query *query,
+			       struct kx_error *error)
 {
 	kx_status status = KX_OK;
 
-	/* What is left out must be known for that. */
 	if (query->exclude && !kx_mirror_row(early, query->exclude))
 		status = read_video(early, store, query->exclude, error);
-	if (status == KX_EBUSY) /* there is no such video */
-		status = KX_OK;
-	for (int i = 0; !status && i < ATTEMPTS; i++) {
-		status = kx_mirror_search_here(early, query, answer, error);
-		if (status != KX_EBUSY)
-			return status;
-		kx_similar_answer_done(answer);
-		status = read_missing(early, store, error);
-	}
-	return status ? status : KX_EBUSY;
+	return status == KX_EBUSY ? KX_OK : status;
 }
 
-kx_status kx_mirror_search_early(struct kx_mirror *mirror, const struct kx_mirror_query *query,
-				 struct kx_similar_answer *answer, struct kx_error *error)
+/* Those that are left over, with KX_EBUSY, need everything. */
+static void search(struct kx_mirror *early, struct kx_store *store, struct kx_mirror_asked **asked, size_t n)
 {
-	kx_status status;
+	struct kx_error error = {0};
+	kx_status status = KX_OK;
+	size_t known = 0;
 
-	if (!mirror->early || needs_all(query->query))
-		return KX_EBUSY;
+	for (size_t i = 0; i < n; i++) {
+		asked[i]->status = read_excluded(early, store, &asked[i]->query, &asked[i]->error);
+		if (!asked[i]->status)
+			asked[known++] = asked[i];
+	}
+	n = known;
+	for (int i = 0; !status && n && i < ATTEMPTS; i++) {
+		kx_mirror_search_here(early, asked, n);
+		n = kx_mirror_still_asked(asked, n, asked);
+		status = n ? read_missing(early, store, &error) : KX_OK;
+	}
+	for (size_t i = 0; i < n; i++) {
+		asked[i]->status = status ? status : KX_EBUSY;
+		asked[i]->error = error;
+	}
+}
+
+void kx_mirror_search_early(struct kx_mirror *mirror, struct kx_mirror_asked *const *asked, size_t n)
+{
+	KX_CLEANUP(kx_cleanup_free) struct kx_mirror_asked **open = malloc((n + 1) * sizeof(struct kx_mirror_asked *));
+	size_t count = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		asked[i]->status = KX_EBUSY;
+		if (open && mirror->early && !needs_all(asked[i]->query.query))
+			open[count++] = asked[i];
+	}
 	pthread_mutex_lock(&mirror->early_lock);
-	status = search(mirror->early, mirror->store, query, answer, error);
+	if (count)
+		search(mirror->early, mirror->store, open, count);
 	pthread_mutex_unlock(&mirror->early_lock);
-	return status;
 }

@@ -48,11 +48,11 @@ struct kx_mirror {
 /* With the lock held. */
 struct mirror_row *kx_mirror_row(const struct kx_mirror *mirror, const char *id); /* NULL: no such video */
 
-/* The page of nearest videos that is in the mirror itself. Takes the lock. */
-kx_status kx_mirror_search_here(struct kx_mirror *mirror, const struct kx_mirror_query *query,
-				struct kx_similar_answer *answer, struct kx_error *error) KX_MUST_CHECK;
-/* Before everything is loaded. KX_EBUSY: it must be. */
-kx_status kx_mirror_search_early(struct kx_mirror *mirror, const struct kx_mirror_query *query,
-				 struct kx_similar_answer *answer, struct kx_error *error) KX_MUST_CHECK;
+/* Pages of nearest videos that are in the mirror itself. Takes the lock. */
+void kx_mirror_search_here(struct kx_mirror *mirror, struct kx_mirror_asked *const *asked, size_t n);
+/* Before everything is loaded. KX_EBUSY: for this one it must be. */
+void kx_mirror_search_early(struct kx_mirror *mirror, struct kx_mirror_asked *const *asked, size_t n);
+/* Moves those that had KX_EBUSY to `ret` ([n], may be asked itself); how many. */
+size_t kx_mirror_still_asked(struct kx_mirror_asked *const *asked, size_t n, struct kx_mirror_asked **ret);
 
 #endif

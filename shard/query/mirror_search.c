@@ -5,8 +5,22 @@
 #include <string.h>
 
 #include "common/base/str.h"
+#include "shard/query/indexed.h"
 #include "shard/query/mirror_internal.h"
 #include "shard/query/page.h"
+
+#define AT_ONCE 128u
+#define BYTES_AT_ONCE (16u << 20)
+#define ROWS_AT_ONCE (1u << 21) /* compared by exact queries, all together */
+#define BYTES_A_HIT 512u        /* that a query wants: of the page, of its candidates, in the index's lists */
+
+/* What a query has found. */
+struct found {
+	struct kx_ann_hit *hits;
+	struct kx_candidate *candidates;
+	uint32_t *chosen;
+	size_t count;
+};
 
 struct search {
 	const struct kx_mirror *mirror;
@@ -16,13 +30,26 @@ struct search {
 	struct kx_ann_query ann;
 	struct kx_cursor cursor;
 	struct kx_ann_work work;
+	struct kx_mirror_asked *asked;
+	struct found found;
+	uint32_t count;                      /* of hits on the page */
+	bool more;                           /* there is another page */
 };
+
+static void found_done(struct found *found)
+{
+	free(found->hits);
+	free(found->candidates);
+	free(found->chosen);
+	*found = (struct found){0};
+}
 
 static void search_done(struct search *search)
 {
 	kx_filter_cache_release(search->mirror->cache, search->entry);
 	kx_bitmap_done(&search->rows);
 	kx_cursor_done(&search->cursor);
+	found_done(&search->found);
 }
 
 static bool is_set(const char *text)
@@ -258,80 +285,113 @@ static kx_status copy_hits(const struct search *search, const struct kx_ann_hit 
 
 /* --- Pages ---------------------------------------------------------------------------------------------------- */
 
-struct found {
-	struct kx_ann_hit *hits;
-	struct kx_candidate *candidates;
-	uint32_t *chosen;
-	size_t count;
-};
-
-static void found_done(struct found *found)
+static kx_status found_reserve(struct search *search, size_t want)
 {
-	free(found->hits);
-	free(found->candidates);
-	free(found->chosen);
-	*found = (struct found){0};
-}
-
-static kx_status find(struct search *search, size_t want, struct found *found, struct kx_error *error)
-{
-	kx_status status;
+	struct found *found = &search->found;
 
 	found_done(found);
 	found->hits = calloc(want, sizeof(*found->hits));
 	found->candidates = calloc(want, sizeof(*found->candidates));
 	found->chosen = calloc(search->query->query->k, sizeof(*found->chosen));
-	if (!found->hits || !found->candidates || !found->chosen)
-		return kx_error_nomem(error);
 	search->ann.k = want;
-	status = kx_ann_search(search->mirror->ann, &search->ann, found->hits, &found->count, &search->work, error);
-	for (size_t i = 0; !status && i < found->count; i++)
-		found->candidates[i] = (struct kx_candidate){.row = found->hits[i].row,
-							     .score = found->hits[i].score,
-							     .id = search->mirror->rows[found->hits[i].row]->id};
-	return status;
+	return found->hits && found->candidates && found->chosen ? KX_OK : KX_ENOMEM;
 }
 
-/* How many candidates are asked for first. Groups need those before the page, too, to know which were told. */
+/* As many of each as its query wants, by one call where an index answers. */
+static void find_each(struct search *const *searches, size_t n, struct kx_indexed_asked *asks)
+{
+	const struct kx_mirror *mirror = searches[0]->mirror;
+
+	for (size_t i = 0; i < n; i++)
+		asks[i] = (struct kx_indexed_asked){.query = &searches[i]->ann, .hits = searches[i]->found.hits};
+	if (mirror->indexed)
+		kx_indexed_search_many(mirror->ann, asks, n);
+	for (size_t i = 0; i < n; i++) {
+		struct kx_mirror_asked *asked = searches[i]->asked;
+
+		if (!mirror->indexed)
+			asks[i].status = kx_ann_search(mirror->ann, asks[i].query, asks[i].hits, &asks[i].count, &asks[i].work,
+						       &asks[i].error);
+		searches[i]->found.count = asks[i].count;
+		searches[i]->work = asks[i].work;
+		asked->status = asks[i].status;
+		asked->error = asks[i].error;
+	}
+}
+
+/* How many candidates are asked for first: a page, and one to know whether there is another. Behind a cursor stand as many
+ * more as tie with its hit; groups need those before the page, too, to know which were told. */
 static size_t first_want(const struct kx_similar_query *query)
 {
 	size_t k = query->k;
 
 	if (query->diversity > 0.0)
 		return 20 * k + 100;
-	return query->group == KX_GROUP_NONE ? k + 16 : 4 * k + 64;
+	if (query->group != KX_GROUP_NONE)
+		return 4 * k + 64;
+	return is_set(query->cursor) ? k + 16 : k + 1;
 }
 
-static kx_status find_page(struct search *search, struct found *found, uint32_t *ret_count, bool *ret_more,
-			   struct kx_error *error)
+/* *ret_short: there are too few candidates to tell. */
+static kx_status take_page(struct search *search, bool *ret_short)
 {
 	const struct kx_similar_query *query = search->query->query;
-	struct kx_page_rules rules = {.k = query->k,
-				      .has_min_score = query->has_min_score,
-				      .min_score = query->min_score,
-				      .cursor = search->cursor.video_id ? &search->cursor : NULL,
-				      .group = query->group != KX_GROUP_NONE ? group_of : NULL,
-				      .diversity = query->diversity,
-				      .likeness = likeness,
-				      .ctx = search};
-	size_t rows = search->mirror->stats.videos, want = first_want(query);
-	bool more_needed = true;
+	struct found *found = &search->found;
+	const struct kx_page_rules rules = {.k = query->k,
+					    .has_min_score = query->has_min_score,
+					    .min_score = query->min_score,
+					    .cursor = search->cursor.video_id ? &search->cursor : NULL,
+					    .group = query->group != KX_GROUP_NONE ? group_of : NULL,
+					    .diversity = query->diversity,
+					    .likeness = likeness,
+					    .ctx = search};
 
-	search->ann.has_ceiling = rules.cursor && !rules.group;
-	search->ann.ceiling = search->cursor.score;
-	while (more_needed) {
-		kx_status status;
+	for (size_t i = 0; i < found->count; i++)
+		found->candidates[i] = (struct kx_candidate){.row = found->hits[i].row,
+							     .score = found->hits[i].score,
+							     .id = search->mirror->rows[found->hits[i].row]->id};
+	return kx_page_take(&rules, found->candidates, found->count, found->count < search->ann.k, found->chosen,
+			    &search->count, &search->more, ret_short);
+}
 
-		want = want < rows + 1 ? want : rows + 1;
-		status = find(search, want, found, error);
-		if (status)
-			return status;
-		if (kx_page_take(&rules, found->candidates, found->count, found->count < want, found->chosen, ret_count,
-				 ret_more, &more_needed))
-			return kx_error_nomem(error);
-		want *= 4;
+/* False: it is not to be asked, or not again: it has its page, or failed. want: how many candidates. */
+static bool make_room(struct search *search, size_t want)
+{
+	const size_t rows = search->mirror->stats.videos;
+	struct kx_mirror_asked *asked = search->asked;
+
+	if (!asked->status && found_reserve(search, want < rows + 1 ? want : rows + 1))
+		asked->status = kx_error_nomem(&asked->error);
+	return !asked->status;
+}
+
+static bool is_short(struct search *search)
+{
+	struct kx_mirror_asked *asked = search->asked;
+	bool more_needed = false;
+
+	if (!asked->status && take_page(search, &more_needed))
+		asked->status = kx_error_nomem(&asked->error);
+	return !asked->status && more_needed && make_room(search, 4 * search->ann.k);
+}
+
+/* Asks for all of them, then again for more of those that are short of candidates. */
+static void find_pages(struct search *searches, size_t n, struct search **open, struct kx_indexed_asked *asks)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (make_room(&searches[i], first_want(searches[i].query->query)))
+			open[count++] = &searches[i];
+	while (count) {
+		size_t still = 0;
+
+		find_each(open, count, asks);
+		for (size_t i = 0; i < count; i++)
+			if (is_short(open[i]))
+				open[still++] = open[i];
+		count = still;
 	}
-	return KX_OK;
 }
 
 static kx_status set_next(const struct search *search, struct kx_similar_answer *answer)
@@ -359,47 +419,167 @@ static void tell_work(const struct search *search, struct kx_similar_answer *ans
 	answer->shards_asked = answer->shards_answered = 1;
 }
 
-static kx_status answer_page(struct search *search, struct kx_similar_answer *answer, struct kx_error *error)
+static kx_status fill_answer(const struct search *search, struct kx_similar_answer *answer, struct kx_error *error)
 {
-	struct found found = {0};
-	uint32_t count = 0;
-	bool more = false;
-	kx_status status = find_page(search, &found, &count, &more, error);
+	if (copy_hits(search, search->found.hits, search->found.chosen, search->count, answer))
+		return kx_error_nomem(error);
+	if (search->more && search->query->query->diversity <= 0.0 && set_next(search, answer))
+		return kx_error_nomem(error);
+	tell_work(search, answer);
+	return KX_OK;
+}
 
-	if (!status && copy_hits(search, found.hits, found.chosen, count, answer))
-		status = kx_error_nomem(error);
-	if (!status && more && search->query->query->diversity <= 0.0 && set_next(search, answer))
-		status = kx_error_nomem(error);
-	if (!status)
-		tell_work(search, answer);
-	found_done(&found);
+/* --- Many at once --------------------------------------------------------------------------------------------- */
+
+/* What a query may take of memory, roughly: the lists that it is found by, and the bitmap of its filter in the index's rows. */
+static uint64_t bytes_for(const struct kx_mirror *mirror, const struct kx_similar_query *query)
+{
+	bool filters = is_set(query->filter) || query->not_id_count;
+
+	return first_want(query) * (uint64_t)BYTES_A_HIT + (filters ? mirror->stats.videos / 2 : 0);
+}
+
+/* How many are asked under one hold of the lock, for which every change waits. */
+static size_t piece_of(struct kx_mirror *mirror, struct kx_mirror_asked *const *asked, size_t n)
+{
+	uint64_t bytes = 0, compared = 0;
+	size_t count = 0;
+
+	pthread_rwlock_rdlock(&mirror->lock);
+	while (count < n && count < AT_ONCE) {
+		const struct kx_similar_query *query = asked[count]->query.query;
+
+		bytes += bytes_for(mirror, query);
+		compared += recall_of(mirror, query) >= 1.0 ? mirror->stats.videos : 0;
+		if (count && (bytes > BYTES_AT_ONCE || compared > ROWS_AT_ONCE))
+			break;
+		count++;
+	}
+	pthread_rwlock_unlock(&mirror->lock);
+	return count;
+}
+
+struct piece {
+	struct search *searches;
+	struct search **open;
+	struct kx_indexed_asked *asks;
+};
+
+static void piece_done(struct piece *piece)
+{
+	free(piece->searches);
+	free(piece->open);
+	free(piece->asks);
+}
+
+static kx_status piece_init(struct piece *piece, size_t n)
+{
+	*piece = (struct piece){
+		.searches = malloc(n * sizeof(*piece->searches)),
+		.open = malloc(n * sizeof(struct search *)),
+		.asks = malloc(n * sizeof(*piece->asks)),
+	};
+	if (piece->searches && piece->open && piece->asks)
+		return KX_OK;
+	piece_done(piece);
+	return KX_ENOMEM;
+}
+
+static void search_piece(const struct kx_mirror *mirror, struct kx_mirror_asked *const *asked, size_t n,
+			 struct piece *piece)
+{
+	for (size_t i = 0; i < n; i++) {
+		asked[i]->status = search_init(&piece->searches[i], mirror, &asked[i]->query, &asked[i]->error);
+		piece->searches[i].asked = asked[i];
+	}
+	find_pages(piece->searches, n, piece->open, piece->asks);
+	for (size_t i = 0; i < n; i++) {
+		if (!asked[i]->status)
+			asked[i]->status = fill_answer(&piece->searches[i], asked[i]->answer, &asked[i]->error);
+		if (asked[i]->status)
+			kx_similar_answer_done(asked[i]->answer);
+		search_done(&piece->searches[i]);
+	}
+}
+
+static void fail_all(struct kx_mirror_asked *const *asked, size_t n, kx_status status, const struct kx_error *error)
+{
+	for (size_t i = 0; i < n; i++) {
+		asked[i]->status = status;
+		asked[i]->error = *error;
+	}
+}
+
+void kx_mirror_search_here(struct kx_mirror *mirror, struct kx_mirror_asked *const *asked, size_t n)
+{
+	struct kx_error error = {0};
+	struct piece piece;
+
+	if (piece_init(&piece, n)) {
+		fail_all(asked, n, kx_error_nomem(&error), &error);
+		return;
+	}
+	pthread_rwlock_rdlock(&mirror->lock);
+	search_piece(mirror, asked, n, &piece);
+	pthread_rwlock_unlock(&mirror->lock);
+	piece_done(&piece);
+}
+
+size_t kx_mirror_still_asked(struct kx_mirror_asked *const *asked, size_t n, struct kx_mirror_asked **ret)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (asked[i]->status == KX_EBUSY)
+			ret[count++] = asked[i];
+	return count;
+}
+
+/* Those that could not be answered before all is loaded. */
+static kx_status search_loaded(struct kx_mirror *mirror, struct kx_mirror_asked *const *asked, size_t n,
+			       struct kx_error *error)
+{
+	KX_CLEANUP(kx_cleanup_free) struct kx_mirror_asked **open = malloc((n + 1) * sizeof(struct kx_mirror_asked *));
+	size_t count;
+	kx_status status;
+
+	if (!open)
+		return kx_error_nomem(error);
+	count = kx_mirror_still_asked(asked, n, open);
+	status = count ? kx_mirror_need(mirror, error) : KX_OK;
+	if (count && !status)
+		kx_mirror_search_here(mirror, open, count);
 	return status;
 }
 
-kx_status kx_mirror_search_here(struct kx_mirror *mirror, const struct kx_mirror_query *query,
-				struct kx_similar_answer *answer, struct kx_error *error)
+size_t kx_mirror_search_many(struct kx_mirror *mirror, struct kx_mirror_asked *const *asked, size_t n)
 {
-	struct search search;
-	kx_status status;
+	bool loaded = atomic_load(&mirror->loaded);
+	struct kx_error error = {0};
+	kx_status status = KX_OK;
 
-	pthread_rwlock_rdlock(&mirror->lock);
-	status = search_init(&search, mirror, query, error);
-	if (!status)
-		status = answer_page(&search, answer, error);
-	search_done(&search);
-	pthread_rwlock_unlock(&mirror->lock);
-	return status;
+	n = piece_of(!loaded && mirror->early ? mirror->early : mirror, asked, n);
+	if (loaded) {
+		kx_mirror_search_here(mirror, asked, n);
+		return n;
+	}
+	kx_mirror_search_early(mirror, asked, n);
+	status = search_loaded(mirror, asked, n, &error);
+	for (size_t i = 0; status && i < n; i++)
+		if (asked[i]->status == KX_EBUSY)
+			fail_all(&asked[i], 1, status, &error);
+	return n;
 }
 
 kx_status kx_mirror_search(struct kx_mirror *mirror, const struct kx_mirror_query *query, struct kx_similar_answer *answer,
 			   struct kx_error *error)
 {
-	kx_status status = atomic_load(&mirror->loaded) ? KX_EBUSY : kx_mirror_search_early(mirror, query, answer, error);
+	struct kx_mirror_asked one = {.query = *query, .answer = answer}, *asked = &one;
 
-	if (status != KX_EBUSY)
-		return status;
-	status = kx_mirror_need(mirror, error);
-	return status ? status : kx_mirror_search_here(mirror, query, answer, error);
+	(void)kx_mirror_search_many(mirror, &asked, 1);
+	if (one.status && error)
+		*error = one.error;
+	return one.status;
 }
 
 /* --- For searches that go to the store ------------------------------------------------------------------------ */

@@ -79,13 +79,13 @@ static void add_work(struct kx_ann_work *work, const struct kx_ivf_work *more)
 	work->exact = work->exact && more->exact;
 }
 
-kx_status kx_prospect_list(struct kx_index *index, uint32_t space, const struct kx_index_query *query,
-			   struct kx_index_hits *hits, struct kx_ann_work *work, struct kx_error *error)
+kx_status kx_prospect_list_rest(struct kx_index *index, uint32_t space, const struct kx_index_query *query,
+				struct kx_index_hits *hits, struct kx_ann_work *work, struct kx_error *error)
 {
 	struct kx_index_query all = *query;
-	kx_status status = kx_index_search(index, space, query, hits, error);
+	kx_status status = KX_OK;
 
-	if (!status && hits->count < query->k && !hits->work.exact) {
+	if (hits->count < query->k && !hits->work.exact) {
 		add_work(work, &hits->work);
 		all.recall = 1.0;
 		status = kx_index_search(index, space, &all, hits, error);
@@ -93,4 +93,12 @@ kx_status kx_prospect_list(struct kx_index *index, uint32_t space, const struct 
 	if (!status)
 		add_work(work, &hits->work);
 	return status;
+}
+
+kx_status kx_prospect_list(struct kx_index *index, uint32_t space, const struct kx_index_query *query,
+			   struct kx_index_hits *hits, struct kx_ann_work *work, struct kx_error *error)
+{
+	kx_status status = kx_index_search(index, space, query, hits, error);
+
+	return status ? status : kx_prospect_list_rest(index, space, query, hits, work, error);
 }

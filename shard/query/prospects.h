@@ -34,5 +34,9 @@ int kx_prospect_order(const void *a, const void *b);
  * What it took is added to work. */
 kx_status kx_prospect_list(struct kx_index *index, uint32_t space, const struct kx_index_query *query,
 			   struct kx_index_hits *hits, struct kx_ann_work *work, struct kx_error *error) KX_MUST_CHECK;
+/* The same, of a query that was asked already. */
+kx_status kx_prospect_list_rest(struct kx_index *index, uint32_t space, const struct kx_index_query *query,
+				struct kx_index_hits *hits, struct kx_ann_work *work, struct kx_error *error)
+	KX_MUST_CHECK;
 
 #endif

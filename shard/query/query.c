@@ -209,23 +209,6 @@ static kx_status answer_videos(const struct kx_query_context *context, const str
 	return KX_OK;
 }
 
-/* A query that fails is an answer with its status; the others are answered all the same. */
-static kx_status answer_one(const struct kx_query_context *context, const struct kx_similar_query *query,
-			    struct kx_similar_answer *answer, struct kx_error *error)
-{
-	struct kx_error why = {0};
-	kx_status status = kx_query_similar(context, query, answer, &why);
-
-	if (status) {
-		kx_similar_answer_done(answer);
-		answer->status = status;
-		answer->message = kx_strdup(why.message);
-		if (!answer->message)
-			return kx_error_nomem(error);
-	}
-	return KX_OK;
-}
-
 static kx_status answer_batch(const struct kx_query_context *context, const struct kx_query_request *request,
 			      struct kx_query_reply *reply, struct kx_error *error)
 {
@@ -235,16 +218,8 @@ static kx_status answer_batch(const struct kx_query_context *context, const stru
 	reply->answers = calloc(request->batch_count, sizeof(*reply->answers));
 	if (!reply->answers)
 		return kx_error_nomem(error);
-	for (uint32_t i = 0; i < request->batch_count; i++) {
-		kx_status status = kx_query_ended(context, error);
-
-		if (status)
-			return status;
-		reply->answer_count = i + 1;
-		if (answer_one(context, &request->batch[i], &reply->answers[i], error))
-			return KX_ENOMEM;
-	}
-	return KX_OK;
+	reply->answer_count = request->batch_count;
+	return kx_query_similar_many(context, request->batch, request->batch_count, reply->answers, error);
 }
 
 /* Recall is the mean over the samples of all spaces. */

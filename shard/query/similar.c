@@ -4,11 +4,13 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/str.h"
 #include "common/learn/learn.h"
 #include "shard/query/align.h"
 #include "shard/query/moments.h"
 #include "shard/query/subject.h"
 
+#define AT_ONCE 128u
 #define LOAD_ATTEMPTS 3 /* a video may be replaced between reading its record and its moments */
 
 static kx_status add_summary(void *ctx, const struct kx_summary *summary, struct kx_error *error)
@@ -107,40 +109,138 @@ static bool asks_about_duplicates(const struct kx_similar_query *query)
 	return query->group == KX_GROUP_DUPLICATES || (query->filter && strstr(query->filter, "duplicate_of"));
 }
 
-static kx_status search(const struct kx_query_context *context, const struct kx_similar_query *query,
-			struct kx_subject *subject, struct kx_similar_answer *answer, struct kx_error *error)
-{
-	double weight[KX_ANN_MODALITIES] = {query->weight_visual, query->weight_audio};
-	struct kx_mirror_query ask = {.vectors = subject->vectors,
-				      .count = subject->count,
-				      .exclude = subject->record ? query->video_id : NULL,
-				      .query = query,
-				      .now_s = (double)kx_clock_wall_ms() / 1e3};
-	kx_status status = KX_OK;
+/* A query on its way to its answer. */
+struct one {
+	struct kx_subject subject;
+	struct kx_mirror_asked asked;
+};
 
-	if (context->duplicates && asks_about_duplicates(query))
+static void one_done(struct one *one)
+{
+	kx_subject_done(&one->subject);
+}
+
+/* All that comes before the search. */
+static kx_status begin(const struct kx_query_context *context, const struct kx_similar_query *query,
+		       struct kx_similar_answer *answer, struct one *ret, struct kx_error *error)
+{
+	kx_status status = kx_subject_load(context, query, &ret->subject, error);
+
+	ret->asked.answer = answer;
+	ret->asked.query = (struct kx_mirror_query){.vectors = ret->subject.vectors,
+						    .count = ret->subject.count,
+						    .exclude = ret->subject.record ? query->video_id : NULL,
+						    .query = query,
+						    .now_s = (double)kx_clock_wall_ms() / 1e3};
+	if (!status && context->duplicates && asks_about_duplicates(query))
 		status = kx_duplicates_file_refresh(context->duplicates, context->mirror, error);
-	if (status)
-		return status;
+	return status;
+}
+
+static bool is_of_videos(const struct one *one)
+{
+	return !one->asked.status && one->asked.query.query->level == KX_LEVEL_VIDEOS;
+}
+
+/* What is left once the nearest videos are known; single moments are looked for here. */
+static kx_status finish(const struct kx_query_context *context, struct one *one, struct kx_error *error)
+{
+	const struct kx_similar_query *query = one->asked.query.query;
+	double weight[KX_ANN_MODALITIES] = {query->weight_visual, query->weight_audio};
+
 	if (query->level == KX_LEVEL_MOMENTS)
-		return kx_query_moments(context, &ask, answer, error);
-	status = kx_mirror_search(context->mirror, &ask, answer, error);
-	return status || !query->with_moments ? status : align_hits(context, query, subject, weight, answer, error);
+		return kx_query_moments(context, &one->asked.query, one->asked.answer, error);
+	return query->with_moments ? align_hits(context, query, &one->subject, weight, one->asked.answer, error) : KX_OK;
+}
+
+/* KX_OK: whatever became of each stands with it. */
+static kx_status search_all(const struct kx_query_context *context, struct one *ones, size_t n, struct kx_error *error)
+{
+	struct kx_mirror_asked *of_videos[AT_ONCE];
+	size_t count = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (is_of_videos(&ones[i]))
+			of_videos[count++] = &ones[i].asked;
+	for (size_t at = 0; at < count;) {
+		kx_status status = kx_query_ended(context, error);
+
+		if (status)
+			return status;
+		at += kx_mirror_search_many(context->mirror, of_videos + at, count - at);
+	}
+	for (size_t i = 0; i < n; i++)
+		if (!ones[i].asked.status)
+			ones[i].asked.status = finish(context, &ones[i], &ones[i].asked.error);
+	return KX_OK;
 }
 
 kx_status kx_query_similar(const struct kx_query_context *context, const struct kx_similar_query *query,
 			   struct kx_similar_answer *answer, struct kx_error *error)
 {
 	uint64_t begun = kx_clock_mono_us();
-	struct kx_subject subject = {0};
+	struct one one = {0};
 	kx_status status = kx_query_ended(context, error);
 
-	if (!status)
-		status = kx_subject_load(context, query, &subject, error);
-
-	if (!status)
-		status = search(context, query, &subject, answer, error);
+	if (status)
+		return status;
+	one.asked.status = begin(context, query, answer, &one, &one.asked.error);
+	status = search_all(context, &one, 1, error);
 	answer->work.took_us = kx_clock_mono_us() - begun;
-	kx_subject_done(&subject);
+	one_done(&one);
+	if (status || !one.asked.status)
+		return status;
+	if (error)
+		*error = one.asked.error;
+	return one.asked.status;
+}
+
+/* --- Many at once --------------------------------------------------------------------------------------------- */
+
+static kx_status tell(const struct one *one, struct kx_error *error)
+{
+	struct kx_similar_answer *answer = one->asked.answer;
+
+	if (!one->asked.status)
+		return KX_OK;
+	kx_similar_answer_done(answer);
+	answer->status = one->asked.status;
+	answer->message = kx_strdup(one->asked.error.message);
+	return answer->message ? KX_OK : kx_error_nomem(error);
+}
+
+/* n: at most AT_ONCE, as ones has room for. */
+static kx_status answer_some(const struct kx_query_context *context, const struct kx_similar_query *queries, size_t n,
+			     struct kx_similar_answer *answers, struct one *ones, struct kx_error *error)
+{
+	uint64_t begun = kx_clock_mono_us();
+	kx_status status;
+
+	memset(ones, 0, n * sizeof(*ones));
+	for (size_t i = 0; i < n; i++)
+		ones[i].asked.status = begin(context, &queries[i], &answers[i], &ones[i], &ones[i].asked.error);
+	status = search_all(context, ones, n, error);
+	for (size_t i = 0; i < n; i++) {
+		answers[i].work.took_us = (kx_clock_mono_us() - begun) / n; /* of what they took together */
+		if (!status)
+			status = tell(&ones[i], error);
+		one_done(&ones[i]);
+	}
+	return status;
+}
+
+kx_status kx_query_similar_many(const struct kx_query_context *context, const struct kx_similar_query *queries, size_t n,
+				struct kx_similar_answer *answers, struct kx_error *error)
+{
+	KX_CLEANUP(kx_cleanup_free) struct one *ones = malloc((n < AT_ONCE ? n + 1 : AT_ONCE) * sizeof(*ones));
+	kx_status status = ones ? KX_OK : kx_error_nomem(error);
+
+	for (size_t at = 0; !status && at < n; at += AT_ONCE) {
+		const size_t count = n - at < AT_ONCE ? n - at : AT_ONCE;
+
+		status = kx_query_ended(context, error);
+		if (!status)
+			status = answer_some(context, queries + at, count, answers + at, ones, error);
+	}
 	return status;
 }

@@ -21,6 +21,7 @@
 #include "shard/query/moments_index.h"
 #include "shard/query/query.h"
 #include "shard/run/index.h"
+#include "tests/bench/factors.h"
 
 #define FACTORS 64u
 #define SHARED 10u /* of the 20 of a modality */
@@ -59,14 +60,6 @@ static double cpu_s(void)
 	       (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
-static float normal(uint64_t *random)
-{
-	double a = (double)(kx_test_random(random) >> 11) / 9007199254740992.0;
-	double b = (double)(kx_test_random(random) >> 11) / 9007199254740992.0;
-
-	return (float)(sqrt(-2.0 * log(a + 1e-300)) * cos(6.283185307179586 * b));
-}
-
 static void make_matrices(struct bench *bench)
 {
 	uint64_t random = 77;
@@ -75,16 +68,13 @@ static void make_matrices(struct bench *bench)
 		bench->matrix[m] = malloc((size_t)FACTORS * (bench->dim[m] + 1) * sizeof(float));
 		need(bench->matrix[m], "memory");
 		for (uint32_t i = 0; i < FACTORS * bench->dim[m]; i++)
-			bench->matrix[m][i] = normal(&random);
+			bench->matrix[m][i] = kx_bench_normal(&random);
 	}
 }
 
 static void mix(const struct bench *bench, int m, const float *factors, uint32_t from, uint32_t to, float *ret)
 {
-	memset(ret, 0, bench->dim[m] * sizeof(*ret));
-	for (uint32_t f = from; f < to; f++)
-		for (uint32_t i = 0; i < bench->dim[m]; i++)
-			ret[i] += factors[f] * bench->matrix[m][f * bench->dim[m] + i];
+	kx_bench_mix(factors + from, bench->matrix[m] + (size_t)from * bench->dim[m], to - from, bench->dim[m], ret);
 }
 
 /* --- Videos -------------------------------------------------------------------------------------------------------- */
@@ -159,10 +149,10 @@ static void put_for_similar(struct bench *bench, struct kx_kv_batch *batch, uint
 	float own[FACTORS], moment[FACTORS];
 
 	for (uint32_t f = 0; f < first; f++)
-		own[f] = normal(&random);
+		own[f] = kx_bench_normal(&random);
 	for (uint32_t i = 0; i < count; i++) {
 		for (uint32_t f = 0; f < first; f++)
-			moment[f] = own[f] + normal(&random);
+			moment[f] = own[f] + kx_bench_normal(&random);
 		mix(bench, 0, moment, 0, USED, values[0]);
 		(void)kx_learn_normalize(values[0], bench->dim[0]);
 		put_unit(batch, bench, video, i, 0, values[0]);
@@ -215,10 +205,10 @@ static void make_frame(const struct bench *bench, const struct shown *shown, uin
 	float factors[FACTORS];
 
 	for (uint32_t f = 0; f < FACTORS; f++)
-		factors[f] = 0.6f * normal(&film) + 0.7f * normal(&scene) + 0.4f * normal(&one);
+		factors[f] = 0.6f * kx_bench_normal(&film) + 0.7f * kx_bench_normal(&scene) + 0.4f * kx_bench_normal(&one);
 	mix(bench, 0, factors, 0, FACTORS, ret);
 	for (uint32_t i = 0; shown->noisy && i < bench->dim[0]; i++)
-		ret[i] += 0.1f * 8.0f * normal(noise);
+		ret[i] += 0.1f * 8.0f * kx_bench_normal(noise);
 }
 
 static void quantize(const float *values, uint32_t dim, uint8_t *codes, float *ret_lo, float *ret_step)

@@ -1,14 +1,15 @@
 /* For scripts/bench serve, and for tests that need shards without a bus: makes stores of made-up videos, answers from one
  * over ZeroMQ, and asks, one way each, as fast as it can.
  *
- *   kx_bench_serve make DIR VIDEOS DIM            a store of random unit vectors, one picture moment a video
+ *   kx_bench_serve make DIR VIDEOS DIM            a store with its index, one picture moment a video, see factors.h
  *   kx_bench_serve host DIR ENDPOINT              a shard that answers there until standard input ends; says "ready"
  *   kx_bench_serve inprocess DIR  DIM BATCH THREADS SECONDS
  *   kx_bench_serve zeromq ENDPOINT DIM BATCH THREADS SECONDS
  *   kx_bench_serve http HOST:PORT DIM BATCH THREADS SECONDS      a connection a thread, which stays open
  *
- * The last three print a line of JSON: queries a second, the times of requests, and CPU time of this process. BATCH 1 is a single query, more are
- * one request with so many. */
+ * The last three print a line of JSON: queries a second, the times of requests, CPU time of this process, and recall@10 of some
+ * of the answers against exact ones, which are asked for afterwards. BATCH 1 is a single query, more are one request with so
+ * many. All ask the same 2,000 queries, of the draw that the videos are of, again and again; once before anything is measured. */
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -19,86 +20,24 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
-#include "common/base/fs.h"
 #include "common/base/str.h"
-#include "common/base/testkit.h"
 #include "common/learn/learn.h"
 #include "gateway/backend/fanout.h"
 #include "shard/run/shard.h"
-#include "shard/store/store.h"
+#include "tests/bench/bench_serve.h"
 
-#define SPACE "visual/made/1"
 #define K 10u
-#define VARIANTS 16u /* queries that differ */
+#define QUERIES 2000u /* that differ */
+#define CHECKED 100u  /* of them against exact answers */
 #define TIMES_MAX (1u << 20)
 #define RESPONSE_MAX (32u << 20)
-#define APPLY_AT_ONCE 500u
 
-static void need(kx_status status, const struct kx_error *error)
+void kx_bench_need(kx_status status, const struct kx_error *error)
 {
 	if (status == KX_OK)
 		return;
 	fprintf(stderr, "kx_bench_serve: %s: %s\n", kx_status_name(status), error->message);
 	exit(1);
-}
-
-/* --- Making a store --- */
-
-static void fill(uint64_t *random, float *values, uint32_t dim)
-{
-	for (uint32_t i = 0; i < dim; i++)
-		values[i] = (float)(kx_test_random(random) >> 40) / (float)(1 << 23) - 1.0f;
-}
-
-static void put_video(struct kx_store_batch *batch, uint64_t number, uint32_t dim)
-{
-	static uint8_t features[KX_DIM_MAX];
-	static int8_t embedding[KX_DIM_MAX];
-	uint64_t random = (number + 1) * 0x9e3779b97f4a7c15u, pts = 0;
-	float lo = -1.0f, step = 2.0f / 255.0f;
-	struct kx_error error = {0};
-	char id[32];
-	struct kx_result result = {.video_id = id, .generation = 1, .kind = KX_RESULT_PLAN, .parts = 1};
-
-	snprintf(id, sizeof(id), "made-%08llu", (unsigned long long)number);
-	result.info = (struct kx_video_info){.title = id, .source = (char *)(uintptr_t)"/made", .run_id = id};
-	result.info.content_sha256[0] = result.info.recipe_sha256[0] = 1;
-	need(kx_store_apply(batch, &result, &error), &error);
-	for (uint32_t i = 0; i < dim; i++)
-		features[i] = (uint8_t)(kx_test_random(&random) >> 32);
-	result.kind = KX_RESULT_MOMENT;
-	result.moment = (struct kx_moment){.modality = KX_VISUAL, .space = (char *)(uintptr_t)SPACE, .count = 1, .dim = dim,
-					   .pts_us = &pts, .features = features, .lo = &lo, .step = &step,
-					   .embedding = embedding};
-	need(kx_learn_embed_moment(features, &lo, &step, 1, dim, embedding, &result.moment.embedding_scale), &error);
-	need(kx_store_apply(batch, &result, &error), &error);
-	result.kind = KX_RESULT_PART_END;
-	result.part_end = (struct kx_part_end){.parts = 1, .tracks = KX_TRACK_VISUAL | KX_TRACK_AUDIO, .frames = 1,
-					       .visual_us = 10000000, .has_visual = true, .decode_mode = KX_DECODE_EXACT,
-					       .moment_us = 10000000};
-	result.part_end.recipe_sha256[0] = 1;
-	need(kx_store_apply(batch, &result, &error), &error);
-}
-
-static int make(const char *dir, uint64_t videos, uint32_t dim)
-{
-	struct kx_store_options options = {.data_dir = dir};
-	struct kx_store *store = NULL;
-	struct kx_error error = {0};
-
-	need(kx_fs_mkdirs(dir, &error), &error);
-	need(kx_store_open(&options, &store, &error), &error);
-	for (uint64_t i = 0; i < videos;) {
-		struct kx_store_batch *batch = NULL;
-
-		need(kx_store_batch_new(store, kx_clock_wall_ms(), &batch, &error), &error);
-		for (unsigned j = 0; j < APPLY_AT_ONCE && i < videos; j++)
-			put_video(batch, i++, dim);
-		need(kx_store_commit(batch, &error), &error);
-		kx_store_batch_free(batch);
-	}
-	kx_store_close(store);
-	return 0;
 }
 
 /* --- A shard without a bus --- */
@@ -110,8 +49,8 @@ static int host(const char *dir, const char *endpoint)
 	struct kx_error error = {0};
 	char end;
 
-	need(kx_wire_new(&options.wire, &error), &error);
-	need(kx_shard_start(&options, &shard, &error), &error);
+	kx_bench_need(kx_wire_new(&options.wire, &error), &error);
+	kx_bench_need(kx_shard_start(&options, &shard, &error), &error);
 	puts("ready");
 	fflush(stdout);
 	(void)!read(STDIN_FILENO, &end, 1);
@@ -122,6 +61,12 @@ static int host(const char *dir, const char *endpoint)
 
 /* --- Asking --- */
 
+/* A request, and the same as HTTP. */
+struct question {
+	struct kx_query_request request;
+	struct kx_buf text;
+};
+
 struct load {
 	const char *at;
 	uint32_t dim, batch;
@@ -129,12 +74,14 @@ struct load {
 	double seconds;
 	struct kx_shard *shard;
 	struct kx_fanout *fanout;
-	struct kx_query_request requests[VARIANTS];
-	struct kx_buf texts[VARIANTS]; /* the same as HTTP */
+	struct kx_bench_draw draw;
+	struct question *questions;
+	uint32_t count;
 };
 
 struct client {
 	struct load *load;
+	unsigned number;
 	int fd;
 	char *buffer;
 	uint64_t *times_us;
@@ -142,26 +89,26 @@ struct client {
 	uint64_t from_us, to_us;
 };
 
-static struct kx_query_vector *vectors_of(uint64_t *random, uint32_t dim)
+static struct kx_similar_query query_of(const struct load *load, uint32_t number, double recall)
 {
 	struct kx_query_vector *vector = calloc(1, sizeof(*vector));
 
-	*vector = (struct kx_query_vector){
-		.modality = KX_VISUAL, .space = (char *)(uintptr_t)SPACE, .dim = dim, .values = calloc(dim, sizeof(float))};
-	fill(random, vector->values, dim);
-	return vector;
+	*vector = (struct kx_query_vector){.modality = KX_VISUAL, .space = (char *)(uintptr_t)KX_BENCH_SPACE, .dim = load->dim,
+					   .values = calloc(load->dim, sizeof(float))};
+	kx_bench_draw_query(&load->draw, number, vector->values);
+	return (struct kx_similar_query){.vectors = vector, .vector_count = 1, .k = K, .weight_visual = 1, .recall = recall};
 }
 
-static struct kx_similar_query query_of(uint64_t *random, uint32_t dim)
+static uint32_t batch_of(const struct kx_query_request *request)
 {
-	return (struct kx_similar_query){.vectors = vectors_of(random, dim), .vector_count = 1, .k = K, .weight_visual = 1};
+	return request->kind == KX_QUERY_SIMILAR_BATCH ? request->batch_count : 1;
 }
 
 static void put(struct kx_buf *out, const char *text)
 {
 	struct kx_error error = {.message = "a request grows too long"};
 
-	need(kx_buf_append(out, text, strlen(text)), &error);
+	kx_bench_need(kx_buf_append(out, text, strlen(text)), &error);
 }
 
 static void put_base64(struct kx_buf *out, const uint8_t *bytes, size_t len)
@@ -183,18 +130,19 @@ static void put_base64(struct kx_buf *out, const uint8_t *bytes, size_t len)
 
 static void put_query(struct kx_buf *out, const struct kx_similar_query *query)
 {
-	put(out, "{\"k\":10,\"vectors\":[{\"modality\":\"visual\",\"space\":\"" SPACE "\",\"f32\":\"");
+	put(out, query->recall > 0 ? "{\"recall\":1," : "{");
+	put(out, "\"k\":10,\"vectors\":[{\"modality\":\"visual\",\"space\":\"" KX_BENCH_SPACE "\",\"f32\":\"");
 	put_base64(out, (const uint8_t *)query->vectors->values, query->vectors->dim * sizeof(float));
 	put(out, "\"}]}");
 }
 
-static void make_text(struct load *load, unsigned i)
+static void make_text(struct question *question)
 {
-	const struct kx_query_request *request = &load->requests[i];
+	const struct kx_query_request *request = &question->request;
 	struct kx_buf body = {.max = RESPONSE_MAX};
 	char head[256];
 
-	load->texts[i].max = RESPONSE_MAX;
+	question->text.max = RESPONSE_MAX;
 	if (request->kind == KX_QUERY_SIMILAR)
 		put_query(&body, &request->similar);
 	for (uint32_t q = 0; q < request->batch_count; q++) {
@@ -207,61 +155,94 @@ static void make_text(struct load *load, unsigned i)
 		 "POST /v1/search/vector HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 		 "Content-Length: %zu\r\n\r\n",
 		 body.len);
-	put(&load->texts[i], head);
-	put(&load->texts[i], (const char *)body.data);
+	put(&question->text, head);
+	put(&question->text, (const char *)body.data);
 	kx_buf_done(&body);
 }
 
-static void make_requests(struct load *load)
+/* `count` queries from number `first` on. */
+static void make_question(const struct load *load, uint32_t first, uint32_t count, double recall, struct question *ret)
 {
-	uint64_t random = 7;
+	struct kx_query_request *request = &ret->request;
 
-	for (unsigned i = 0; i < VARIANTS; i++) {
-		struct kx_query_request *request = &load->requests[i];
-
-		request->kind = load->batch > 1 ? KX_QUERY_SIMILAR_BATCH : KX_QUERY_SIMILAR;
-		if (load->batch > 1) {
-			request->batch = calloc(load->batch, sizeof(*request->batch));
-			for (; request->batch_count < load->batch; request->batch_count++)
-				request->batch[request->batch_count] = query_of(&random, load->dim);
-		} else {
-			request->similar = query_of(&random, load->dim);
-		}
-		make_text(load, i);
+	*ret = (struct question){.request.kind = count > 1 ? KX_QUERY_SIMILAR_BATCH : KX_QUERY_SIMILAR};
+	if (count > 1) {
+		request->batch = calloc(count, sizeof(*request->batch));
+		for (; request->batch_count < count; request->batch_count++)
+			request->batch[request->batch_count] = query_of(load, first + request->batch_count, recall);
+	} else {
+		request->similar = query_of(load, first, recall);
 	}
+	make_text(ret);
 }
 
-static void check(const struct load *load, const struct kx_query_reply *reply)
+static void make_questions(struct load *load)
 {
-	bool whole = reply->status == KX_OK &&
-		     (load->batch > 1 ? reply->answer_count == load->batch && reply->answers[0].hit_count == K
-				      : reply->similar.hit_count == K);
+	kx_bench_draw_init(&load->draw, load->dim);
+	load->count = load->batch < QUERIES ? QUERIES / load->batch : 1;
+	load->questions = calloc(load->count, sizeof(*load->questions));
+	for (uint32_t i = 0; i < load->count; i++)
+		make_question(load, i * load->batch, load->batch, 0.0, &load->questions[i]);
+}
 
-	if (whole)
-		return;
-	fprintf(stderr, "kx_bench_serve: an answer that is none: %s\n", reply->message);
+static void fail(const char *why)
+{
+	fprintf(stderr, "kx_bench_serve: an answer that is none: %s\n", why);
 	exit(1);
 }
 
-static void ask_inprocess(struct client *client, unsigned variant)
+/* Which videos were found, K for each query; ret may be NULL. */
+static void read_answer(const struct kx_similar_answer *answer, uint64_t *ret)
+{
+	if (answer->status || answer->hit_count != K)
+		fail(answer->status ? answer->message : "too few hits");
+	for (uint32_t i = 0; ret && i < K; i++)
+		ret[i] = strtoul(answer->hits[i].video_id + strlen("made-"), NULL, 10);
+}
+
+static void read_reply(const struct question *question, const struct kx_query_reply *reply, uint64_t *ret)
+{
+	const uint32_t count = batch_of(&question->request);
+
+	if (reply->status || (count > 1 && reply->answer_count != count))
+		fail(reply->message);
+	if (count == 1)
+		read_answer(&reply->similar, ret);
+	for (uint32_t i = 0; i < count && count > 1; i++)
+		read_answer(&reply->answers[i], ret ? ret + (size_t)i * K : NULL);
+}
+
+static void read_json(const struct question *question, const char *body, uint64_t *ret)
+{
+	const size_t count = (size_t)batch_of(&question->request) * K;
+	size_t found = 0;
+
+	if (!ret)
+		return;
+	for (const char *at = body; (at = strstr(at, "\"id\":\"made-")) != NULL && found < count; at++)
+		ret[found++] = strtoul(at + strlen("\"id\":\"made-"), NULL, 10);
+	if (found != count)
+		fail(body);
+}
+
+static void ask_inprocess(struct client *client, const struct question *question, uint64_t *ret)
 {
 	struct kx_query_reply *reply = NULL;
 	struct kx_error error = {0};
 
-	need(kx_shard_answer(client->load->shard, &client->load->requests[variant], &reply, &error), &error);
-	check(client->load, reply);
+	kx_bench_need(kx_shard_answer(client->load->shard, &question->request, &reply, &error), &error);
+	read_reply(question, reply, ret);
 	kx_query_reply_free(reply);
 }
 
-static void ask_zeromq(struct client *client, unsigned variant)
+static void ask_zeromq(struct client *client, const struct question *question, uint64_t *ret)
 {
 	struct kx_answer answer = {0};
 	struct kx_error error = {0};
 
-	need(kx_fanout_ask(client->load->fanout, &client->load->requests[variant], kx_clock_mono_us() + 20000000u, &answer,
-			   &error),
-	     &error);
-	check(client->load, answer.reply);
+	kx_bench_need(kx_fanout_ask(client->load->fanout, &question->request, kx_clock_mono_us() + 20000000u, &answer, &error),
+		      &error);
+	read_reply(question, answer.reply, ret);
 	kx_answer_done(&answer);
 }
 
@@ -281,11 +262,8 @@ static int dial(const char *at)
 	return fd;
 }
 
-static void ask_http(struct client *client, unsigned variant)
+static void send_text(const struct client *client, const struct kx_buf *text)
 {
-	const struct kx_buf *text = &client->load->texts[variant];
-	size_t len = 0, wanted = SIZE_MAX;
-
 	for (size_t at = 0; at < text->len;) {
 		ssize_t sent = send(client->fd, text->data + at, text->len - at, MSG_NOSIGNAL);
 
@@ -295,44 +273,83 @@ static void ask_http(struct client *client, unsigned variant)
 		}
 		at += (size_t)sent;
 	}
+}
+
+static void ask_http(struct client *client, const struct question *question, uint64_t *ret)
+{
+	size_t len = 0, wanted = SIZE_MAX;
+	const char *body = NULL;
+
+	send_text(client, &question->text);
 	while (len < wanted) {
 		ssize_t got = recv(client->fd, client->buffer + len, RESPONSE_MAX - 1 - len, 0);
 
-		if (got <= 0) {
-			fprintf(stderr, "kx_bench_serve: the server ended the connection\n");
-			exit(1);
-		}
+		if (got <= 0)
+			fail("the server ended the connection");
 		len += (size_t)got;
 		client->buffer[len] = '\0';
-		const char *body = wanted == SIZE_MAX ? strstr(client->buffer, "\r\n\r\n") : NULL;
-		const char *length = body != NULL ? strstr(client->buffer, "Content-Length: ") : NULL;
+		if (body == NULL)
+			body = strstr(client->buffer, "\r\n\r\n");
+		const char *length = body != NULL && wanted == SIZE_MAX ? strstr(client->buffer, "Content-Length: ") : NULL;
 		if (length != NULL)
 			wanted = (size_t)(body + 4 - client->buffer) + strtoul(length + 16, NULL, 10);
 	}
-	if (strncmp(client->buffer, "HTTP/1.1 200", 12) != 0) {
-		fprintf(stderr, "kx_bench_serve: %s\n", client->buffer);
-		exit(1);
-	}
+	if (strncmp(client->buffer, "HTTP/1.1 200", 12) != 0)
+		fail(client->buffer);
+	read_json(question, body, ret);
 }
 
-static void (*ask)(struct client *client, unsigned variant);
+static void (*ask)(struct client *client, const struct question *question, uint64_t *ret);
+
+static void *warm(void *arg)
+{
+	struct client *client = arg;
+
+	for (uint32_t i = client->number; i < client->load->count; i += client->load->threads)
+		ask(client, &client->load->questions[i], NULL);
+	return NULL;
+}
 
 static void *run(void *arg)
 {
 	struct client *client = arg;
-	unsigned variant = 0;
+	const struct load *load = client->load;
+	uint32_t next = client->number * load->count / load->threads;
 
-	for (unsigned i = 0; i < 3; i++) /* warm */
-		ask(client, i);
 	client->from_us = kx_clock_mono_us();
-	uint64_t end_us = client->from_us + (uint64_t)(client->load->seconds * 1e6), now = client->from_us;
+	uint64_t end_us = client->from_us + (uint64_t)(load->seconds * 1e6), now = client->from_us;
 	while (now < end_us && client->count < TIMES_MAX) {
-		ask(client, variant++ % VARIANTS);
+		ask(client, &load->questions[next++ % load->count], NULL);
 		client->times_us[client->count++] = kx_clock_mono_us() - now;
 		now = kx_clock_mono_us();
 	}
 	client->to_us = now;
 	return NULL;
+}
+
+/* The share of the exact answers that is in those of the first questions. */
+static double recall_of(struct client *client)
+{
+	const struct load *load = client->load;
+	uint64_t *are = calloc((size_t)load->batch * K, sizeof(*are)), exact[K];
+	uint32_t found = 0, checked = 0;
+
+	for (uint32_t i = 0; i < load->count && checked < CHECKED; i++) {
+		ask(client, &load->questions[i], are);
+		for (uint32_t q = 0; q < load->batch && checked < CHECKED; q++, checked++) {
+			struct question question;
+
+			make_question(load, i * load->batch + q, 1, 1.0, &question);
+			ask(client, &question, exact);
+			for (uint32_t a = 0; a < K * K; a++)
+				found += are[q * K + a / K] == exact[a % K];
+			kx_buf_done(&question.text);
+			free(question.request.similar.vectors->values);
+			free(question.request.similar.vectors);
+		}
+	}
+	free(are);
+	return (double)found / (checked * K);
 }
 
 static int by_time(const void *a, const void *b)
@@ -347,7 +364,7 @@ static double ms(uint64_t us)
 	return (double)us / 1e3;
 }
 
-static void report(const struct load *load, const struct client *clients, uint64_t cpu_us)
+static void report(const struct load *load, const struct client *clients, uint64_t cpu_us, double recall)
 {
 	uint64_t *all = calloc((size_t)load->threads * TIMES_MAX + 1, sizeof(*all));
 	uint64_t from_us = UINT64_MAX, to_us = 0;
@@ -362,30 +379,51 @@ static void report(const struct load *load, const struct client *clients, uint64
 	qsort(all, count, sizeof(*all), by_time);
 	size_t median = count / 2, late = count * 99 / 100;
 	printf("{\"requests\": %zu, \"queries_s\": %.1f, \"p50_ms\": %.4f, \"p99_ms\": %.4f, \"max_ms\": %.4f, "
-	       "\"cpu_s\": %.4f}\n", count,
+	       "\"cpu_s\": %.4f, \"recall\": %.4f}\n", count,
 	       (double)count * load->batch / ((double)(to_us - from_us) / 1e6), ms(all[median]), ms(all[late]),
-	       ms(all[count - 1]), (double)cpu_us / 1e6);
+	       ms(all[count - 1]), (double)cpu_us / 1e6, recall);
 	free(all);
+}
+
+static void run_all(const struct load *load, struct client *clients, void *(*body)(void *client))
+{
+	pthread_t *threads = calloc(load->threads, sizeof(*threads));
+
+	for (unsigned i = 0; i < load->threads; i++)
+		pthread_create(&threads[i], NULL, body, &clients[i]);
+	for (unsigned i = 0; i < load->threads; i++)
+		pthread_join(threads[i], NULL);
+	free(threads);
+}
+
+/* What a script that measures other processes, too, takes for the beginning and the end. */
+static void tell(const char *what)
+{
+	puts(what);
+	fflush(stdout);
+	(void)!getchar();
 }
 
 static int load_up(struct load *load)
 {
-	struct client *clients = calloc(load->threads + 1, sizeof(*clients));
-	pthread_t *threads = calloc(load->threads + 1, sizeof(*threads));
+	struct client *clients = calloc(load->threads, sizeof(*clients));
 
-	make_requests(load);
-	uint64_t cpu_us = kx_clock_cpu_us();
+	make_questions(load);
 	for (unsigned i = 0; i < load->threads; i++) {
-		clients[i] = (struct client){.load = load, .fd = -1, .times_us = calloc(TIMES_MAX, sizeof(uint64_t))};
+		clients[i] = (struct client){
+			.load = load, .number = i, .fd = -1, .times_us = calloc(TIMES_MAX, sizeof(uint64_t))};
 		if (ask == ask_http) {
 			clients[i].fd = dial(load->at);
 			clients[i].buffer = malloc(RESPONSE_MAX);
 		}
-		pthread_create(&threads[i], NULL, run, &clients[i]);
 	}
-	for (unsigned i = 0; i < load->threads; i++)
-		pthread_join(threads[i], NULL);
-	report(load, clients, kx_clock_cpu_us() - cpu_us);
+	run_all(load, clients, warm);
+	tell("begin");
+	uint64_t cpu_us = kx_clock_cpu_us();
+	run_all(load, clients, run);
+	cpu_us = kx_clock_cpu_us() - cpu_us;
+	tell("end");
+	report(load, clients, cpu_us, recall_of(&clients[0]));
 	for (unsigned i = 0; i < load->threads; i++) {
 		if (clients[i].fd >= 0)
 			close(clients[i].fd);
@@ -393,7 +431,6 @@ static int load_up(struct load *load)
 		free(clients[i].times_us);
 	}
 	free(clients);
-	free(threads);
 	return 0;
 }
 
@@ -403,7 +440,7 @@ static int load_inprocess(struct load *load)
 	struct kx_error error = {0};
 
 	ask = ask_inprocess;
-	need(kx_shard_start(&options, &load->shard, &error), &error);
+	kx_bench_need(kx_shard_start(&options, &load->shard, &error), &error);
 	int status = load_up(load);
 	kx_shard_stop(load->shard);
 	return status;
@@ -415,8 +452,8 @@ static int load_zeromq(struct load *load)
 	struct kx_error error = {0};
 
 	ask = ask_zeromq;
-	need(kx_wire_new(&wire, &error), &error);
-	need(kx_fanout_new_one(wire, load->at, &load->fanout, &error), &error);
+	kx_bench_need(kx_wire_new(&wire, &error), &error);
+	kx_bench_need(kx_fanout_new_one(wire, load->at, &load->fanout, &error), &error);
 	int status = load_up(load);
 	kx_fanout_free(load->fanout);
 	kx_wire_free(wire);
@@ -427,7 +464,7 @@ int main(int argc, char **argv)
 {
 	kx_learn_init();
 	if (argc == 5 && strcmp(argv[1], "make") == 0)
-		return make(argv[2], strtoul(argv[3], NULL, 10), (uint32_t)strtoul(argv[4], NULL, 10));
+		return kx_bench_make_store(argv[2], strtoul(argv[3], NULL, 10), (uint32_t)strtoul(argv[4], NULL, 10)), 0;
 	if (argc == 4 && strcmp(argv[1], "host") == 0)
 		return host(argv[2], argv[3]);
 	if (argc != 7) {
@@ -435,8 +472,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	static struct load load;
-	if (strtoul(argv[5], NULL, 10) < 1) {
-		fprintf(stderr, "kx_bench_serve: at least one thread\n");
+	if (strtoul(argv[5], NULL, 10) < 1 || strtoul(argv[4], NULL, 10) < 1) {
+		fprintf(stderr, "kx_bench_serve: at least one thread and one query\n");
 		return 2;
 	}
 	load = (struct load){.at = argv[2],

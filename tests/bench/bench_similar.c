@@ -7,7 +7,6 @@
  *
  * FOLDER must not be there; it keeps the store. One line a figure. CPU milliseconds of one thread, but for what says wall.
  * Embeddings are random mixtures of 20 factors, half of which picture and sound share. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +20,7 @@
 #include "shard/query/mirror.h"
 #include "shard/run/index.h"
 #include "shard/run/shard.h"
+#include "tests/bench/factors.h"
 
 #define VISUAL_DIM 1280u
 #define AUDIO_DIM 1024u
@@ -38,31 +38,16 @@ static void need(bool holds, const char *what)
 	exit(1);
 }
 
-static float normal(uint64_t *random)
-{
-	double a = (double)(kx_test_random(random) >> 11) / 9007199254740992.0;
-	double b = (double)(kx_test_random(random) >> 11) / 9007199254740992.0;
-
-	return (float)(sqrt(-2.0 * log(a + 1e-300)) * cos(6.283185307179586 * b));
-}
-
-static void mix(const float *factors, const float *matrix, uint32_t dim, float *ret)
-{
-	memset(ret, 0, dim * sizeof(*ret));
-	for (uint32_t f = 0; f < USED; f++)
-		for (uint32_t i = 0; i < dim; i++)
-			ret[i] += factors[f] * matrix[f * dim + i];
-	(void)kx_learn_normalize(ret, dim);
-}
-
 static void embed(uint64_t *random, float *visual, float *audio)
 {
 	float factors[FACTORS];
 
 	for (uint32_t i = 0; i < FACTORS; i++)
-		factors[i] = normal(random);
-	mix(factors, visual_matrix, VISUAL_DIM, visual);
-	mix(factors + FACTORS - USED, audio_matrix, AUDIO_DIM, audio);
+		factors[i] = kx_bench_normal(random);
+	kx_bench_mix(factors, visual_matrix, USED, VISUAL_DIM, visual);
+	kx_bench_mix(factors + FACTORS - USED, audio_matrix, USED, AUDIO_DIM, audio);
+	(void)kx_learn_normalize(visual, VISUAL_DIM);
+	(void)kx_learn_normalize(audio, AUDIO_DIM);
 }
 
 static void put_record(struct kx_kv_batch *batch, uint64_t *random, uint32_t number)
@@ -273,9 +258,9 @@ int main(int argc, char **argv)
 		return fprintf(stderr, "usage: kx_bench_similar NEW_FOLDER VIDEOS [QUERIES]\n"), 2;
 	kx_learn_init();
 	for (uint32_t i = 0; i < USED * VISUAL_DIM; i++)
-		visual_matrix[i] = normal(&random);
+		visual_matrix[i] = kx_bench_normal(&random);
 	for (uint32_t i = 0; i < USED * AUDIO_DIM; i++)
-		audio_matrix[i] = normal(&random);
+		audio_matrix[i] = kx_bench_normal(&random);
 	make_store(argv[1], videos, &random);
 	need(!kx_shard_store_open(argv[1], false, &store, &error), error.message);
 	need(!kx_shard_index_open(store, argv[1], false, true, 0, &index, &error), error.message);

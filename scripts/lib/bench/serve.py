@@ -1,4 +1,5 @@
-"""scripts/bench serve: queries a second, their times and CPU time: in the process, over ZeroMQ, over HTTP, one and 100 a request."""
+"""scripts/bench serve: queries a second, their times, CPU time and recall: in the process, over ZeroMQ, over HTTP, one, 100 and
+1,000 a request, on made-up vectors with structure (tests/bench/factors.h)."""
 import contextlib
 import json
 import os
@@ -14,9 +15,9 @@ from . import measure, report
 def add_arguments(parser):
     parser.add_argument("--program", type=pathlib.Path, default=report.ROOT / "build/release/tests/bench/kx_bench_serve",
                         help="what makes the store and asks (build/release)")
-    parser.add_argument("--videos", type=int, nargs="+", default=[2000, 20000], help="sizes of the stores (2000 20000)")
+    parser.add_argument("--videos", type=int, nargs="+", default=[2000, 50000], help="sizes of the stores (2000 50000)")
     parser.add_argument("--dim", type=int, default=1280, help="of the vectors (1280, as of lite0)")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 100], help="queries a request (1 100)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 100, 1000], help="queries a request (1 100 1000)")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8], help="that ask at a time (1 8)")
     parser.add_argument("--seconds", type=float, default=3, help="of each turn (3)")
     parser.add_argument("--runs", type=int, default=3, help="turns; the median counts (3)")
@@ -43,13 +44,19 @@ def _cpu_s(pid):
 
 
 def _ask(args, way, at, servers, batch, clients):
-    """What the asking program says, and the CPU time of a query in all processes, with that of a client's first three
-    requests, which are not counted."""
-    before = sum(map(_cpu_s, servers))
-    run = measure.run([args.program, way, at, args.dim, batch, clients, args.seconds])
-    said = json.loads(run.out)
-    cpu = said["cpu_s"] + sum(map(_cpu_s, servers)) - before
-    return {**said, "cpu_us": cpu * 1e6 / (said["requests"] * batch)}
+    """What the asking program says, and the CPU time of a query in all processes. The program waits for a line where its
+    clients begin and where they end."""
+    command = [str(word) for word in (args.program, way, at, args.dim, batch, clients, args.seconds)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        cpu = []
+        for word in ("begin", "end"):
+            if process.stdout.readline() != word + "\n":
+                sys.exit(f"error: {' '.join(command)} failed")
+            cpu.append(sum(map(_cpu_s, servers)))
+            process.stdin.write("\n")
+            process.stdin.flush()
+        said = json.loads(process.stdout.readline())
+    return {**said, "cpu_us": (said["cpu_s"] + cpu[1] - cpu[0]) * 1e6 / (said["requests"] * batch)}
 
 
 def _turns(args, ways, batch, clients):
@@ -58,7 +65,7 @@ def _turns(args, ways, batch, clients):
     for _ in range(args.runs):
         for way, (at, servers) in ways.items():
             runs[way].append(_ask(args, way.partition("-")[0], at, servers, batch, clients))
-    return {way: {key: statistics.median(run[key] for run in runs[way]) for key in ("queries_s", "p50_ms", "p99_ms", "cpu_us")}
+    return {way: {key: statistics.median(run[key] for run in runs[way]) for key in ("queries_s", "p50_ms", "p99_ms", "cpu_us", "recall")}
             for way in ways}
 
 
@@ -67,7 +74,7 @@ def _measure(args, folder, videos):
     measure.run([args.program, "make", store, videos, args.dim])
     (store / "FORMAT").write_text("kinodex data 1\n")  # what makes a folder with a store a data directory
     endpoint = f"ipc://{folder}/shard-{videos}"
-    serve = [args.kinodex, "serve", "--listen", "127.0.0.1:0", "--bundles", args.bundles]
+    serve = [args.kinodex, "serve", "--listen", "127.0.0.1:0", "--bundles", args.bundles, "--timeout", "120000"]
     found = {}
     with _running([args.program, "host", store, endpoint], "ready") as (host, _), \
             _running([*serve, "--data", store], "http://") as (alone, line), \
@@ -79,7 +86,7 @@ def _measure(args, folder, videos):
                 for way, one in _turns(args, ways, batch, clients).items():
                     found[way, batch, clients] = one
                     print(f"  {videos} videos, batch {batch}, {clients} clients, {way}: {one['queries_s']:.0f}/s, "
-                          f"{one['cpu_us']:.0f} us of CPU", flush=True)
+                          f"{one['cpu_us']:.0f} us of CPU, recall {one['recall']:.3f}", flush=True)
     return found
 
 
@@ -96,8 +103,8 @@ def main(args):
             found = _measure(args, pathlib.Path(folder), videos)
             for (way, batch, clients), one in found.items():
                 rows.append({"videos": videos, "way": way, "batch": batch, "clients": clients, **one})
-    report.table(["way", "videos", "batch", "clients", "queries/s", "p50 ms", "p99 ms", "CPU us/query"],
+    report.table(["way", "videos", "batch", "clients", "queries/s", "p50 ms", "p99 ms", "CPU us/query", "recall@10"],
                  [[row["way"], row["videos"], row["batch"], row["clients"], f"{row['queries_s']:.0f}", row["p50_ms"],
-                   row["p99_ms"], f"{row['cpu_us']:.1f}"] for row in rows])
+                   row["p99_ms"], f"{row['cpu_us']:.1f}", f"{row['recall']:.3f}"] for row in rows])
     out.write(dim=args.dim, seconds=args.seconds, runs=args.runs, rows=rows)
     return 0
