@@ -9,7 +9,10 @@
 
 #define WAVE 512u        /* queries that are on their way at the same time, at most, */
 #define KEYS_MOST ((size_t)1 << 18) /* and groups of centroids that are known for all of them */
-#define WAVE_LEAST 24u   /* for fewer a way of their own is as fast */
+#define APART_LEAST 8u    /* queries for which centroids are worth being gone through at once, */
+#define APART_GROUPS 16u  /* or one for so many groups of those, since a single query looks at the near ones only; */
+#define TOGETHER_LEAST 24u /* for which cells may be, */
+#define SHARED 4.0f       /* and are if so many want each in the mean */
 #define KEPT_FIRST 128u    /* groups of centroids near a query that are known, until more of them turn out to be wanted */
 #define ALONE_PART 8u     /* of the queries of a wave, which tells that more groups should be known */
 #define GROUPS_MOST 1024u /* of an index: where there are more, looking only into near regions is less work than all for many */
@@ -58,6 +61,7 @@ static kx_status reserve(struct kx_ivf_batch *batch, const struct kx_ivf *ivf, s
 		{&batch->groups, count * kept * sizeof(uint32_t)},
 		{&batch->near_keys, KX_IVF_NEAR * groups * KX_IVF_LANES * sizeof(float)},
 		{&batch->near_least, KX_IVF_NEAR * groups * sizeof(float)},
+		{&batch->rotated, KX_IVF_NEAR * padded * sizeof(float)},
 		{&batch->numbers, (kept + 1) * KX_IVF_LANES * sizeof(uint64_t)},
 		{&batch->sorting, 2 * count * sizeof(uint64_t)},
 		{&batch->order, count * sizeof(uint32_t)},
@@ -171,16 +175,24 @@ static kx_status run(struct kx_ivf_batch *batch)
 
 /* --- Which way ------------------------------------------------------------------------------------------------ */
 
-static bool goes_together(const struct kx_ivf_query *query)
+/* Whether centroids are gone through for a query and others at once. */
+static bool goes_along(const struct kx_ivf_query *query)
 {
 	return !query->filter && query->k && query->recall > 0.0 && query->recall < 1.0;
 }
 
-/* Whether anything goes together. */
 static bool is_fit(const struct kx_ivf *ivf)
 {
-	return ivf->recipe.metric == KX_METRIC_COSINE && !ivf->cold_count && !ivf->unplaced && ivf->vectors && ivf->entry_count &&
-	       ivf->centroids.lanes.groups <= GROUPS_MOST;
+	return !ivf->unplaced && ivf->vectors && ivf->cell_count && ivf->centroids.lanes.groups <= GROUPS_MOST;
+}
+
+/* Whether cells are looked into for so many queries at once, too. */
+static bool is_shared(const struct kx_ivf_batch *batch, size_t count)
+{
+	const struct kx_ivf *ivf = batch->ivf;
+
+	return count >= TOGETHER_LEAST && ivf->recipe.metric == KX_METRIC_COSINE && !ivf->cold_count && ivf->entry_count &&
+	       (float)count * batch->cells >= SHARED * (float)ivf->cell_count;
 }
 
 /* What is asked of many. */
@@ -206,8 +218,10 @@ static void choose_kept(struct kx_ivf_batch *batch, const struct kx_ivf *ivf)
 {
 	const uint32_t groups = ivf->centroids.lanes.groups;
 
-	if (batch->ivf_id != ivf->id)
+	if (batch->ivf_id != ivf->id) {
 		batch->want_kept = KEPT_FIRST;
+		batch->cells = 0.0f;
+	}
 	batch->ivf_id = ivf->id;
 	batch->kept = batch->want_kept < groups ? batch->want_kept : groups;
 }
@@ -250,7 +264,7 @@ static size_t add_some(struct kx_ivf_batch *batch, const struct asked *asked, si
 {
 	batch->count = 0;
 	for (; from < asked->n && batch->count < most; from++)
-		if (goes_together(&asked->queries[from]))
+		if (goes_along(&asked->queries[from]))
 			add_one(batch, &asked->queries[from], &asked->answers[from]);
 	return from;
 }
@@ -274,27 +288,74 @@ static kx_status answer_all(struct kx_ivf_batch *batch, const struct asked *aske
 	return status;
 }
 
-static kx_status ask_together(const struct asked *asked, size_t together)
+/* One after another, each with the keys of its centroids. */
+static kx_status ask_apart(struct kx_ivf_batch *batch, const struct asked *asked)
+{
+	const struct kx_ivf *ivf = batch->ivf;
+	const size_t padded = ivf->rotation.padded, groups = ivf->centroids.lanes.groups;
+	kx_status status = KX_OK;
+
+	for (uint32_t i = 0; i < batch->count; i++) {
+		float *rotated = batch->rotated + i * padded;
+
+		kx_ivf_rotate(&ivf->rotation, ivf->kernels, batch->ones[i].query->vector, rotated);
+		batch->eighths[i] =
+			kx_ivf_to_eighth(rotated, (uint32_t)padded, kx_ivf_norm_weight(ivf), batch->codes + i * padded);
+	}
+	kx_ivf_batch_near(batch, 0, batch->count);
+	for (uint32_t i = 0; !status && i < batch->count; i++) {
+		const struct kx_ivf_given given = {batch->rotated + i * padded, batch->near_keys + i * groups * KX_IVF_LANES,
+						   batch->near_least + i * groups};
+		const struct kx_ivf_query *query = batch->ones[i].query;
+
+		status = kx_ivf_search_given(ivf, query, &given, asked->scratch, &asked->answers[query - asked->queries],
+					     asked->error);
+	}
+	return status;
+}
+
+static void note_cells(struct kx_ivf_batch *batch)
+{
+	uint64_t cells = 0;
+
+	for (uint32_t i = 0; i < batch->count; i++)
+		cells += batch->ones[i].work->cells;
+	batch->cells = (float)cells / (float)batch->count;
+}
+
+/* So many of the queries, together or apart. */
+static kx_status ask_wave(struct kx_ivf_batch *batch, const struct asked *asked, size_t *from, size_t left)
+{
+	bool shared;
+	size_t most;
+
+	choose_kept(batch, asked->ivf);
+	most = KEYS_MOST / batch->kept < WAVE ? KEYS_MOST / batch->kept : WAVE;
+	most = left < most ? left : most;
+	shared = is_shared(batch, most);
+	most = shared || most < KX_IVF_NEAR ? most : KX_IVF_NEAR;
+	if (reserve(batch, asked->ivf, most))
+		return kx_error_nomem(asked->error);
+	*from = add_some(batch, asked, *from, most);
+	if (!shared)
+		return ask_apart(batch, asked);
+	if (run(batch))
+		return kx_error_nomem(asked->error);
+	return answer_all(batch, asked);
+}
+
+static kx_status ask_along(const struct asked *asked, size_t left)
 {
 	struct kx_ivf_batch *batch;
-	kx_status status = batch_of(asked, &batch);
+	kx_status status = KX_OK;
 
-	if (status)
+	if (batch_of(asked, &batch))
 		return kx_error_nomem(asked->error);
-	for (size_t i = 0; !status && i < asked->n;) {
-		size_t most;
-
-		choose_kept(batch, asked->ivf);
-		most = KEYS_MOST / batch->kept < WAVE ? KEYS_MOST / batch->kept : WAVE;
-		most = most < together ? most : together;
-		status = reserve(batch, asked->ivf, most);
-		if (!status) {
-			i = add_some(batch, asked, i, most);
-			status = batch->count ? run(batch) : KX_OK;
-		}
-		if (status)
-			return kx_error_nomem(asked->error);
-		status = answer_all(batch, asked);
+	for (size_t from = 0; !status && left; left -= batch->count) {
+		batch->count = 0;
+		status = ask_wave(batch, asked, &from, left);
+		if (!status)
+			note_cells(batch);
 	}
 	return status;
 }
@@ -304,14 +365,16 @@ kx_status kx_ivf_search_many(const struct kx_ivf *ivf, const struct kx_ivf_query
 {
 	const struct asked asked = {ivf, queries, n, scratch, ret, error};
 	kx_status status = KX_OK;
-	size_t together = 0;
+	size_t along = 0;
 
 	for (size_t i = 0; is_fit(ivf) && i < n; i++)
-		together += goes_together(&queries[i]);
-	if (together >= WAVE_LEAST)
-		status = ask_together(&asked, together);
+		along += goes_along(&queries[i]);
+	if (along < APART_LEAST || (along < KX_IVF_NEAR && along * APART_GROUPS < ivf->centroids.lanes.groups))
+		along = 0;
+	if (along)
+		status = ask_along(&asked, along);
 	for (size_t i = 0; !status && i < n; i++)
-		if (together < WAVE_LEAST || !goes_together(&queries[i]))
+		if (!along || !goes_along(&queries[i]))
 			status = ask_alone(&asked, i);
 	return status;
 }

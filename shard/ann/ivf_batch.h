@@ -74,15 +74,17 @@ struct kx_ivf_batch {
 	int8_t *codes;                /* [count and some][padded] */
 	uint8_t *luts;                /* [count][lead / 4][16] */
 	float *rest;                  /* [count][padded - lead]: of the rotated queries */
-	uint64_t ivf_id;              /* of the index that it was used with last, */
-	uint32_t want_kept;           /* and how many groups of centroids of each query it should know there */
+	uint64_t ivf_id;              /* of the index that it was used with last; there */
+	uint32_t want_kept;           /* so many groups of centroids of each query should be known, */
+	float cells;                  /* and so many cells a query looks into */
 	uint32_t kept;                /* how many it does, at most */
 	float *keys, *least;          /* [count][kept][16], [count][kept] */
 	uint32_t *groups;             /* [count][kept] */
-	float *near_keys, *near_least; /* of all groups, of some queries */
+	float *near_keys, *near_least; /* of all groups, of some queries, */
+	float *rotated;                /* and those themselves; where they are asked apart */
 	uint64_t *numbers, *sorting;
 	uint32_t *order;              /* [count]: queries in the order that they are gone through */
-	struct kx_ivf_room rooms[14]; /* of these, in this order, and more */
+	struct kx_ivf_room rooms[15]; /* of these, in this order, and more */
 	struct kx_ivf_pair *pairs;    /* of a round, and as wishes of one cell after the other */
 	size_t pair_count, pair_room;
 	struct kx_ivf_wish *wishes;
@@ -103,6 +105,8 @@ bool kx_ivf_room(struct kx_ivf_room *room, size_t bytes);
 
 /* Of each what codes and centroids are held against, and the centroids near it. */
 void kx_ivf_batch_prepare(struct kx_ivf_batch *batch);
+/* The keys of all lanes for so many of the queries in 8 bits, KX_IVF_NEAR at most, into batch->near_keys and near_least. */
+void kx_ivf_batch_near(struct kx_ivf_batch *batch, uint32_t from, uint32_t count);
 /* Those near each other behind one another: what cells hold for one of them is at hand for the next. */
 void kx_ivf_batch_order(struct kx_ivf_batch *batch);
 /* Adds to the pairs the nearest cell of a query that it did not name yet; all that are worth it, or as many as are good for one

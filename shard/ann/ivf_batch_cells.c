@@ -41,28 +41,6 @@ static void prepare(struct kx_ivf_batch *batch, uint32_t number)
 		one->norm2 += rotated[i] * rotated[i];
 }
 
-/* Below which the least keys of at most so many groups are. INFINITY: all may be kept. */
-static float kept_below(const float *least, uint32_t groups, uint32_t most, float *ret_nearest)
-{
-	uint32_t counts[STEPS + 1] = {0}, count = 0, at = 0;
-	float low = INFINITY, high = -INFINITY, steps;
-
-	for (uint32_t i = 0; i < groups; i++) {
-		low = least[i] < low ? least[i] : low;
-		high = least[i] < INFINITY && least[i] > high ? least[i] : high;
-	}
-	*ret_nearest = low;
-	if (groups <= most || low == INFINITY)
-		return INFINITY;
-	steps = high > low ? (float)STEPS / (high - low) : 0.0f;
-	for (uint32_t i = 0; i < groups; i++)
-		if (least[i] < INFINITY)
-			counts[(uint32_t)((least[i] - low) * steps)]++;
-	while (at < STEPS && count + counts[at] <= most)
-		count += counts[at++];
-	return low + (float)at * (high - low) / (float)STEPS;
-}
-
 /* Of all keys of a query those of the groups near it. */
 static void keep_near(struct kx_ivf_batch *batch, uint32_t number, const float *keys, const float *least)
 {
@@ -70,7 +48,7 @@ static void keep_near(struct kx_ivf_batch *batch, uint32_t number, const float *
 	const size_t at = (size_t)number * batch->kept;
 	struct kx_ivf_one *one = &batch->ones[number];
 
-	one->below = kept_below(least, groups, batch->kept, &one->nearest);
+	one->below = kx_ivf_least_below(least, groups, batch->kept, &one->nearest);
 	one->groups = 0;
 	for (uint32_t group = 0; group < groups && one->groups < batch->kept; group++) {
 		if (least[group] >= one->below)
@@ -82,20 +60,26 @@ static void keep_near(struct kx_ivf_batch *batch, uint32_t number, const float *
 	}
 }
 
+void kx_ivf_batch_near(struct kx_ivf_batch *batch, uint32_t from, uint32_t count)
+{
+	const struct kx_ivf_lanes *lanes = &batch->ivf->centroids.lanes;
+	const struct kx_ivf_sixteen first = kx_ivf_lanes_sixteen(lanes, 0);
+	const struct kx_ivf_keys keys = {batch->near_keys, (size_t)lanes->groups * KX_IVF_LANES, batch->near_least, lanes->groups};
+
+	batch->ivf->kernels->near_some(&first, lanes->groups, batch->eighths + from, count, &keys);
+}
+
 void kx_ivf_batch_prepare(struct kx_ivf_batch *batch)
 {
-	const struct kx_ivf *ivf = batch->ivf;
-	const struct kx_ivf_lanes *lanes = &ivf->centroids.lanes;
-	const struct kx_ivf_sixteen first = kx_ivf_lanes_sixteen(lanes, 0);
+	const struct kx_ivf_lanes *lanes = &batch->ivf->centroids.lanes;
 	const size_t all = (size_t)lanes->groups * KX_IVF_LANES;
-	const struct kx_ivf_keys keys = {batch->near_keys, all, batch->near_least, lanes->groups};
 
 	for (uint32_t from = 0; from < batch->count; from += KX_IVF_NEAR) {
 		uint32_t some = batch->count - from < KX_IVF_NEAR ? batch->count - from : KX_IVF_NEAR;
 
 		for (uint32_t i = from; i < from + some; i++)
 			prepare(batch, i);
-		ivf->kernels->near_some(&first, lanes->groups, batch->eighths + from, some, &keys);
+		kx_ivf_batch_near(batch, from, some);
 		for (uint32_t i = 0; i < some; i++)
 			keep_near(batch, from + i, batch->near_keys + i * all, batch->near_least + (size_t)i * lanes->groups);
 	}

@@ -259,7 +259,7 @@ static struct visit visit_of(const struct kx_ivf_search *search, uint32_t count,
 	const struct kx_ivf *ivf = search->ivf;
 	const struct kx_ivf_order *order = &search->scratch->order;
 	uint32_t lane = (uint32_t)order->numbers[at];
-	struct visit visit = {.cell = &ivf->cells[ivf->centroids.lanes.number[lane]], .product = order->products[lane]};
+	struct visit visit = {.cell = &ivf->cells[ivf->centroids.lanes.number[lane]], .product = kx_ivf_order_product(order, lane)};
 
 	visit.distance = distance_to(search, visit.cell, visit.product);
 	if (at + 1 < count)
@@ -325,14 +325,21 @@ static kx_status search_cells(struct kx_ivf_search *search)
 	bool enough = false;
 	uint32_t count;
 
-	kx_ivf_rotate(&ivf->rotation, ivf->kernels, search->query->vector, scratch->rotated);
+	if (search->given)
+		memcpy(scratch->rotated, search->given->rotated, ivf->rotation.padded * sizeof(float));
+	else
+		kx_ivf_rotate(&ivf->rotation, ivf->kernels, search->query->vector, scratch->rotated);
 	kx_ivf_lut_make(scratch->rotated, ivf->lead, ivf->kernels, scratch->lut, &search->lut);
 	for (uint32_t i = 0; i < ivf->rotation.padded; i++)
 		search->norm2 += scratch->rotated[i] * scratch->rotated[i];
 	scratch->waiting_count = 0;
 	search->nearest = INFINITY;
-	status = kx_ivf_order_start(&scratch->order, &ivf->centroids, ivf->kernels, scratch->rotated,
-				    kx_ivf_norm_weight(ivf), false);
+	if (search->given)
+		status = kx_ivf_order_given(&scratch->order, &ivf->centroids, ivf->kernels, kx_ivf_norm_weight(ivf),
+					    search->given->keys, search->given->least);
+	else
+		status = kx_ivf_order_start(&scratch->order, &ivf->centroids, ivf->kernels, scratch->rotated,
+					    kx_ivf_norm_weight(ivf), false);
 	if (status)
 		return kx_error_nomem(search->error);
 	if (search->map && search->map->sparse)
@@ -362,45 +369,75 @@ static bool is_direct(struct kx_ivf_search *search)
 	return !search->map || (double)matches <= DIRECT_LEAST + DIRECT_CELL * search->map->crowd;
 }
 
-kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, const struct kx_ivf_how *how,
-			     struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
-			     struct kx_ivf_work *work, struct kx_error *error)
+static kx_status run(struct kx_ivf_search *search, struct kx_ivf_answer *ret)
 {
-	struct kx_ivf_search search = {.ivf = ivf, .query = query, .scratch = scratch, .error = error,
-				.how = *how, .wider = 1.0f};
+	const struct kx_ivf *ivf = search->ivf;
+	struct kx_ivf_scratch *scratch = search->scratch;
 	kx_status status = KX_OK;
 	bool direct;
 
 	if (ivf->unplaced)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "cells were changed and not made ready");
+		return kx_error_set(search->error, KX_EINVAL, KX_ERROR_FATAL, "cells were changed and not made ready");
 	if (!ivf->vectors && (ivf->entry_count || ivf->cold_count))
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "the index has no vectors");
-	if (kx_ivf_scratch_reserve(scratch, ivf, query->k))
-		return kx_error_nomem(error);
-	search.best = (struct kx_ivf_best){.hits = scratch->heap, .k = query->k};
-	direct = is_direct(&search);
-	if (query->k)
-		status = direct ? kx_ivf_compare(&search) : search_cells(&search);
+		return kx_error_set(search->error, KX_EINVAL, KX_ERROR_FATAL, "the index has no vectors");
+	if (kx_ivf_scratch_reserve(scratch, ivf, search->query->k))
+		return kx_error_nomem(search->error);
+	search->best = (struct kx_ivf_best){.hits = scratch->heap, .k = search->query->k};
+	search->wider = 1.0f;
+	direct = is_direct(search);
+	if (search->query->k)
+		status = direct ? kx_ivf_compare(search) : search_cells(search);
 	if (status)
 		return status;
-	if (search.views && !search.map)
-		kx_ivf_filter_spent(search.views, direct ? search.work.refined + 1 : search.barren + 1);
-	kx_ivf_best_sort(&search.best);
-	memcpy(ret, scratch->heap, search.best.count * sizeof(*ret));
-	*ret_count = search.best.count;
-	if (work)
-		*work = search.work;
+	if (search->views && !search->map)
+		kx_ivf_filter_spent(search->views, direct ? search->work.refined + 1 : search->barren + 1);
+	kx_ivf_best_sort(&search->best);
+	if (search->best.count)
+		memcpy(ret->hits, scratch->heap, search->best.count * sizeof(*ret->hits));
+	ret->count = search->best.count;
+	ret->work = search->work;
 	return KX_OK;
+}
+
+kx_status kx_ivf_search_with(const struct kx_ivf *ivf, const struct kx_ivf_query *query, const struct kx_ivf_how *how,
+			     struct kx_ivf_scratch *scratch, struct kx_ivf_hit *ret, uint32_t *ret_count,
+			     struct kx_ivf_work *work, struct kx_error *error)
+{
+	struct kx_ivf_search search = {.ivf = ivf, .query = query, .scratch = scratch, .error = error, .how = *how};
+	struct kx_ivf_answer answer = {.hits = ret};
+	kx_status status = run(&search, &answer);
+
+	if (status)
+		return status;
+	*ret_count = answer.count;
+	if (work)
+		*work = answer.work;
+	return KX_OK;
+}
+
+static kx_status how_of(const struct kx_ivf *ivf, const struct kx_ivf_query *query, struct kx_ivf_how *ret, struct kx_error *error)
+{
+	if (!(query->recall > 0.0 && query->recall <= 1.0))
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "a recall of %g: more than 0 and at most 1 can be",
+				    query->recall);
+	*ret = kx_ivf_how_of(&ivf->tuning, query->recall);
+	return KX_OK;
+}
+
+kx_status kx_ivf_search_given(const struct kx_ivf *ivf, const struct kx_ivf_query *query, const struct kx_ivf_given *given,
+			      struct kx_ivf_scratch *scratch, struct kx_ivf_answer *ret, struct kx_error *error)
+{
+	struct kx_ivf_search search = {.ivf = ivf, .query = query, .given = given, .scratch = scratch, .error = error};
+	kx_status status = how_of(ivf, query, &search.how, error);
+
+	return status ? status : run(&search, ret);
 }
 
 kx_status kx_ivf_search(const struct kx_ivf *ivf, const struct kx_ivf_query *query, struct kx_ivf_scratch *scratch,
 			struct kx_ivf_hit *ret, uint32_t *ret_count, struct kx_ivf_work *work, struct kx_error *error)
 {
 	struct kx_ivf_how how;
+	kx_status status = how_of(ivf, query, &how, error);
 
-	if (!(query->recall > 0.0 && query->recall <= 1.0))
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_POISON, "a recall of %g: more than 0 and at most 1 can be",
-				    query->recall);
-	how = kx_ivf_how_of(&ivf->tuning, query->recall);
-	return kx_ivf_search_with(ivf, query, &how, scratch, ret, ret_count, work, error);
+	return status ? status : kx_ivf_search_with(ivf, query, &how, scratch, ret, ret_count, work, error);
 }

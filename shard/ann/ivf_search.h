@@ -115,10 +115,17 @@ static inline void kx_ivf_fetch_tail(const struct kx_ivf_place *place, size_t ta
 	__builtin_prefetch(&place->rows[slot]);
 }
 
+/* What is known of a query before its search begins. */
+struct kx_ivf_given {
+	const float *rotated;      /* [padded] */
+	const float *keys, *least; /* of all lanes, and of each group of them */
+};
+
 /* A search on its way. */
 struct kx_ivf_search {
 	const struct kx_ivf *ivf;
 	const struct kx_ivf_query *query;
+	const struct kx_ivf_given *given; /* NULL: nothing is */
 	struct kx_ivf_scratch *scratch;
 	struct kx_error *error;
 	struct kx_ivf_views *views; /* of the filter, if there is one */
@@ -136,6 +143,9 @@ struct kx_ivf_search {
 };
 
 void kx_ivf_refine(struct kx_ivf_search *search, uint32_t row);
+/* As kx_ivf_search(). */
+kx_status kx_ivf_search_given(const struct kx_ivf *ivf, const struct kx_ivf_query *query, const struct kx_ivf_given *given,
+			      struct kx_ivf_scratch *scratch, struct kx_ivf_answer *ret, struct kx_error *error) KX_MUST_CHECK;
 
 /* --- ivf_compare.c --- */
 

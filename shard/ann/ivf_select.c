@@ -58,7 +58,8 @@ static int by_score(const void *a, const void *b)
 
 void kx_ivf_best_sort(struct kx_ivf_best *best)
 {
-	qsort(best->hits, best->count, sizeof(*best->hits), by_score);
+	if (best->count)
+		qsort(best->hits, best->count, sizeof(*best->hits), by_score);
 }
 
 /* Hoare's selection. */
