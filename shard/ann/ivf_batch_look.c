@@ -4,6 +4,7 @@
 
 #define SOME_LEAST 4u                   /* queries for which codes are worth being spread */
 #define PIECE_BYTES ((size_t)12 << 10) /* of a cell, spread: so that it stays in the first level */
+#define APART 16u                       /* slots between rooms, which would lie in the same sets of the first level otherwise */
 #define ROOM_MOST ((size_t)1 << 20)    /* slots of what is looked at at a time, but for one cell */
 
 /* --- Vectors -------------------------------------------------------------------------------------------------- */
@@ -111,7 +112,7 @@ static struct kx_ivf_finding *add_finding(struct kx_ivf_batch *batch, struct kx_
 		.slots = (uint32_t *)look->slots.data + look->used,
 		.bounds = (float *)look->bounds.data + look->used,
 	};
-	look->used += room_of(cell->count);
+	look->used += room_of(cell->count) + APART;
 	return finding;
 }
 
@@ -214,7 +215,7 @@ static kx_status look_together(struct kx_ivf_batch *batch, const struct kx_ivf_c
 	struct kx_ivf_look *look = &batch->looks[batch->turn++ % 2];
 	const bool by_table = count < SOME_LEAST || !batch->ivf->kernels->scan_some;
 
-	if (!reserve_look(look, (size_t)room_of(cell->count) * count) || (!by_table && !reserve_spread(batch)))
+	if (!reserve_look(look, ((size_t)room_of(cell->count) + APART) * count) || (!by_table && !reserve_spread(batch)))
 		return KX_ENOMEM;
 	for (uint32_t i = 0; i < count; i++)
 		(void)add_finding(batch, look, cell, &wishes[i], by_table);
@@ -311,7 +312,7 @@ kx_status kx_ivf_look_first(struct kx_ivf_batch *batch, const struct kx_ivf_pair
 		size_t slots = 0;
 
 		for (to = from; to < count && to - from < KX_IVF_TOGETHER && (to == from || slots < ROOM_MOST); to++)
-			slots += room_of(batch->ivf->cells[pairs[to].slot].count);
+			slots += room_of(batch->ivf->cells[pairs[to].slot].count) + APART;
 		if (!reserve_look(look, slots))
 			return KX_ENOMEM;
 		for (size_t i = from; i < to; i++) {

@@ -41,26 +41,35 @@ TILES static inline void tiles_begin(void)
 	_tile_loadconfig(&config);
 }
 
-/* Sums of 16 (two: 32) queries with 32 columns, half of which lie a tile's row after row from `low` on and half from `high` on, stay
- * in tiles until they are stored: what else is to be done meanwhile comes in between. steps: tiles that a row of a query is long. */
-TILES static inline void multiply(const int8_t *queries, size_t query_bytes, bool two, const uint8_t *low, const uint8_t *high,
-				  uint32_t steps)
+/* What is multiplied: 16 (two: 32) queries by 32 columns, half of which lie a tile's row after row from `low` on and half from `high`
+ * on. */
+struct factors {
+	const int8_t *queries;
+	size_t query_bytes;
+	const uint8_t *low, *high;
+	bool two;
+};
+
+TILES static inline void clear(void)
 {
 	_tile_zero(0);
 	_tile_zero(1);
 	_tile_zero(2);
 	_tile_zero(3);
-	for (uint32_t i = 0; i < steps; i++) {
-		_tile_loadd(4, queries + (size_t)i * ROW, query_bytes);
-		_tile_loadd(6, low + (size_t)i * TILE, ROW);
-		_tile_loadd(7, high + (size_t)i * TILE, ROW);
-		_tile_dpbsud(0, 4, 6);
-		_tile_dpbsud(1, 4, 7);
-		if (two) {
-			_tile_loadd(5, queries + KX_IVF_SOME * query_bytes + (size_t)i * ROW, query_bytes);
-			_tile_dpbsud(2, 5, 6);
-			_tile_dpbsud(3, 5, 7);
-		}
+}
+
+/* Adds the products of a tile's length of the queries. Sums stay in tiles until they are stored. */
+TILES static inline void multiply(const struct factors *factors, size_t step)
+{
+	_tile_loadd(4, factors->queries + step * ROW, factors->query_bytes);
+	_tile_loadd(6, factors->low + step * TILE, ROW);
+	_tile_loadd(7, factors->high + step * TILE, ROW);
+	_tile_dpbsud(0, 4, 6);
+	_tile_dpbsud(1, 4, 7);
+	if (factors->two) {
+		_tile_loadd(5, factors->queries + KX_IVF_SOME * factors->query_bytes + step * ROW, factors->query_bytes);
+		_tile_dpbsud(2, 5, 6);
+		_tile_dpbsud(3, 5, 7);
 	}
 }
 
@@ -108,8 +117,12 @@ TILES void kx_ivf_amx_near_some(const struct kx_ivf_sixteen *first, uint32_t gro
 		for (uint32_t i = 0; i < count; i += PAIR) {
 			uint32_t some = count - i < PAIR ? count - i : PAIR;
 
-			multiply(queries->codes + (size_t)i * dim, dim, some > KX_IVF_SOME, low, high, dim / ROW);
-			store(some > KX_IVF_SOME, sums);
+			const struct factors factors = {queries->codes + (size_t)i * dim, dim, low, high, some > KX_IVF_SOME};
+
+			clear();
+			for (uint32_t step = 0; step < dim / ROW; step++)
+				multiply(&factors, step);
+			store(factors.two, sums);
 			put_keys(first, group, two, queries, i, some, sums, ret);
 		}
 	}
@@ -155,14 +168,16 @@ struct made {
 	uint32_t count;
 };
 
-TILES static inline void bound_some(const struct made *made, const int32_t *sums)
+/* Of queries [from, to). */
+TILES static inline void bound_some(const struct made *made, uint32_t from, uint32_t to, const int32_t *sums)
 {
 	const __m512 add_low = kx_ivf_avx512_factors(made->factors);
 	const __m512 add_high = kx_ivf_avx512_factors(made->factors + KX_IVF_HALF_BLOCK);
 	const __m512 mul_low = kx_ivf_avx512_factors(made->factors + KX_IVF_BLOCK);
 	const __m512 mul_high = kx_ivf_avx512_factors(made->factors + KX_IVF_BLOCK + KX_IVF_HALF_BLOCK);
 
-	for (uint32_t i = 0; i < made->count; i++, sums += 32) {
+	sums += (size_t)from * 32;
+	for (uint32_t i = from; i < to; i++, sums += 32) {
 		struct kx_ivf_scan_one *one = &made->ones[i];
 		const struct kx_ivf_avx512_bounds by = {_mm512_set1_ps(one->scale), _mm512_set1_ps(one->offset),
 							_mm512_set1_ps(one->floor)};
@@ -178,11 +193,22 @@ TILES static inline void bound_some(const struct made *made, const int32_t *sums
 	}
 }
 
+/* The sums of `made`, while the bounds of those before it are made from theirs: a product takes its time, and not many steps are
+ * on their way at once. */
+TILES static inline void sum_some(const struct factors *factors, uint32_t steps, const struct made *before, const int32_t *sums)
+{
+	clear();
+	for (uint32_t step = 0; step < steps; step++) {
+		multiply(factors, step);
+		bound_some(before, before->count * step / steps, before->count * (step + 1) / steps, sums);
+	}
+}
+
 TILES void kx_ivf_amx_scan_some(const struct kx_ivf_scan_some *some)
 {
 	const size_t dim = kx_ivf_spread_dim(some->code_bytes), spread = kx_ivf_spread_bytes(some->code_bytes);
 	_Alignas(64) int32_t sums[PAIR * 32];
-	struct made before = {0};
+	struct made before = {.factors = (const uint16_t *)(const void *)some->blocks};
 
 	tiles_begin();
 	for (uint32_t slot = 0; slot < some->count; slot += KX_IVF_BLOCK) {
@@ -195,16 +221,14 @@ TILES void kx_ivf_amx_scan_some(const struct kx_ivf_scan_some *some)
 			struct made made = {(const uint16_t *)(const void *)block, some->first + slot,
 					    left < KX_IVF_BLOCK ? (1u << left) - 1 : UINT32_MAX, some->ones + i,
 					    some->n - i < PAIR ? some->n - i : PAIR};
+			struct factors factors = {some->codes + i * dim, dim, low, low + spread / 2, made.count > KX_IVF_SOME};
 
-			multiply(some->codes + i * dim, dim, made.count > KX_IVF_SOME, low, low + spread / 2, (uint32_t)(dim / ROW));
-			if (before.count)
-				bound_some(&before, sums);
-			store(made.count > KX_IVF_SOME, sums);
+			sum_some(&factors, (uint32_t)(dim / ROW), &before, sums);
+			store(factors.two, sums);
 			before = made;
 		}
 	}
-	if (before.count)
-		bound_some(&before, sums);
+	bound_some(&before, 0, before.count, sums);
 	_tile_release();
 }
 
