@@ -259,6 +259,7 @@ void kx_ivf_centroids_remove(struct kx_ivf_centroids *centroids, uint32_t lane)
 /* --- Order ---------------------------------------------------------------------------------------------------- */
 
 #define FIRST_GIVE 10u
+#define GIVEN_FIRST 64u /* groups nearest to a query whose keys are given, that are looked at before the others */
 #define QUERY_STEPS 127.0f
 #define SEEN_PART 8u  /* of all centroids, those that are looked at in any case */
 #define SEEN_MORE 20u /* and for each that is given */
@@ -379,25 +380,86 @@ static void order_regions(struct kx_ivf_order *order)
 	order->regions = count;
 }
 
-kx_status kx_ivf_order_start(struct kx_ivf_order *order, const struct kx_ivf_centroids *centroids,
-			     const struct kx_ivf_kernels *kernels, const float *rotated, float weight, bool all)
+static kx_status order_begin(struct kx_ivf_order *order, const struct kx_ivf_centroids *centroids,
+			     const struct kx_ivf_kernels *kernels)
 {
 	kx_status status = order_reserve(order, centroids);
 
-	if (status)
-		return status;
 	order->centroids = centroids;
 	order->kernels = kernels;
 	order->only = NULL;
+	order->given = NULL;
 	order->count = centroids->count;
-	order->group_count = order->visited = order->regions = order->seen = order->given = 0;
+	order->group_count = order->visited = order->regions = order->seen = order->gave = 0;
 	order->give = FIRST_GIVE;
+	return status;
+}
+
+kx_status kx_ivf_order_start(struct kx_ivf_order *order, const struct kx_ivf_centroids *centroids,
+			     const struct kx_ivf_kernels *kernels, const float *rotated, float weight, bool all)
+{
+	kx_status status = order_begin(order, centroids, kernels);
+
+	if (status)
+		return status;
 	if (!centroids->region_count)
 		return KX_OK;
 	order->query = kx_ivf_to_eighth(rotated, centroids->lanes.dim, weight, order->codes);
 	order_regions(order);
 	if (all)
 		visit_until(order, UINT32_MAX);
+	return KX_OK;
+}
+
+#define BELOW_STEPS 128u /* that least keys are told apart by */
+
+float kx_ivf_least_below(const float *least, uint32_t groups, uint32_t most, float *ret_nearest)
+{
+	uint32_t counts[BELOW_STEPS + 1] = {0}, count = 0, at = 0;
+	float low = INFINITY, high = -INFINITY, steps;
+
+	for (uint32_t i = 0; i < groups; i++) {
+		low = least[i] < low ? least[i] : low;
+		high = least[i] < INFINITY && least[i] > high ? least[i] : high;
+	}
+	*ret_nearest = low;
+	if (groups <= most || low == INFINITY)
+		return INFINITY;
+	steps = high > low ? (float)BELOW_STEPS / (high - low) : 0.0f;
+	for (uint32_t i = 0; i < groups; i++)
+		if (least[i] < INFINITY)
+			counts[(uint32_t)((least[i] - low) * steps)]++;
+	while (at < BELOW_STEPS && count + counts[at] <= most)
+		count += counts[at++];
+	return low + (float)at * (high - low) / (float)BELOW_STEPS;
+}
+
+static void take_given(struct kx_ivf_order *order, float from, float below)
+{
+	const uint32_t groups = order->centroids->lanes.groups;
+
+	for (uint32_t group = 0; group < groups; group++) {
+		if (!(order->given_least[group] >= from && order->given_least[group] < below))
+			continue;
+		order->least[order->group_count] = order->given_least[group];
+		order->above[order->group_count] = -INFINITY;
+		order->groups[order->group_count++] = group;
+	}
+}
+
+kx_status kx_ivf_order_given(struct kx_ivf_order *order, const struct kx_ivf_centroids *centroids,
+			     const struct kx_ivf_kernels *kernels, float weight, const float *keys, const float *least)
+{
+	kx_status status = order_begin(order, centroids, kernels);
+	float nearest;
+
+	if (status)
+		return status;
+	order->query.weight = weight;
+	order->given = keys;
+	order->given_least = least;
+	order->given_below = kx_ivf_least_below(least, centroids->lanes.groups, GIVEN_FIRST, &nearest);
+	take_given(order, -INFINITY, order->given_below);
 	return KX_OK;
 }
 
@@ -462,17 +524,22 @@ uint32_t kx_ivf_order_next(struct kx_ivf_order *order)
 	uint32_t count = 0;
 	float most;
 
-	visit_until(order, order->count / SEEN_PART + SEEN_MORE * (order->given + order->give));
+	visit_until(order, order->count / SEEN_PART + SEEN_MORE * (order->gave + order->give));
 	most = next_bound(order);
 	if (most == INFINITY && order->visited < order->regions) {
 		visit_until(order, UINT32_MAX);
+		most = next_bound(order);
+	}
+	if (most == INFINITY && order->given && order->given_below < INFINITY) {
+		take_given(order, order->given_below, INFINITY);
+		order->given_below = INFINITY;
 		most = next_bound(order);
 	}
 	if (most == INFINITY)
 		return 0;
 	for (uint32_t i = 0; i < order->group_count; i++) {
 		uint32_t group = order->groups[i];
-		const float *keys = order->keys + (size_t)group * KX_IVF_LANES;
+		const float *keys = (order->given ? order->given : order->keys) + (size_t)group * KX_IVF_LANES;
 
 		if (order->least[i] > most)
 			continue;
@@ -481,7 +548,7 @@ uint32_t kx_ivf_order_next(struct kx_ivf_order *order)
 		order->least[i] = order->kernels->least_above(keys, most);
 	}
 	order->kernels->sort(order->numbers, count, order->room);
-	order->given += count;
+	order->gave += count;
 	order->give *= 2;
 	return count;
 }

@@ -64,13 +64,16 @@ struct kx_ivf_order {
 	struct kx_ivf_eighth query;
 	int8_t *codes;            /* [dim] */
 	float *keys, *products;   /* [lanes] */
+	const float *given;       /* keys that somebody made, in place of those and of products; NULL: nobody did */
+	const float *given_least;
+	float given_below;        /* groups with less are looked at; others, too: INFINITY */
 	uint64_t *numbers, *room; /* [lanes + 16] */
 	uint32_t *groups;         /* that were looked at; of each: */
 	float *above, *least;     /* what was given has keys up to this; the least key that was not */
 	uint32_t *order;          /* regions, nearest first */
 	uint32_t group_count, dim, capacity;
 	uint32_t regions, visited; /* how many there are, and were looked into */
-	uint32_t seen, given;      /* centroids */
+	uint32_t seen, gave;       /* centroids */
 	uint32_t give;             /* how many groups' worth comes next */
 };
 
@@ -79,6 +82,17 @@ void kx_ivf_order_done(struct kx_ivf_order *order);
 kx_status kx_ivf_order_start(struct kx_ivf_order *order, const struct kx_ivf_centroids *centroids,
 			     const struct kx_ivf_kernels *kernels, const float *rotated, float weight, bool all)
 	KX_MUST_CHECK;
+/* The same with keys of all lanes that are there already, and the least of each group; both are borrowed. */
+kx_status kx_ivf_order_given(struct kx_ivf_order *order, const struct kx_ivf_centroids *centroids,
+			     const struct kx_ivf_kernels *kernels, float weight, const float *keys, const float *least) KX_MUST_CHECK;
+/* Below which the least keys of at most so many groups are; INFINITY where all groups are no more. ret_nearest: the least of all. */
+float kx_ivf_least_below(const float *least, uint32_t groups, uint32_t most, float *ret_nearest);
+/* The product of the query and a lane's centroid. */
+static inline float kx_ivf_order_product(const struct kx_ivf_order *order, uint32_t lane)
+{
+	return order->given ? order->query.weight * order->centroids->lanes.offset[lane] - order->given[lane]
+			    : order->products[lane];
+}
 /* Between start without `all` and the first next: only those lanes, of which there are count. lanes: [groups], borrowed. */
 void kx_ivf_order_only(struct kx_ivf_order *order, const uint16_t *lanes, uint32_t count);
 /* The next ones, nearest first: their lanes are the low halves of order->numbers. 0: that was all. */

@@ -58,6 +58,14 @@ struct kx_ivf_sixteen {
 	const float *offset;  /* [16]: key = weight * offset - product */
 };
 
+/* So many groups behind. */
+static inline struct kx_ivf_sixteen kx_ivf_sixteen_at(const struct kx_ivf_sixteen *first, uint32_t group, uint32_t dim)
+{
+	const size_t at = (size_t)group * KX_IVF_LANES;
+
+	return (struct kx_ivf_sixteen){first->codes + at * dim, first->scale + at, first->offset + at};
+}
+
 /* A query in 8 bits. */
 struct kx_ivf_eighth {
 	const int8_t *codes; /* [dim] */
@@ -65,6 +73,41 @@ struct kx_ivf_eighth {
 	int32_t zero;        /* what the centroids' 128 more come to */
 	float scale;
 	float weight;        /* of offsets; more than 0, so that infinite ones stay so */
+};
+
+/* Queries against which codes are held at once. */
+struct kx_ivf_scan_one {
+	float scale, offset, floor; /* as those of a scan; the sum is that of the query's codes where a bit is set */
+	uint32_t count;             /* found, which what is found now comes behind */
+	struct kx_ivf_found found;  /* with room for all slots that were held against it, rounded up to blocks */
+};
+struct kx_ivf_scan_some {
+	const uint8_t *blocks;
+	const uint8_t *spread;  /* what `spread` made of these blocks */
+	uint32_t code_bytes;
+	uint32_t first, count;  /* the slot that the first of the blocks begins with, and how many there are from there on */
+	const int8_t *codes;    /* [n rounded up to KX_IVF_SOME][kx_ivf_spread_dim()] of queries in 8 bits, 64-byte aligned */
+	uint32_t n;
+	struct kx_ivf_scan_one *ones; /* [n] */
+};
+#define KX_IVF_SOME 16u
+static inline uint32_t kx_ivf_spread_dim(uint32_t code_bytes)
+{
+	return (code_bytes * 8 + KX_IVF_PADDING - 1) / KX_IVF_PADDING * KX_IVF_PADDING;
+}
+/* What a block takes that was spread. */
+static inline size_t kx_ivf_spread_bytes(uint32_t code_bytes)
+{
+	return (size_t)KX_IVF_BLOCK * kx_ivf_spread_dim(code_bytes);
+}
+
+/* Where keys of many centroids for several queries go: of query i and group g from keys[i * keys_stride + 16 g] on, and the least of
+ * them to least[i * least_stride + g]. */
+struct kx_ivf_keys {
+	float *keys;
+	size_t keys_stride;
+	float *least;
+	size_t least_stride;
 };
 
 /* The order of floats as that of numbers. */
@@ -93,6 +136,10 @@ struct kx_ivf_kernels {
 	/* How near 16 centroids are to a query: keys and products are written, the least key is returned. */
 	float (*near)(const struct kx_ivf_sixteen *centroids, const struct kx_ivf_eighth *query, float *ret_keys,
 		      float *ret_products);
+	/* The same keys of so many groups behind one another, for several queries whose codes lie behind one another, too: the
+	 * first ones' are 64-byte aligned, and there is room for KX_IVF_SOME - 1 more. */
+	void (*near_some)(const struct kx_ivf_sixteen *first, uint32_t groups, const struct kx_ivf_eighth *queries,
+			  uint32_t count, const struct kx_ivf_keys *ret);
 	/* The least of 16 keys above a bound; INFINITY when none is. */
 	float (*least_above)(const float *keys, float above);
 	/* Of 16 keys those in (above, most], with their numbers from `first` on, as one number whose order is theirs. ret
@@ -104,13 +151,34 @@ struct kx_ivf_kernels {
 	float (*dot)(const void *halves, const float *v, uint32_t dim);
 	/* The sum of v's elements, each with a minus where its bit of the code is 0. dim: a multiple of KX_IVF_LANES. */
 	float (*signed_sum)(const uint8_t *code, const float *v, uint32_t dim);
+	/* For those that have no fast way to hold codes against several queries at once both are NULL. */
+	void (*spread)(const uint8_t *blocks, uint32_t code_bytes, uint32_t count, uint8_t *ret);
+	void (*scan_some)(const struct kx_ivf_scan_some *some);
 };
 
 extern const struct kx_ivf_kernels kx_ivf_kernels_c;
-float kx_ivf_signed_sum_c(const uint8_t *code, const float *v, uint32_t dim); /* for kinds that have no better */
+/* near_some() by a kind's near(): one query after another, while the 16 centroids are at hand. */
+static inline void kx_ivf_near_each(const struct kx_ivf_kernels *kernels, const struct kx_ivf_sixteen *first, uint32_t groups,
+				    const struct kx_ivf_eighth *queries, uint32_t count, const struct kx_ivf_keys *ret)
+{
+	float products[KX_IVF_LANES];
+
+	for (uint32_t group = 0; group < groups; group++) {
+		const struct kx_ivf_sixteen centroids = kx_ivf_sixteen_at(first, group, queries[0].dim);
+
+		for (uint32_t i = 0; i < count; i++)
+			ret->least[i * ret->least_stride + group] = kernels->near(
+				&centroids, &queries[i], ret->keys + i * ret->keys_stride + (size_t)group * KX_IVF_LANES, products);
+	}
+}
+
+/* For kinds that have no better. */
+float kx_ivf_signed_sum_c(const uint8_t *code, const float *v, uint32_t dim);
 /* NULL where this CPU, or this build, has none. */
 const struct kx_ivf_kernels *kx_ivf_kernels_avx2(void);
 const struct kx_ivf_kernels *kx_ivf_kernels_avx512(void);
+/* Codes lie in blocks as those of AVX-512 do. Asks the kernel for leave to use the tiles; NULL if it is not given. */
+const struct kx_ivf_kernels *kx_ivf_kernels_amx(void);
 const struct kx_ivf_kernels *kx_ivf_kernels_neon(void);
 
 /* The fastest that this CPU has. */

@@ -1,25 +1,21 @@
 /* AVX-512 with VBMI and VNNI. Four tables of a code's nibbles fill one register, in which a byte looks up 16 entries of
  * one of them; four such bytes of a vector are then summed into its 32 bits. */
-#include "shard/ann/ivf_kernels.h"
+#include "shard/ann/ivf_kernels_avx512.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
 #include <stdbool.h>
 #include <string.h>
 
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c,bmi2,popcnt")))
-
 #define LUT_BYTES 64u /* tables of four nibbles */
-#define HALF_BLOCK 16u
 #define LINE 64u
 
 /* In each stage the partner of element i is i ^ half: the lower of two gets the sum, the upper the difference. */
-TARGET static inline __m512 butterfly(__m512 x, __m512 partner, __mmask16 upper)
+KX_IVF_AVX512 static inline __m512 butterfly(__m512 x, __m512 partner, __mmask16 upper)
 {
 	return _mm512_mask_sub_ps(_mm512_add_ps(x, partner), upper, partner, x);
 }
 
-TARGET static inline __m512 fht16(__m512 x)
+KX_IVF_AVX512 static inline __m512 fht16(__m512 x)
 {
 	x = butterfly(x, _mm512_permute_ps(x, 0xb1), 0xaaaa);
 	x = butterfly(x, _mm512_permute_ps(x, 0x4e), 0xcccc);
@@ -27,7 +23,7 @@ TARGET static inline __m512 fht16(__m512 x)
 	return butterfly(x, _mm512_shuffle_f32x4(x, x, 0x4e), 0xff00);
 }
 
-TARGET static void fht(float *x, uint32_t n)
+KX_IVF_AVX512 static void fht(float *x, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i += 16)
 		_mm512_storeu_ps(x + i, fht16(_mm512_loadu_ps(x + i)));
@@ -47,8 +43,8 @@ TARGET static void fht(float *x, uint32_t n)
 /* Byte 4 v + j of each 64: nibble j of four, of vector v in the low half of the byte and of v + 16 in the high one. */
 static void pack(uint8_t *codes, uint32_t code_bytes, uint32_t slot, const uint8_t *code)
 {
-	unsigned shift = slot < HALF_BLOCK ? 0 : 4;
-	uint8_t *to = codes + (size_t)(slot % HALF_BLOCK) * 4;
+	unsigned shift = slot < KX_IVF_HALF_BLOCK ? 0 : 4;
+	uint8_t *to = codes + (size_t)(slot % KX_IVF_HALF_BLOCK) * 4;
 
 	for (uint32_t i = 0; i < code_bytes; i += 2, to += LUT_BYTES) {
 		for (unsigned j = 0; j < 4; j++) {
@@ -61,8 +57,8 @@ static void pack(uint8_t *codes, uint32_t code_bytes, uint32_t slot, const uint8
 
 static void unpack(const uint8_t *codes, uint32_t code_bytes, uint32_t slot, uint8_t *ret_code)
 {
-	unsigned shift = slot < HALF_BLOCK ? 0 : 4;
-	const uint8_t *from = codes + (size_t)(slot % HALF_BLOCK) * 4;
+	unsigned shift = slot < KX_IVF_HALF_BLOCK ? 0 : 4;
+	const uint8_t *from = codes + (size_t)(slot % KX_IVF_HALF_BLOCK) * 4;
 
 	for (uint32_t i = 0; i < code_bytes; i += 2, from += LUT_BYTES) {
 		for (unsigned j = 0; j < 2; j++)
@@ -70,7 +66,7 @@ static void unpack(const uint8_t *codes, uint32_t code_bytes, uint32_t slot, uin
 	}
 }
 
-TARGET static void lut(const float *rotated, uint32_t dim, float step, uint8_t *ret)
+KX_IVF_AVX512 static void lut(const float *rotated, uint32_t dim, float step, uint8_t *ret)
 {
 	const __m512 half = _mm512_set1_ps(0.5f), by = _mm512_set1_ps(step);
 	__mmask16 minus[4] = {0x5555, 0x3333, 0x0f0f, 0x00ff};
@@ -94,7 +90,7 @@ struct sums {
 	__m512i low, high; /* of vectors 0 to 15 and 16 to 31 */
 };
 
-TARGET static inline struct sums sum_block(const uint8_t *codes, const uint8_t *lut_at, uint32_t groups)
+KX_IVF_AVX512 static inline struct sums sum_block(const uint8_t *codes, const uint8_t *lut_at, uint32_t groups)
 {
 	const __m512i mask = _mm512_set1_epi8(15), place = _mm512_set1_epi32(0x30201000);
 	const __m512i ones = _mm512_set1_epi8(1);
@@ -119,36 +115,6 @@ TARGET static inline struct sums sum_block(const uint8_t *codes, const uint8_t *
 	return even;
 }
 
-struct bounds {
-	__m512 scale, offset, floor;
-};
-
-TARGET static inline __m512 factors(const uint16_t *at)
-{
-	__m512i upper = _mm512_cvtepu16_epi32(_mm256_load_si256((const __m256i *)(const void *)at));
-
-	return _mm512_castsi512_ps(_mm512_slli_epi32(upper, 16));
-}
-
-TARGET static inline __m512 bounds_of(const struct bounds *by, __m512i sums, const uint16_t *add)
-{
-	__m512 estimate = _mm512_add_ps(_mm512_mul_ps(by->scale, _mm512_cvtepi32_ps(sums)), by->offset);
-
-	return _mm512_add_ps(factors(add), _mm512_mul_ps(factors(add + KX_IVF_BLOCK), estimate));
-}
-
-/* Writes those of 16 that are found behind the len that are. */
-TARGET static inline uint32_t put_found(struct kx_ivf_found found, uint32_t len, __mmask16 mask, __m512 bounds,
-					uint32_t slot)
-{
-	const __m512i count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-	__m512i slots = _mm512_add_epi32(_mm512_set1_epi32((int)slot), count);
-
-	_mm512_storeu_si512(found.slots + len, _mm512_maskz_compress_epi32(mask, slots));
-	_mm512_storeu_ps(found.bounds + len, _mm512_maskz_compress_ps(mask, bounds));
-	return len + (uint32_t)__builtin_popcount(mask);
-}
-
 static inline void fetch(const uint8_t *at, size_t bytes)
 {
 	for (size_t i = 0; i < bytes; i += LINE)
@@ -163,16 +129,17 @@ static inline void fetch_near(const uint8_t *at, size_t bytes)
 
 #define AHEAD 3u /* blocks of a cell that are on their way before they are needed; the first ones of the next cell, too */
 
-TARGET static uint32_t scan(const struct kx_ivf_scan *scan, const uint8_t *blocks, uint32_t count,
+KX_IVF_AVX512 static uint32_t scan(const struct kx_ivf_scan *scan, const uint8_t *blocks, uint32_t count,
 			    const uint32_t *masks, struct kx_ivf_found found)
 {
 	const size_t block_bytes = kx_ivf_block_bytes(scan->code_bytes);
-	const struct bounds by = {_mm512_set1_ps(scan->scale), _mm512_set1_ps(scan->offset),
+	const struct kx_ivf_avx512_bounds by = {_mm512_set1_ps(scan->scale), _mm512_set1_ps(scan->offset),
 				  _mm512_set1_ps(scan->floor)};
 	const uint8_t *next = scan->next;
 	uint32_t len = 0;
 
 	for (uint32_t slot = 0; slot < count; slot += KX_IVF_BLOCK, blocks += block_bytes) {
+		const uint16_t *add = (const uint16_t *)(const void *)blocks;
 		uint32_t mask = masks ? masks[slot / KX_IVF_BLOCK] : UINT32_MAX;
 		struct sums sums;
 		__m512 low, high;
@@ -189,19 +156,20 @@ TARGET static uint32_t scan(const struct kx_ivf_scan *scan, const uint8_t *block
 		if (!mask)
 			continue;
 		sums = sum_block(blocks + KX_IVF_FACTOR_BYTES, scan->lut, scan->code_bytes / 2);
-		low = bounds_of(&by, sums.low, (const uint16_t *)(const void *)blocks);
-		high = bounds_of(&by, sums.high, (const uint16_t *)(const void *)blocks + HALF_BLOCK);
+		low = kx_ivf_avx512_bounds_of(&by, sums.low, kx_ivf_avx512_factors(add), kx_ivf_avx512_factors(add + KX_IVF_BLOCK));
+		high = kx_ivf_avx512_bounds_of(&by, sums.high, kx_ivf_avx512_factors(add + KX_IVF_HALF_BLOCK),
+					       kx_ivf_avx512_factors(add + KX_IVF_BLOCK + KX_IVF_HALF_BLOCK));
 		found_low = _mm512_mask_cmp_ps_mask((__mmask16)mask, low, by.floor, _CMP_GE_OQ);
 		found_high = _mm512_mask_cmp_ps_mask((__mmask16)(mask >> 16), high, by.floor, _CMP_GE_OQ);
 		if (!(found_low | found_high))
 			continue;
-		len = put_found(found, len, found_low, low, slot);
-		len = put_found(found, len, found_high, high, slot + HALF_BLOCK);
+		len = kx_ivf_avx512_put(found, len, found_low, low, slot);
+		len = kx_ivf_avx512_put(found, len, found_high, high, slot + KX_IVF_HALF_BLOCK);
 	}
 	return len;
 }
 
-TARGET static inline __m512i multiply(const uint8_t *codes, const struct kx_ivf_eighth *query)
+KX_IVF_AVX512 static inline __m512i multiply(const uint8_t *codes, const struct kx_ivf_eighth *query)
 {
 	__m512i sums[4];
 
@@ -219,7 +187,7 @@ TARGET static inline __m512i multiply(const uint8_t *codes, const struct kx_ivf_
 	return _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), _mm512_add_epi32(sums[2], sums[3]));
 }
 
-TARGET static float near(const struct kx_ivf_sixteen *centroids, const struct kx_ivf_eighth *query, float *ret_keys,
+KX_IVF_AVX512 static float near(const struct kx_ivf_sixteen *centroids, const struct kx_ivf_eighth *query, float *ret_keys,
 			 float *ret_products)
 {
 	__m512i sums = _mm512_sub_epi32(multiply(centroids->codes, query), _mm512_set1_epi32(query->zero));
@@ -233,7 +201,53 @@ TARGET static float near(const struct kx_ivf_sixteen *centroids, const struct kx
 	return _mm512_reduce_min_ps(keys);
 }
 
-TARGET static float least_above(const float *keys, float above)
+#define EIGHT 8u /* queries that a load of 16 centroids is held against */
+
+KX_IVF_AVX512 static void near_eight(const struct kx_ivf_sixteen *centroids, const struct kx_ivf_eighth *queries, uint32_t count,
+				     __m512 ret[EIGHT])
+{
+	const __m512 scale = _mm512_loadu_ps(centroids->scale), offset = _mm512_loadu_ps(centroids->offset);
+	const int8_t *codes[EIGHT];
+	__m512i sums[EIGHT];
+
+	for (uint32_t j = 0; j < EIGHT; j++) {
+		codes[j] = queries[j < count ? j : 0].codes;
+		sums[j] = _mm512_setzero_si512();
+	}
+	for (uint32_t i = 0; i < queries->dim; i += 4) {
+		const __m512i four = _mm512_load_si512(centroids->codes + (size_t)i * KX_IVF_LANES);
+
+		for (uint32_t j = 0; j < EIGHT; j++) {
+			int32_t of_one;
+
+			memcpy(&of_one, codes[j] + i, sizeof(of_one));
+			sums[j] = _mm512_dpbusd_epi32(sums[j], four, _mm512_set1_epi32(of_one));
+		}
+	}
+	for (uint32_t j = 0; j < count; j++)
+		ret[j] = kx_ivf_avx512_keys(&queries[j], sums[j], scale, offset);
+}
+
+KX_IVF_AVX512 static void near_some(const struct kx_ivf_sixteen *first, uint32_t groups, const struct kx_ivf_eighth *queries,
+				    uint32_t count, const struct kx_ivf_keys *ret)
+{
+	for (uint32_t group = 0; group < groups; group++) {
+		const struct kx_ivf_sixteen centroids = kx_ivf_sixteen_at(first, group, queries->dim);
+
+		for (uint32_t i = 0; i < count; i += EIGHT) {
+			uint32_t eight = count - i < EIGHT ? count - i : EIGHT;
+			__m512 keys[EIGHT];
+
+			near_eight(&centroids, queries + i, eight, keys);
+			for (uint32_t j = i; j < i + eight; j++) {
+				_mm512_storeu_ps(ret->keys + j * ret->keys_stride + (size_t)group * KX_IVF_LANES, keys[j - i]);
+				ret->least[j * ret->least_stride + group] = _mm512_reduce_min_ps(keys[j - i]);
+			}
+		}
+	}
+}
+
+KX_IVF_AVX512 static float least_above(const float *keys, float above)
 {
 	__m512 sixteen = _mm512_loadu_ps(keys);
 	__mmask16 mask = _mm512_cmp_ps_mask(sixteen, _mm512_set1_ps(above), _CMP_GT_OQ);
@@ -241,7 +255,7 @@ TARGET static float least_above(const float *keys, float above)
 	return mask ? _mm512_mask_reduce_min_ps(mask, sixteen) : __builtin_inff();
 }
 
-TARGET static uint32_t pick(const float *keys, float above, float most, uint32_t first, uint64_t *ret)
+KX_IVF_AVX512 static uint32_t pick(const float *keys, float above, float most, uint32_t first, uint64_t *ret)
 {
 	const __m512i count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 	const __m512i top = _mm512_set1_epi32(INT32_MIN);
@@ -266,7 +280,7 @@ TARGET static uint32_t pick(const float *keys, float above, float most, uint32_t
 
 #define RANK_MAX 256u /* up to so many, counting who is smaller is faster than sorting */
 
-TARGET static void sort(uint64_t *numbers, uint32_t count, uint64_t *room)
+KX_IVF_AVX512 static void sort(uint64_t *numbers, uint32_t count, uint64_t *room)
 {
 	__m512i eight[RANK_MAX / 8];
 	uint32_t registers = (count + 7) / 8;
@@ -291,13 +305,13 @@ TARGET static void sort(uint64_t *numbers, uint32_t count, uint64_t *room)
 	memcpy(numbers, room, count * sizeof(*numbers));
 }
 
-TARGET static inline __m512 product(const uint8_t *halves, const float *v)
+KX_IVF_AVX512 static inline __m512 product(const uint8_t *halves, const float *v)
 {
 	return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)halves)),
 			     _mm512_loadu_ps(v));
 }
 
-TARGET static inline __m512 add_rest(__m512 sum, const uint8_t *halves, const float *v, uint32_t count)
+KX_IVF_AVX512 static inline __m512 add_rest(__m512 sum, const uint8_t *halves, const float *v, uint32_t count)
 {
 	__mmask16 mask = (__mmask16)(count >= 16 ? 0xffffu : (1u << count) - 1);
 	__m512 half = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, halves));
@@ -306,7 +320,7 @@ TARGET static inline __m512 add_rest(__m512 sum, const uint8_t *halves, const fl
 }
 
 /* Half of the lanes onto the others until one is left, as the reference does. */
-TARGET static inline float fold(__m512 sum)
+KX_IVF_AVX512 static inline float fold(__m512 sum)
 {
 	__m256 eight = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
 	__m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -315,7 +329,7 @@ TARGET static inline float fold(__m512 sum)
 	return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 }
 
-TARGET static float dot(const void *halves, const float *v, uint32_t dim)
+KX_IVF_AVX512 static float dot(const void *halves, const float *v, uint32_t dim)
 {
 	const uint8_t *from = halves;
 	__m512 low = _mm512_setzero_ps(), high = low;
@@ -332,7 +346,7 @@ TARGET static float dot(const void *halves, const float *v, uint32_t dim)
 	return fold(_mm512_add_ps(low, high));
 }
 
-TARGET static float signed_sum(const uint8_t *code, const float *v, uint32_t dim)
+KX_IVF_AVX512 static float signed_sum(const uint8_t *code, const float *v, uint32_t dim)
 {
 	const __m512 sign = _mm512_set1_ps(-0.0f);
 	__m512 sum = _mm512_setzero_ps();
@@ -347,8 +361,14 @@ TARGET static float signed_sum(const uint8_t *code, const float *v, uint32_t dim
 	return fold(sum);
 }
 
-static const struct kx_ivf_kernels kernels = {"avx512", fht,  lut,         pack, unpack, scan,
-					      near,     least_above, pick, sort, dot,    signed_sum};
+static const struct kx_ivf_kernels kernels = {
+	"avx512", fht, lut, pack, unpack, scan, near, near_some, least_above, pick, sort, dot, signed_sum, NULL, NULL,
+};
+
+static const struct kx_ivf_kernels with_tiles = {
+	"amx", fht, lut, pack, unpack, scan, near, kx_ivf_amx_near_some, least_above, pick, sort, dot, signed_sum,
+	kx_ivf_amx_spread, kx_ivf_amx_scan_some,
+};
 
 const struct kx_ivf_kernels *kx_ivf_kernels_avx512(void)
 {
@@ -361,7 +381,17 @@ const struct kx_ivf_kernels *kx_ivf_kernels_avx512(void)
 		       : NULL;
 }
 
+const struct kx_ivf_kernels *kx_ivf_kernels_amx(void)
+{
+	return kx_ivf_kernels_avx512() && kx_ivf_amx_allowed() ? &with_tiles : NULL;
+}
+
 #else
+
+const struct kx_ivf_kernels *kx_ivf_kernels_amx(void)
+{
+	return NULL;
+}
 
 const struct kx_ivf_kernels *kx_ivf_kernels_avx512(void)
 {

@@ -117,6 +117,12 @@ static float near(const struct kx_ivf_sixteen *centroids, const struct kx_ivf_ei
 	return least;
 }
 
+static void near_some(const struct kx_ivf_sixteen *first, uint32_t groups, const struct kx_ivf_eighth *queries, uint32_t count,
+		      const struct kx_ivf_keys *ret)
+{
+	kx_ivf_near_each(&kx_ivf_kernels_c, first, groups, queries, count, ret);
+}
+
 static float least_above(const float *keys, float above)
 {
 	float least = INFINITY;
@@ -181,12 +187,56 @@ float kx_ivf_signed_sum_c(const uint8_t *code, const float *v, uint32_t dim)
 	return lanes[0];
 }
 
-const struct kx_ivf_kernels kx_ivf_kernels_c = {"c", fht, lut, pack, unpack, scan, near, least_above, pick, sort, dot,
-						kx_ivf_signed_sum_c};
+/* As they are packed, without the factors. */
+static void spread(const uint8_t *blocks, uint32_t code_bytes, uint32_t count, uint8_t *ret)
+{
+	for (uint32_t slot = 0; slot < count; slot += KX_IVF_BLOCK, blocks += kx_ivf_block_bytes(code_bytes))
+		memcpy(ret + slot / KX_IVF_BLOCK * kx_ivf_spread_bytes(code_bytes), blocks + KX_IVF_FACTOR_BYTES,
+		       (size_t)KX_IVF_BLOCK * code_bytes);
+}
+
+static int32_t sum_set(const uint8_t *code, uint32_t code_bytes, const int8_t *values)
+{
+	int32_t sum = 0;
+
+	for (uint32_t i = 0; i < code_bytes * 8; i++)
+		sum += code[i / 8] >> i % 8 & 1 ? values[i] : 0;
+	return sum;
+}
+
+static void scan_one(const struct kx_ivf_scan_some *some, struct kx_ivf_scan_one *one, const int8_t *values)
+{
+	for (uint32_t i = 0; i < some->count; i++) {
+		size_t block = i / KX_IVF_BLOCK, at = i % KX_IVF_BLOCK;
+		const uint16_t *add =
+			(const uint16_t *)(const void *)(some->blocks + block * kx_ivf_block_bytes(some->code_bytes));
+		const uint8_t *code =
+			some->spread + block * kx_ivf_spread_bytes(some->code_bytes) + at * some->code_bytes;
+		float sum = (float)sum_set(code, some->code_bytes, values);
+		float bound = kx_ivf_factor(add[at]) +
+			      kx_ivf_factor(add[KX_IVF_BLOCK + at]) * (one->scale * sum + one->offset);
+
+		if (bound >= one->floor) {
+			one->found.slots[one->count] = some->first + i;
+			one->found.bounds[one->count++] = bound;
+		}
+	}
+}
+
+static void scan_some(const struct kx_ivf_scan_some *some)
+{
+	for (uint32_t i = 0; i < some->n; i++)
+		scan_one(some, &some->ones[i], some->codes + (size_t)i * kx_ivf_spread_dim(some->code_bytes));
+}
+
+const struct kx_ivf_kernels kx_ivf_kernels_c = {
+	"c", fht, lut, pack, unpack, scan, near, near_some, least_above, pick, sort, dot, kx_ivf_signed_sum_c, spread, scan_some,
+};
 
 const struct kx_ivf_kernels *kx_ivf_kernels_best(void)
 {
-	const struct kx_ivf_kernels *const all[] = {kx_ivf_kernels_avx512(), kx_ivf_kernels_avx2(), kx_ivf_kernels_neon()};
+	const struct kx_ivf_kernels *const all[] = {kx_ivf_kernels_amx(), kx_ivf_kernels_avx512(), kx_ivf_kernels_avx2(),
+						    kx_ivf_kernels_neon()};
 
 	for (unsigned i = 0; i < KX_ARRAY_LEN(all); i++) {
 		if (all[i])

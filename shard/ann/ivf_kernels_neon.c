@@ -232,8 +232,18 @@ static float dot(const void *halves, const float *v, uint32_t dim)
 	return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
 }
 
-static const struct kx_ivf_kernels kernels = {"neon", fht, lut, pack, unpack, scan, near, least_above, pick, sort, dot,
-					      kx_ivf_signed_sum_c};
+static void near_some(const struct kx_ivf_sixteen *first, uint32_t groups, const struct kx_ivf_eighth *queries, uint32_t count,
+		      const struct kx_ivf_keys *ret);
+
+static const struct kx_ivf_kernels kernels = {
+	"neon", fht, lut, pack, unpack, scan, near, near_some, least_above, pick, sort, dot, kx_ivf_signed_sum_c, NULL, NULL,
+};
+
+static void near_some(const struct kx_ivf_sixteen *first, uint32_t groups, const struct kx_ivf_eighth *queries, uint32_t count,
+		      const struct kx_ivf_keys *ret)
+{
+	kx_ivf_near_each(&kernels, first, groups, queries, count, ret);
+}
 
 const struct kx_ivf_kernels *kx_ivf_kernels_neon(void)
 {

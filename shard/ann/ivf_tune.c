@@ -211,8 +211,7 @@ static struct kx_ivf_filter *some_rows(const struct kx_ivf *ivf)
 	below = (uint64_t)(matches / rows * (double)UINT32_MAX);
 	bits = calloc(ivf->present_words, sizeof(*bits));
 	for (size_t row = 0; bits && row < ivf->present_words * 64; row++) {
-		state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-		bits[row / 64] |= (uint64_t)(state >> 32 < below) << row % 64;
+		bits[row / 64] |= (uint64_t)(kx_ivf_random(&state) >> 32 < below) << row % 64;
 	}
 	if (bits && kx_ivf_filter_new(bits, (uint32_t)ivf->present_words * 64, &filter))
 		filter = NULL;

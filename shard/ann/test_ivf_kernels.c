@@ -167,6 +167,99 @@ static void check_near(const struct kx_ivf_kernels *kernels)
 	free(offset);
 }
 
+static struct kx_ivf_eighth *random_eighths(uint32_t count, uint32_t dim, uint8_t *codes)
+{
+	struct kx_ivf_eighth *eighths = malloc(count * sizeof(*eighths));
+
+	assert_non_null(eighths);
+	for (uint32_t i = 0; i < count; i++)
+		eighths[i] = (struct kx_ivf_eighth){(const int8_t *)codes + (size_t)i * dim, dim, (int32_t)below(100000) - 50000,
+						    random_float(), 0.5f};
+	return eighths;
+}
+
+static void check_near_some(const struct kx_ivf_kernels *kernels)
+{
+	uint32_t dim = 64 * (1 + below(12)), groups = 1 + below(5), count = 1 + below(70), lanes = groups * KX_IVF_LANES;
+	uint8_t *codes = random_bytes((size_t)dim * lanes), *queries = random_bytes((size_t)dim * (count + KX_IVF_SOME));
+	float *scale = random_floats(lanes), *offset = random_floats(lanes);
+	struct kx_ivf_sixteen first = {codes, scale, offset};
+	struct kx_ivf_eighth *eighths = random_eighths(count, dim, queries);
+	float *keys[2] = {calloc(count, lanes * sizeof(float)), calloc(count, lanes * sizeof(float))};
+	float *least[2] = {calloc(count, groups * sizeof(float)), calloc(count, groups * sizeof(float))};
+
+	assert_true(keys[0] && keys[1] && least[0] && least[1]);
+	offset[below(lanes)] = INFINITY;
+	kx_ivf_kernels_c.near_some(&first, groups, eighths, count, &(struct kx_ivf_keys){keys[0], lanes, least[0], groups});
+	kernels->near_some(&first, groups, eighths, count, &(struct kx_ivf_keys){keys[1], lanes, least[1], groups});
+	assert_memory_equal(keys[1], keys[0], (size_t)count * lanes * sizeof(float));
+	assert_memory_equal(least[1], least[0], (size_t)count * groups * sizeof(float));
+	for (uint32_t i = 0; i < count; i++) {
+		float one[KX_IVF_LANES], products[KX_IVF_LANES];
+
+		assert_true(kernels->near(&first, &eighths[i], one, products) == least[0][(size_t)i * groups]);
+		assert_memory_equal(one, keys[0] + (size_t)i * lanes, sizeof(one));
+	}
+	for (uint32_t i = 0; i < 2; i++) {
+		free(keys[i]);
+		free(least[i]);
+	}
+	free(eighths);
+	free(codes);
+	free(queries);
+	free(scale);
+	free(offset);
+}
+
+/* Fills in what is found by some queries in blocks, of which the first two were looked at before. */
+static void scan_some(const struct kx_ivf_kernels *kernels, const struct blocks *blocks, const uint8_t *packed,
+		      const int8_t *codes, struct kx_ivf_scan_one *ones, uint32_t n)
+{
+	size_t spread_bytes = (blocks->count + KX_IVF_BLOCK - 1) / KX_IVF_BLOCK * kx_ivf_spread_bytes(blocks->code_bytes);
+	uint8_t *spread = random_bytes(spread_bytes);
+	struct kx_ivf_scan_some some = {packed, spread, blocks->code_bytes, 2 * KX_IVF_BLOCK, blocks->count, codes, n, ones};
+
+	kernels->spread(packed, blocks->code_bytes, blocks->count, spread);
+	kernels->scan_some(&some);
+	free(spread);
+}
+
+static void check_scan_some(const struct kx_ivf_kernels *kernels)
+{
+	struct blocks blocks = random_blocks(kernels);
+	uint32_t room = (blocks.count + 2 * KX_IVF_BLOCK) / KX_IVF_BLOCK * KX_IVF_BLOCK, n = 1 + below(70);
+	uint8_t *codes = random_bytes((size_t)(n + KX_IVF_SOME) * kx_ivf_spread_dim(blocks.code_bytes));
+	struct kx_ivf_scan_one *ones[2] = {calloc(n, sizeof(**ones)), calloc(n, sizeof(**ones))};
+
+	assert_true(ones[0] && ones[1]);
+	if (!kernels->scan_some)
+		n = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		ones[0][i] = (struct kx_ivf_scan_one){1.0f / 1024.0f, random_float(), below(8) ? random_float() : -1e30f, i % 2,
+						      {calloc(room, 4), calloc(room, 4)}};
+		ones[1][i] = ones[0][i];
+		ones[1][i].found = (struct kx_ivf_found){calloc(room, 4), calloc(room, 4)};
+	}
+	if (n) {
+		scan_some(&kx_ivf_kernels_c, &blocks, blocks.want, (const int8_t *)codes, ones[0], n);
+		scan_some(kernels, &blocks, blocks.got, (const int8_t *)codes, ones[1], n);
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		assert_int_equal(ones[1][i].count, ones[0][i].count);
+		assert_memory_equal(ones[1][i].found.slots, ones[0][i].found.slots, ones[0][i].count * sizeof(uint32_t));
+		assert_memory_equal(ones[1][i].found.bounds, ones[0][i].found.bounds, ones[0][i].count * sizeof(float));
+		for (uint32_t j = 0; j < 2; j++) {
+			free(ones[j][i].found.slots);
+			free(ones[j][i].found.bounds);
+		}
+	}
+	free(ones[0]);
+	free(ones[1]);
+	free(codes);
+	free(blocks.want);
+	free(blocks.got);
+}
+
 static void check_order(const struct kx_ivf_kernels *kernels)
 {
 	float *keys = random_floats(KX_IVF_LANES);
@@ -224,7 +317,7 @@ static void check_signed_sum(const struct kx_ivf_kernels *kernels)
 static void test_equal(void **state)
 {
 	const struct kx_ivf_kernels *const paths[] = {kx_ivf_kernels_avx2(), kx_ivf_kernels_avx512(),
-						      kx_ivf_kernels_neon()};
+						      kx_ivf_kernels_amx(), kx_ivf_kernels_neon()};
 
 	(void)state;
 	for (size_t i = 0; i < KX_ARRAY_LEN(paths); i++) {
@@ -237,6 +330,8 @@ static void test_equal(void **state)
 			check_lut(paths[i]);
 			check_scan(paths[i]);
 			check_near(paths[i]);
+			check_near_some(paths[i]);
+			check_scan_some(paths[i]);
 			check_order(paths[i]);
 			check_dot(paths[i]);
 			check_signed_sum(paths[i]);

@@ -182,15 +182,12 @@ static struct kx_ivf_hit *brute_force(const struct kx_world *world, const struct
 	return hits;
 }
 
-uint32_t kx_world_check(struct kx_world *world, const struct kx_ivf_query *query, uint32_t *ret_best)
+uint32_t kx_world_check_hits(const struct kx_world *world, const struct kx_ivf_query *query, const struct kx_ivf_hit *hits,
+			     uint32_t count, uint32_t *ret_best)
 {
-	struct kx_ivf_hit *hits = calloc(query->k + 1, sizeof(*hits));
-	uint32_t count = 0, there, found = 0;
+	uint32_t there, found = 0;
 	struct kx_ivf_hit *truth = brute_force(world, query, &there);
-	struct kx_ivf_work work;
 
-	assert_non_null(hits);
-	assert_int_equal(kx_ivf_search(world->ivf, query, world->scratch, hits, &count, &work, NULL), KX_OK);
 	*ret_best = query->k < there ? query->k : there;
 	assert_int_equal(count, *ret_best);
 	for (uint32_t i = 0; i < count; i++) {
@@ -202,8 +199,20 @@ uint32_t kx_world_check(struct kx_world *world, const struct kx_ivf_query *query
 		if (query->recall >= 1.0)
 			assert_int_equal(hits[i].row, truth[i].row);
 	}
-	free(hits);
 	free(truth);
+	return found;
+}
+
+uint32_t kx_world_check(struct kx_world *world, const struct kx_ivf_query *query, uint32_t *ret_best)
+{
+	struct kx_ivf_hit *hits = calloc(query->k + 1, sizeof(*hits));
+	uint32_t count = 0, found;
+	struct kx_ivf_work work;
+
+	assert_non_null(hits);
+	assert_int_equal(kx_ivf_search(world->ivf, query, world->scratch, hits, &count, &work, NULL), KX_OK);
+	found = kx_world_check_hits(world, query, hits, count, ret_best);
+	free(hits);
 	return found;
 }
 

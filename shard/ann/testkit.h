@@ -34,6 +34,9 @@ extern const struct kx_ivf_query kx_world_usual, kx_world_exact; /* without a ve
 /* Searches and holds what comes against brute force: only what may be found, with its score, in order. Returns how many
  * of the best it has. */
 uint32_t kx_world_check(struct kx_world *world, const struct kx_ivf_query *query, uint32_t *ret_best);
+/* The same of what came of a search. */
+uint32_t kx_world_check_hits(const struct kx_world *world, const struct kx_ivf_query *query, const struct kx_ivf_hit *hits,
+			     uint32_t count, uint32_t *ret_best);
 /* Over queries that are not in the index. */
 double kx_world_recall(struct kx_world *world, struct kx_ivf_query query, unsigned queries);
 void kx_world_tune(struct kx_world *world);

@@ -7,6 +7,7 @@
  *   open MORE                                 MORE: vectors that may be inserted
  *   filter none|below VALUE|class FILE        the rows with attribute a < VALUE; of each query's class, which FILE says
  *   search RECALL FIRST END THREADS OUT       queries [FIRST, END), one at a time on each thread; 10 ids of each to OUT, int32
+ *   search_many RECALL FIRST END THREADS EACH OUT   the same, EACH queries a call; a query takes as long as its call
  *   insert FILE COUNT EACH                    the first COUNT rows of FILE, EACH at a time
  *   mixed RECALL SECONDS INSERTS DELETES FILE IDS   queries one after another, while rows of FILE go in and IDS out, so many
  *                                             a second; SECONDS before it without
@@ -72,6 +73,7 @@ struct worker {
 	const struct bench_rows *queries;
 	double recall;
 	int32_t first, end;
+	uint32_t each;      /* queries a call; 0: one by one */
 	int32_t *ids;       /* [end - first][BENCH_K] */
 	uint32_t *took_ns;  /* [end - first] */
 	struct bench_work work;
@@ -84,6 +86,41 @@ static const void *filter_of(const struct bench *bench, int32_t query)
 	if (!bench->class_filter)
 		return bench->filter;
 	return bench->class_filter[((const int32_t *)bench->query_class.data)[query]];
+}
+
+static kx_status search_each(struct worker *worker, const struct bench_search *how, int32_t at, uint32_t n)
+{
+	struct bench *bench = worker->bench;
+	const void **filters = calloc(n + 1u, sizeof(*filters));
+	uint64_t started = clock_ns(CLOCK_MONOTONIC);
+	kx_status status = KX_ENOMEM;
+
+	for (uint32_t i = 0; filters && i < n; i++)
+		filters[i] = filter_of(bench, at + (int32_t)i);
+	if (filters)
+		status = bench->ops->search_many(bench->engine, how, bench_row(worker->queries, (size_t)at), filters, n,
+						 worker->ids + (size_t)(at - worker->first) * BENCH_K, &worker->work, &worker->error);
+	free(filters);
+	started = clock_ns(CLOCK_MONOTONIC) - started;
+	for (uint32_t i = 0; i < n; i++)
+		worker->took_ns[(uint32_t)(at - worker->first) + i] = (uint32_t)(started < UINT32_MAX ? started : UINT32_MAX);
+	return status;
+}
+
+static void *search_many(void *arg)
+{
+	struct worker *worker = arg;
+	struct bench *bench = worker->bench;
+	struct bench_search how = {.recall = worker->recall};
+	uint32_t n;
+
+	worker->status = bench->ops->scratch_new(bench->engine, &how.scratch);
+	for (int32_t i = worker->first; i < worker->end && !worker->status; i += (int32_t)n) {
+		n = (uint32_t)(worker->end - i) < worker->each ? (uint32_t)(worker->end - i) : worker->each;
+		worker->status = search_each(worker, &how, i, n);
+	}
+	bench->ops->scratch_free(how.scratch);
+	return NULL;
 }
 
 static void *search_some(void *arg)
@@ -136,16 +173,17 @@ static kx_status write_ids(const char *path, const int32_t *ids, int32_t count, 
 
 static kx_status run_workers(struct worker *workers, size_t threads, struct kx_error *error)
 {
+	void *(*const search)(void *) = workers->each ? search_many : search_some;
 	pthread_t handles[THREADS_MAX];
 	kx_status status = KX_OK;
 	size_t started = 0;
 
 	while (started + 1 < threads && !status) {
-		status = kx_thread_start(&handles[started], "search", search_some, &workers[started + 1], error);
+		status = kx_thread_start(&handles[started], "search", search, &workers[started + 1], error);
 		started += !status;
 	}
 	if (!status)
-		search_some(&workers[0]);
+		(void)search(&workers[0]);
 	for (size_t i = 0; i < started; i++)
 		(void)pthread_join(handles[i], NULL);
 	for (size_t i = 0; i < threads && !status; i++) {
@@ -156,11 +194,19 @@ static kx_status run_workers(struct worker *workers, size_t threads, struct kx_e
 	return status;
 }
 
-/* Queries [first, end) of rows; prints the figures. */
-static kx_status search_rows(struct bench *bench, const struct bench_rows *queries, double recall, int32_t first,
-			     int32_t end, size_t threads, const char *out, struct kx_error *error)
+/* Queries [first, end) of rows. */
+struct span {
+	int32_t first, end;
+	uint32_t threads, each;
+};
+
+/* Prints the figures. */
+static kx_status search_rows(struct bench *bench, const struct bench_rows *queries, double recall, const struct span *span,
+			     const char *out, struct kx_error *error)
 {
-	size_t n = (size_t)(end - first);
+	const int32_t first = span->first;
+	const size_t threads = span->threads;
+	size_t n = (size_t)(span->end - first);
 	int32_t *ids = calloc(n * BENCH_K, sizeof(*ids));
 	uint32_t *took = calloc(n, sizeof(*took));
 	struct worker workers[THREADS_MAX] = {0};
@@ -172,6 +218,7 @@ static kx_status search_rows(struct bench *bench, const struct bench_rows *queri
 		int32_t from = first + (int32_t)(n * i / threads), to = first + (int32_t)(n * (i + 1) / threads);
 
 		workers[i] = (struct worker){.bench = bench, .queries = queries, .recall = recall, .first = from, .end = to,
+					     .each = span->each,
 					     .ids = ids ? ids + (size_t)(from - first) * BENCH_K : NULL,
 					     .took_ns = took ? took + (from - first) : NULL};
 	}
@@ -472,14 +519,26 @@ static kx_status on_filter(struct bench *bench, char **words, struct kx_error *e
 	return status;
 }
 
+static kx_status search_span(struct bench *bench, char **words, uint32_t each, const char *out, struct kx_error *error)
+{
+	const struct span span = {(int32_t)number(words[2]), (int32_t)number(words[3]), number(words[4]), each};
+
+	if (!span.threads || span.threads > THREADS_MAX || span.first >= span.end || span.end > bench->set.queries.count ||
+	    each > BENCH_MANY)
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "no such queries, or too many threads or queries a call");
+	return search_rows(bench, &bench->set.queries, strtod(words[1], NULL), &span, out, error);
+}
+
 static kx_status on_search(struct bench *bench, char **words, struct kx_error *error)
 {
-	uint32_t threads = number(words[4]);
-	int32_t first = (int32_t)number(words[2]), end = (int32_t)number(words[3]);
+	return search_span(bench, words, 0, words[5], error);
+}
 
-	if (!threads || threads > THREADS_MAX || first >= end || end > bench->set.queries.count)
-		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "no such queries, or too many threads");
-	return search_rows(bench, &bench->set.queries, strtod(words[1], NULL), first, end, threads, words[5], error);
+static kx_status on_search_many(struct bench *bench, char **words, struct kx_error *error)
+{
+	if (!number(words[5]))
+		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "no queries a call");
+	return search_span(bench, words, number(words[5]), words[6], error);
 }
 
 static kx_status on_ask(struct bench *bench, char **words, struct kx_error *error)
@@ -488,7 +547,7 @@ static kx_status on_ask(struct bench *bench, char **words, struct kx_error *erro
 	kx_status status = bench_rows_map(words[2], &rows, error);
 
 	if (!status)
-		status = search_rows(bench, &rows, strtod(words[1], NULL), 0, rows.count, 1, words[3], error);
+		status = search_rows(bench, &rows, strtod(words[1], NULL), &(struct span){0, rows.count, 1, 0}, words[3], error);
 	bench_rows_unmap(&rows);
 	return status;
 }
@@ -548,7 +607,7 @@ static const struct command {
 	bool opened;
 } commands[] = {
 	{"build", on_build, 2, false},   {"open", on_open, 2, false},        {"filter", on_filter, 2, true},
-	{"search", on_search, 6, true},  {"insert", on_insert, 4, true},     {"mixed", on_mixed, 7, true},
+	{"search", on_search, 6, true},  {"search_many", on_search_many, 7, true}, {"insert", on_insert, 4, true},     {"mixed", on_mixed, 7, true},
 	{"ask", on_ask, 4, true},        {"maintain", on_maintain, 1, true}, {"resident", on_resident, 1, true},
 };
 

@@ -11,6 +11,7 @@
 #include "shard/ann/ivf.h"
 
 #define BENCH_K 10u
+#define BENCH_MANY 10000u /* queries in one call, at most */
 #define BENCH_NO_ID (-1)
 
 /* A file of rows (fbin, ibin): mapped. */
@@ -64,6 +65,10 @@ struct bench_ops {
 	void (*filter_free)(void *filter);
 	kx_status (*search)(struct bench_engine *engine, const struct bench_search *how, const float *vector,
 			    int32_t ret_ids[BENCH_K], struct bench_work *work, struct kx_error *error);
+	/* n queries in one call: vectors [n][dim]; filters: [n], in place of the one of `how`. ret_ids: [n][BENCH_K]. */
+	kx_status (*search_many)(struct bench_engine *engine, const struct bench_search *how, const float *vectors,
+				 const void *const *filters, size_t n, int32_t *ret_ids, struct bench_work *work,
+				 struct kx_error *error);
 	/* Durable when the engine is. May run beside searches. */
 	kx_status (*insert)(struct bench_engine *engine, uint32_t first, const float *vectors, size_t count,
 			    struct kx_error *error);

@@ -98,18 +98,52 @@ static kx_status build(const struct bench_set *set, uint32_t cells, struct kx_er
 	return status;
 }
 
+/* What is found, by one query or by several in one call. */
+struct found {
+	struct kx_index_hits one;
+	struct kx_index_hits *many;
+	struct kx_index_query *queries;
+	size_t room;
+};
+
 static kx_status scratch_new(struct bench_engine *engine, void **ret)
 {
 	(void)engine;
-	*ret = calloc(1, sizeof(struct kx_index_hits));
+	*ret = calloc(1, sizeof(struct found));
 	return *ret ? KX_OK : KX_ENOMEM;
+}
+
+static void found_drop_many(struct found *found)
+{
+	for (size_t i = 0; i < found->room; i++)
+		kx_index_hits_done(&found->many[i]);
+	free(found->many);
+	free(found->queries);
+	found->many = NULL;
+	found->queries = NULL;
+	found->room = 0;
 }
 
 static void scratch_free(void *scratch)
 {
-	if (scratch)
-		kx_index_hits_done(scratch);
-	free(scratch);
+	struct found *found = scratch;
+
+	if (!found)
+		return;
+	kx_index_hits_done(&found->one);
+	found_drop_many(found);
+	free(found);
+}
+
+static kx_status found_reserve(struct found *found, size_t n)
+{
+	if (n <= found->room)
+		return KX_OK;
+	found_drop_many(found);
+	found->many = calloc(n, sizeof(*found->many));
+	found->queries = calloc(n, sizeof(*found->queries));
+	found->room = found->many ? n : 0;
+	return found->many && found->queries ? KX_OK : KX_ENOMEM;
 }
 
 /* Bits over ids, and the same over rows. */
@@ -159,23 +193,50 @@ static void filter_free(void *filter)
 	kx_index_filter_free(filter);
 }
 
-static kx_status search(struct bench_engine *engine, const struct bench_search *how, const float *vector,
-			int32_t ret_ids[BENCH_K], struct bench_work *work, struct kx_error *error)
+static struct kx_index_query query_of(const struct bench_engine *engine, const struct bench_search *how, const float *vector,
+				      const void *filter)
 {
 	/* The filter is the caller's, and searches only read it. */
-	struct kx_index_query query = {.vector = vector, .dim = engine->dim, .k = BENCH_K, .recall = how->recall,
-				       .filter = how->filter};
-	struct kx_index_hits *hits = how->scratch;
-	kx_status status = kx_index_search(engine->index, engine->space, &query, hits, error);
+	return (struct kx_index_query){.vector = vector, .dim = engine->dim, .k = BENCH_K, .recall = how->recall, .filter = filter};
+}
 
+static void take_hits(const struct kx_index_hits *hits, int32_t ret_ids[BENCH_K], struct bench_work *work)
+{
 	for (uint32_t i = 0; i < BENCH_K; i++) {
 		ret_ids[i] = BENCH_NO_ID;
-		if (!status && i < hits->count)
+		if (i < hits->count)
 			memcpy(&ret_ids[i], hits->list[i].key, sizeof(ret_ids[i]));
 	}
 	work->cells += hits->work.cells;
 	work->codes += hits->work.codes;
 	work->refined += hits->work.refined;
+}
+
+static kx_status search(struct bench_engine *engine, const struct bench_search *how, const float *vector,
+			int32_t ret_ids[BENCH_K], struct bench_work *work, struct kx_error *error)
+{
+	const struct kx_index_query query = query_of(engine, how, vector, how->filter);
+	struct found *found = how->scratch;
+	kx_status status = kx_index_search(engine->index, engine->space, &query, &found->one, error);
+
+	if (!status)
+		take_hits(&found->one, ret_ids, work);
+	return status;
+}
+
+static kx_status search_many(struct bench_engine *engine, const struct bench_search *how, const float *vectors,
+			     const void *const *filters, size_t n, int32_t *ret_ids, struct bench_work *work,
+			     struct kx_error *error)
+{
+	struct found *found = how->scratch;
+	kx_status status = found_reserve(found, n);
+
+	for (size_t i = 0; i < n && !status; i++)
+		found->queries[i] = query_of(engine, how, vectors + i * engine->dim, filters[i]);
+	if (!status)
+		status = kx_index_search_many(engine->index, engine->space, found->queries, n, found->many, error);
+	for (size_t i = 0; i < n && !status; i++)
+		take_hits(&found->many[i], ret_ids + i * BENCH_K, work);
 	return status;
 }
 
@@ -237,5 +298,5 @@ static kx_status maintain(struct bench_engine *engine, struct kx_error *error)
 
 const struct bench_ops bench_index_ops = {
 	build, open_engine, close_engine, scratch_new, scratch_free, filter_new,
-	filter_free, search, insert, remove_ids, hot_bytes, maintain,
+	filter_free, search, search_many, insert, remove_ids, hot_bytes, maintain,
 };

@@ -358,6 +358,53 @@ static kx_status search(struct bench_engine *engine, const struct bench_search *
 	return status;
 }
 
+struct asked {
+	struct kx_ivf_query *queries;
+	struct kx_ivf_answer *answers;
+	struct kx_ivf_hit *hits;
+};
+
+static kx_status ask_many(struct bench_engine *engine, const struct bench_search *how, const struct asked *asked, size_t n,
+			  int32_t *ret_ids, struct bench_work *work, struct kx_error *error)
+{
+	kx_status status;
+
+	(void)pthread_rwlock_rdlock(&engine->lock);
+	status = kx_ivf_search_many(engine->ivf, asked->queries, n, how->scratch, asked->answers, error);
+	(void)pthread_rwlock_unlock(&engine->lock);
+	for (size_t i = 0; i < n && !status; i++) {
+		const struct kx_ivf_answer *answer = &asked->answers[i];
+
+		for (uint32_t j = 0; j < BENCH_K; j++)
+			ret_ids[i * BENCH_K + j] = j < answer->count ? (int32_t)answer->hits[j].row : BENCH_NO_ID;
+		work->cells += answer->work.cells;
+		work->codes += answer->work.codes;
+		work->refined += answer->work.refined;
+	}
+	return status;
+}
+
+static kx_status search_many(struct bench_engine *engine, const struct bench_search *how, const float *vectors,
+			     const void *const *filters, size_t n, int32_t *ret_ids, struct bench_work *work,
+			     struct kx_error *error)
+{
+	const struct asked asked = {calloc(n + 1, sizeof(*asked.queries)), calloc(n + 1, sizeof(*asked.answers)),
+				    calloc((n + 1) * BENCH_K, sizeof(*asked.hits))};
+	kx_status status = asked.queries && asked.answers && asked.hits ? KX_OK : KX_ENOMEM;
+
+	for (size_t i = 0; i < n && !status; i++) {
+		asked.queries[i] = (struct kx_ivf_query){.vector = vectors + i * engine->dim, .k = BENCH_K, .recall = how->recall,
+							 .exclude = KX_IVF_NO_ROW, .filter = filters[i]};
+		asked.answers[i].hits = asked.hits + i * BENCH_K;
+	}
+	if (!status)
+		status = ask_many(engine, how, &asked, n, ret_ids, work, error);
+	free(asked.queries);
+	free(asked.answers);
+	free(asked.hits);
+	return status;
+}
+
 static kx_status insert_one(struct bench_engine *engine, uint32_t id, const float *vector, void *entry)
 {
 	uint16_t *to = engine->vectors + (size_t)id * engine->dim;
@@ -417,5 +464,5 @@ static kx_status maintain(struct bench_engine *engine, struct kx_error *error)
 
 const struct bench_ops bench_ivf_ops = {
 	build, open_engine, close_engine, scratch_new, scratch_free, filter_new,
-	filter_free, search, insert, remove_ids, hot_bytes, maintain,
+	filter_free, search, search_many, insert, remove_ids, hot_bytes, maintain,
 };

@@ -12,6 +12,7 @@ from . import ann_data, ann_peers, ann_worker
 
 OURS = ("ivf", "index")
 RECALLS = [[recall] for recall in (0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.9995)]
+A_CALL = ("100", "1000")  # queries in one call of ours, besides one
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -167,8 +168,12 @@ class Ours(_Process):
         return self.say(f"filter below {ann_data.FILTERS[filtered]}")
 
     def search(self, knob, start, stop, how="one", threads=1):
+        """how: one, or how many queries a call."""
         out = self.scratch / f"kinodex-{self.key}.ibin"
-        took = self.say(f"search {knob[0]} {start} {stop} {threads} {out}")
+        if how == "one":
+            took = self.say(f"search {knob[0]} {start} {stop} {threads} {out}")
+        else:
+            took = self.say(f"search_many {knob[0]} {start} {stop} {threads} {how} {out}")
         return np.array(ann_data.read(out)), took
 
     def insert(self, count, each):

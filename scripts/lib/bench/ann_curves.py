@@ -31,7 +31,7 @@ def at(points, recall):
 
 
 # Colours that can be told apart with red-green blindness (Okabe and Ito's); two of them are ours.
-OURS = ("#d55e00", "#8a3600")
+OURS = ("#d55e00", "#e98c3f", "#f0b27a", "#8a3600", "#a8672f", "#c29a6b")
 COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#8c564b")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 520, 70, 250, 46, 56
 RECALLS = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
@@ -84,7 +84,7 @@ class _Plot:
 
 
 def svg(title, curves):
-    """curves: {label: [(recall, rate)]}, ours named kinodex..., batches ..., batch API. Up and to the right is better."""
+    """curves: {label: [(recall, rate)]}, ours named kinodex..., batches ..., batch API or ..., 100 a call. Up and to the right is better."""
     lines = {label: [point[:2] for point in frontier(points)] for label, points in curves.items()}
     shown = [rate for line in lines.values() for recall, rate in line if RECALLS[0] <= recall]
     plot = _Plot(min(shown) * 0.85, max(shown) * 1.15)
@@ -94,10 +94,11 @@ def svg(title, curves):
     for row, label in enumerate(ordered):
         bold = label.startswith("kinodex")
         colour = OURS[row % len(OURS)] if bold else COLOURS[(row - ours) % len(COLOURS)]
-        plot.curve(lines[label], colour, bold, "batch" in label)
+        many = "batch" in label or "a call" in label
+        plot.curve(lines[label], colour, bold, many)
         y = TOP + 14 + 21 * row
         plot.line(WIDTH - RIGHT + 18, y - 4, WIDTH - RIGHT + 46, y - 4, f'stroke="{colour}" stroke-width="{3 if bold else 1.8}"'
-                  + (' stroke-dasharray="6 4"' if "batch" in label else ""))
+                  + (' stroke-dasharray="6 4"' if many else ""))
         plot.text(WIDTH - RIGHT + 54, y, label, 'font-weight="bold"' if bold else "")
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
             f'font-family="sans-serif" font-size="12" fill="#222">\n<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>\n'

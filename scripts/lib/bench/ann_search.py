@@ -96,7 +96,9 @@ def _from_before(contender, vectors):
 
 
 def _name(sweep):
-    return sweep.contender.label + (", batch API" if sweep.how == "batch" else "")
+    if sweep.how == "one":
+        return sweep.contender.label
+    return sweep.contender.label + (", batch API" if sweep.how == "batch" else f", {sweep.how} a call")
 
 
 def _print_points(sweeps):
@@ -113,7 +115,7 @@ def _print_at(sweeps):
     rows, ours = [], {}
     for sweep in sweeps:
         rates = [ann_curves.at(sweep.net(), recall) for recall in RECALLS]
-        if sweep.contender.key == "ivf":
+        if sweep.contender.key == "ivf" and sweep.how == "one":
             ours = dict(zip(RECALLS, rates))
         most = max(point["recall"] for point in sweep.points)
         rows.append([_name(sweep), *[f"{rate:,.0f}" if rate else "-" for rate in rates], f"{most:.4f}"])
@@ -170,6 +172,8 @@ def _opened(args, contenders, vectors):
         try:
             contender.open()
             sweeps.append(Sweep(contender, vectors, "one", 1))
+            if contender.key in ann_contenders.OURS:
+                sweeps += [Sweep(contender, vectors, how, 1) for how in ann_contenders.A_CALL]
         except ann_contenders.Failed as failure:
             print(f"  {failure}", file=sys.stderr)
     return sweeps, kept
@@ -182,7 +186,7 @@ def _measured(sweeps, vectors, rounds):
     in_turns(sweeps, 1)
     sweeps = [sweep for sweep in sweeps if sweep.points]
     sweeps += [Sweep(sweep.contender, vectors, "batch", 1) for sweep in sweeps
-               if sweep.needs_batches() and hasattr(ann_peers.PEERS[sweep.contender.key], "batch")]
+               if sweep.needs_batches() and sweep.contender.key in ann_peers.PEERS and hasattr(ann_peers.PEERS[sweep.contender.key], "batch")]
     in_turns(sweeps, max(1, rounds - 1))
     return sweeps
 
@@ -205,7 +209,7 @@ def _figures(sweep):
 def _memory(sweeps, rows, figures):
     lines = []
     for sweep in sweeps:
-        if sweep.how == "batch":
+        if sweep.how != "one":
             continue
         resident = sweep.contender.resident()
         hot = getattr(sweep.contender, "hot", None)
