@@ -92,8 +92,6 @@ size_t kx_ivf_nearest_cells(const struct kx_ivf *ivf, const float *vector, size_
  * there is no cell; KX_ENOMEM. */
 kx_status kx_ivf_nearest_each(const struct kx_ivf *ivf, const float *vectors, size_t n, uint32_t *ret_cells,
 			      float *ret_distance2) KX_MUST_CHECK;
-/* The nearest cell of each of n vectors ([n][dim]), through OpenBLAS. */
-kx_status kx_ivf_assign(const struct kx_ivf *ivf, const float *vectors, size_t n, uint32_t *ret_cells) KX_MUST_CHECK;
 
 /* --- Entries -------------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,6 @@
 /* Which cells are near a vector. */
 #include <stdlib.h>
 
-#include "common/learn/learn.h"
 #include "shard/ann/ivf_impl.h"
 
 /* What all centroids are put into lanes from, and the lanes. */
@@ -199,87 +198,4 @@ size_t kx_ivf_nearest_cells(const struct kx_ivf *ivf, const float *vector, size_
 		ret_distance2[i] = found[i].distance2;
 	}
 	return count;
-}
-
-#define POINTS 512u /* assigned at a time */
-#define FEW 64u     /* for so few no matrix is made */
-
-/* The centroids of all cells as one matrix, with half their squared lengths. */
-struct matrix {
-	float *values, *norms;
-	uint32_t *ids;
-	float *products; /* [POINTS][cells] */
-};
-
-static void matrix_done(struct matrix *matrix)
-{
-	free(matrix->values);
-	free(matrix->norms);
-	free(matrix->ids);
-	free(matrix->products);
-}
-
-static kx_status matrix_init(struct matrix *matrix, const struct kx_ivf *ivf)
-{
-	const uint32_t dim = ivf->recipe.dim;
-	uint32_t at = 0;
-
-	*matrix = (struct matrix){
-		.values = malloc((size_t)ivf->cell_count * dim * sizeof(float)),
-		.norms = calloc(ivf->cell_count, sizeof(float)),
-		.ids = calloc(ivf->cell_count, sizeof(uint32_t)),
-		.products = calloc((size_t)ivf->cell_count * POINTS, sizeof(float)),
-	};
-	if (!matrix->values || !matrix->norms || !matrix->ids || !matrix->products) {
-		matrix_done(matrix);
-		return KX_ENOMEM;
-	}
-	for (uint32_t slot = 0; slot < ivf->slot_count; slot++) {
-		if (ivf->cells[slot].id == KX_IVF_NO_CELL)
-			continue;
-		memcpy(matrix->values + (size_t)at * dim, ivf->cells[slot].centroid, dim * sizeof(float));
-		matrix->norms[at] = ivf->cells[slot].norm2 / 2;
-		matrix->ids[at++] = ivf->cells[slot].id;
-	}
-	return KX_OK;
-}
-
-static uint32_t best_of(const float *products, const float *norms, uint32_t count)
-{
-	float most = products[0] - norms[0];
-	uint32_t best = 0;
-
-	for (uint32_t i = 1; i < count; i++) {
-		if (products[i] - norms[i] > most) {
-			most = products[i] - norms[i];
-			best = i;
-		}
-	}
-	return best;
-}
-
-kx_status kx_ivf_assign(const struct kx_ivf *ivf, const float *vectors, size_t n, uint32_t *ret_cells)
-{
-	const uint32_t dim = ivf->recipe.dim;
-	struct matrix matrix;
-
-	if (!ivf->cell_count || ivf->unplaced)
-		return KX_EINVAL;
-	if (n <= FEW) {
-		float distances[FEW];
-
-		return kx_ivf_nearest_each(ivf, vectors, n, ret_cells, distances);
-	}
-	if (matrix_init(&matrix, ivf))
-		return KX_ENOMEM;
-	for (size_t from = 0; from < n; from += POINTS) {
-		size_t count = n - from < POINTS ? n - from : POINTS;
-
-		kx_learn_gemm_nt(vectors + from * dim, count, matrix.values, ivf->cell_count, dim, matrix.products);
-		for (size_t i = 0; i < count; i++)
-			ret_cells[from + i] = matrix.ids[best_of(matrix.products + i * ivf->cell_count, matrix.norms,
-								  ivf->cell_count)];
-	}
-	matrix_done(&matrix);
-	return KX_OK;
 }

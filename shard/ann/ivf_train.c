@@ -12,7 +12,6 @@
 #define ROUNDS 10u
 #define POINTS 1024u    /* compared at a time */
 #define POLISH 3u       /* rounds in one level after those in two */
-#define POLISH_CELLS 10000u /* and not beyond: points grow with cells, so this grows with their square */
 #define PART_SAMPLE 128u /* points a part that the first level looks at */
 
 /* Points that are to be parted. */
@@ -24,7 +23,7 @@ struct points {
 };
 
 struct work {
-	float *products; /* [POINTS][k] */
+	float *products; /* [POINTS][k], of what is compared here; else NULL */
 	float *norms;    /* [k], halved and squared */
 	uint32_t *sizes; /* [k] */
 	double *sums;    /* [k][dim] */
@@ -38,15 +37,15 @@ static void work_done(struct work *work)
 	free(work->sums);
 }
 
-static kx_status work_init(struct work *work, uint32_t k, uint32_t dim)
+static kx_status work_init(struct work *work, uint32_t k, uint32_t dim, bool compares)
 {
 	*work = (struct work){
-		.products = malloc((size_t)POINTS * k * sizeof(float)),
+		.products = compares ? malloc((size_t)POINTS * k * sizeof(float)) : NULL,
 		.norms = malloc(k * sizeof(float)),
 		.sizes = malloc(k * sizeof(uint32_t)),
 		.sums = malloc((size_t)k * dim * sizeof(double)),
 	};
-	if (work->products && work->norms && work->sizes && work->sums)
+	if ((work->products || !compares) && work->norms && work->sizes && work->sums)
 		return KX_OK;
 	work_done(work);
 	return KX_ENOMEM;
@@ -155,7 +154,7 @@ static kx_status part(struct points *points, uint32_t k, uint32_t rounds, float 
 	KX_CLEANUP(kx_cleanup_free) uint32_t *of = calloc(points->n + 1, sizeof(*of));
 	struct work work;
 
-	if (!of || work_init(&work, k, points->dim))
+	if (!of || work_init(&work, k, points->dim, true))
 		return KX_ENOMEM;
 	if (start(points, k, centroids)) {
 		work_done(&work);
@@ -234,7 +233,7 @@ static kx_status first_level(struct levels *levels)
 		memcpy(levels->values + i * dim, levels->all.values + i * n / sample.n * dim, dim * sizeof(float));
 	sample.values = levels->values;
 	status = part(&sample, levels->parts, ROUNDS, levels->centroids, NULL);
-	if (status || work_init(&work, levels->parts, dim))
+	if (status || work_init(&work, levels->parts, dim, true))
 		return KX_ENOMEM;
 	assign(&levels->all, levels->centroids, levels->parts, &work, levels->of);
 	work_done(&work);
@@ -267,23 +266,42 @@ static kx_status second_level(struct levels *levels, float *centroids)
 	return KX_OK;
 }
 
-/* Borders between first-level parts are none of the data's: all centroids move once more, all points free to change. */
-static kx_status polish(struct points *points, uint32_t cells, float *centroids)
+/* Each point's nearest of many centroids, through their codes in 8 bits (ivf_many.c): by products of floats it would be most of
+ * what training costs. ret_distances: [n]. */
+static kx_status assign_to_many(const struct points *points, const struct kx_ivf_recipe *recipe, const float *centroids,
+				uint32_t cells, uint32_t *ret_of, float *ret_distances)
 {
-	KX_CLEANUP(kx_cleanup_free) uint32_t *of = calloc(points->n + 1, sizeof(*of));
-	struct work work;
+	const struct kx_ivf_options options = {.recipe = *recipe};
+	KX_CLEANUP(kx_ivf_cleanup) struct kx_ivf *ivf = NULL;
+	kx_status status = kx_ivf_new(&options, &ivf, NULL);
 
-	if (!of || work_init(&work, cells, points->dim))
-		return KX_ENOMEM;
-	for (uint32_t round = 0; round < POLISH; round++) {
-		assign(points, centroids, cells, &work, of);
-		move(points, cells, &work, of, centroids);
-	}
-	work_done(&work);
-	return KX_OK;
+	for (uint32_t cell = 0; !status && cell < cells; cell++)
+		status = kx_ivf_cell_add(ivf, cell, centroids + (size_t)cell * points->dim, false);
+	if (!status)
+		status = kx_ivf_cells_ready(ivf);
+	return status ? status : kx_ivf_nearest_each(ivf, points->values, points->n, ret_of, ret_distances);
 }
 
-static kx_status train_levels(const struct points *points, uint32_t cells, float *centroids)
+/* Borders between first-level parts are none of the data's: all centroids move once more, all points free to change. */
+static kx_status polish(struct points *points, const struct kx_ivf_recipe *recipe, uint32_t cells, float *centroids)
+{
+	KX_CLEANUP(kx_cleanup_free) uint32_t *of = calloc(points->n + 1, sizeof(*of));
+	KX_CLEANUP(kx_cleanup_free) float *distances = malloc((points->n + 1) * sizeof(*distances));
+	kx_status status = KX_OK;
+	struct work work;
+
+	if (!of || !distances || work_init(&work, cells, points->dim, false))
+		return KX_ENOMEM;
+	for (uint32_t round = 0; !status && round < POLISH; round++) {
+		status = assign_to_many(points, recipe, centroids, cells, of, distances);
+		if (!status)
+			move(points, cells, &work, of, centroids);
+	}
+	work_done(&work);
+	return status;
+}
+
+static kx_status train_levels(const struct points *points, const struct kx_ivf_recipe *recipe, uint32_t cells, float *centroids)
 {
 	struct levels levels = {.all = *points, .parts = (uint32_t)(sqrtf((float)cells) + 0.5f)};
 	kx_status status = KX_ENOMEM;
@@ -300,7 +318,7 @@ static kx_status train_levels(const struct points *points, uint32_t cells, float
 		status = second_level(&levels, centroids);
 	}
 	levels_done(&levels);
-	return status || cells > POLISH_CELLS ? status : polish(&levels.all, cells, centroids);
+	return status ? status : polish(&levels.all, recipe, cells, centroids);
 }
 
 kx_status kx_ivf_train(const struct kx_ivf_recipe *recipe, const float *sample, size_t n, uint32_t cells,
@@ -312,6 +330,6 @@ kx_status kx_ivf_train(const struct kx_ivf_recipe *recipe, const float *sample, 
 	if (!cells || n < cells || n > UINT32_MAX)
 		return kx_error_set(error, KX_EINVAL, KX_ERROR_FATAL, "%u cells can't be made of %zu vectors", cells, n);
 	status = cells <= ONE_LEVEL ? part(&points, cells, ROUNDS, ret_centroids, NULL)
-				    : train_levels(&points, cells, ret_centroids);
+				    : train_levels(&points, recipe, cells, ret_centroids);
 	return status ? kx_error_nomem(error) : KX_OK;
 }

@@ -182,10 +182,11 @@ static void test_assign(void **state)
 {
 	struct kx_world *world = kx_world_new(100, 3000, 300, KX_METRIC_COSINE);
 	uint32_t *cells = calloc(world->rows, sizeof(*cells)), right = 0;
+	float *measured = calloc(world->rows, sizeof(*measured));
 
 	(void)state;
 	assert_non_null(cells);
-	assert_int_equal(kx_ivf_assign(world->ivf, world->values, world->rows, cells), KX_OK);
+	assert_int_equal(kx_ivf_nearest_each(world->ivf, world->values, world->rows, cells, measured), KX_OK);
 	for (uint32_t row = 0; row < world->rows; row++) {
 		float best = INFINITY;
 		uint32_t nearest = 0, near[3];
@@ -202,12 +203,14 @@ static void test_assign(void **state)
 		}
 		assert_int_equal(kx_ivf_nearest_cells(world->ivf, kx_world_row(world, row), 3, near, distances), 3);
 		assert_true(distances[0] <= distances[1] && distances[1] <= distances[2]);
+		assert_true(fabsf(measured[row] - best) <= 1e-4f * best);
 		right += cells[row] == nearest && near[0] == nearest;
 	}
 	printf("%u of %u rows in the nearest cell\n", right, world->rows);
 	assert_true(right >= world->rows * 98 / 100);
 	assert_null(kx_ivf_cell_centroid(world->ivf, 0));
 	free(cells);
+	free(measured);
 	kx_world_free(world);
 }
 

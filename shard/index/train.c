@@ -213,10 +213,10 @@ static kx_status take_query(struct training *training, uint32_t row, const float
 	return KX_OK;
 }
 
-static kx_status code_row(struct training *training, uint32_t row, uint32_t cell, const float *vector)
+/* distance2: of the vector to the cell's centroid. */
+static kx_status code_row(struct training *training, uint32_t row, uint32_t cell, const float *vector, float distance2)
 {
 	struct kx_igen *gen = training->gen;
-	const uint32_t dim = training->space->record.recipe.dim;
 	uint8_t entry[KX_DELTA_MAX];
 	kx_status status = kx_ivf_encode(gen->ivf, cell, row, vector, entry);
 
@@ -225,7 +225,7 @@ static kx_status code_row(struct training *training, uint32_t row, uint32_t cell
 	if (status)
 		return status;
 	training->coded++;
-	training->distance2 += (double)kx_idistance2(vector, training->centroids + (size_t)cell * dim, dim);
+	training->distance2 += (double)distance2;
 	gen->where[row] = cell + 1;
 	gen->cells[cell].rows++;
 	return kx_buf_append(&training->entries[cell], entry, training->space->entry_bytes);
@@ -235,14 +235,13 @@ static kx_status code_chunk(struct training *training, uint32_t from, float *vec
 {
 	const uint32_t dim = training->space->record.recipe.dim;
 	uint32_t count = copy_rows(training, from, 1, CHUNK, vectors, rows);
+	float distances[CHUNK];
 	kx_status status = KX_OK;
 
-	if (training->cells == 1)
-		memset(cells, 0, count * sizeof(*cells));
-	else if (count)
-		status = kx_ivf_assign(training->gen->ivf, vectors, count, cells);
+	if (count)
+		status = kx_ivf_nearest_each(training->gen->ivf, vectors, count, cells, distances);
 	for (uint32_t i = 0; !status && i < count; i++)
-		status = code_row(training, rows[i], cells[i], vectors + (size_t)i * dim);
+		status = code_row(training, rows[i], cells[i], vectors + (size_t)i * dim, distances[i]);
 	return status;
 }
 

@@ -103,29 +103,34 @@ static kx_status train(struct kx_ivf *ivf, const struct bench_set *set, uint32_t
 	return status ? status : kx_ivf_cells_ready(ivf);
 }
 
+struct places {
+	uint32_t cells[AT_ONCE];
+	float distances[AT_ONCE];
+};
+
 static kx_status fill_some(struct kx_ivf *ivf, const float *vectors, size_t dim, uint32_t first, size_t n,
-			   uint32_t *cells, void *entry)
+			   struct places *places, void *entry)
 {
-	kx_status status = kx_ivf_assign(ivf, vectors, n, cells);
+	kx_status status = kx_ivf_nearest_each(ivf, vectors, n, places->cells, places->distances);
 
 	for (size_t i = 0; i < n && !status; i++) {
-		status = kx_ivf_encode(ivf, cells[i], first + (uint32_t)i, vectors + i * dim, entry);
+		status = kx_ivf_encode(ivf, places->cells[i], first + (uint32_t)i, vectors + i * dim, entry);
 		if (!status)
-			status = kx_ivf_append(ivf, cells[i], entry, 1);
+			status = kx_ivf_append(ivf, places->cells[i], entry, 1);
 	}
 	return status;
 }
 
 static kx_status fill(struct kx_ivf *ivf, const struct bench_set *set)
 {
-	uint32_t *cells = calloc(AT_ONCE, sizeof(*cells));
+	struct places *places = calloc(1, sizeof(*places));
 	void *entry = malloc(kx_ivf_entry_bytes(ivf));
-	kx_status status = cells && entry ? KX_OK : KX_ENOMEM;
+	kx_status status = places && entry ? KX_OK : KX_ENOMEM;
 
 	for (uint32_t first = 0; first < (uint32_t)set->base.count && !status; first += AT_ONCE)
 		status = fill_some(ivf, bench_row(&set->base, first), (size_t)set->base.dim, first,
-				   least((size_t)set->base.count - first, AT_ONCE), cells, entry);
-	free(cells);
+				   least((size_t)set->base.count - first, AT_ONCE), places, entry);
+	free(places);
 	free(entry);
 	return status;
 }

@@ -20,6 +20,7 @@ class Peer:
     filters = False
     changes = False
     mixes = True  # with changes: may be asked beside them
+    batch_threads = True  # batch() can use several
 
     def __init__(self, dim, folder, rows):
         self.dim, self.folder, self.rows = dim, pathlib.Path(folder), rows
@@ -260,6 +261,7 @@ class Qdrant(Peer):
     knobs = [[ef, over] for ef, over in (
         (16, 1), (24, 1), (24, 2), (32, 2), (48, 2), (64, 2), (64, 3), (96, 3), (128, 3), (200, 4), (300, 4))]
     durable = filters = changes = True
+    batch_threads = False
     batch_rows = 1000
 
     def _config(self):
@@ -293,11 +295,16 @@ class Qdrant(Peer):
 
         self.shard = q.EdgeShard.load(str(self.folder))
 
+    def _params(self, knob):
+        import qdrant_edge as q
+
+        return q.SearchParams(hnsw_ef=knob[0], quantization=q.QuantizationSearchParams(
+            rescore=True, oversampling=float(knob[1])))
+
     def _requests(self, queries, knob, filters=None):
         import qdrant_edge as q
 
-        params = q.SearchParams(hnsw_ef=knob[0], quantization=q.QuantizationSearchParams(
-            rescore=True, oversampling=float(knob[1])))
+        params = self._params(knob)
         return [q.SearchRequest(query=q.Query.Nearest(query), limit=K, params=params, with_payload=False, with_vector=False,
                                 filter=filters[at] if filters else None)
                 for at, query in enumerate(queries.tolist())]
@@ -305,6 +312,18 @@ class Qdrant(Peer):
     def prepare(self, queries, knob, keys=None):
         """What a caller in Python pays for turning arrays into requests does not count."""
         self.ready = self._requests(queries, knob, [self.named[key] for key in keys] if keys else None)
+
+    def prepare_batch(self, queries, knob):
+        import qdrant_edge as q
+
+        params = self._params(knob)
+        requests = [q.QueryRequest(query=q.Query.Nearest(query), limit=K, params=params, with_payload=False, with_vector=False)
+                    for query in queries.tolist()]
+        self.batches = [q.QueryBatchRequest(requests[at:at + self.batch_rows]) for at in range(0, len(requests), self.batch_rows)]
+
+    def batch(self, queries, knob, threads=1):
+        return _ids([[point.id for point in found] for batch in self.batches for found in self.shard.query_batch(batch)],
+                    len(queries))
 
     def one(self, queries, knob):
         search = self.shard.search

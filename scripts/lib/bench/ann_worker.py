@@ -96,6 +96,8 @@ class Worker:
         return (self.peer.named_ids(found) if hasattr(self.peer, "named_ids") else found), took
 
     def _batch(self, queries, knob, threads):
+        if hasattr(self.peer, "prepare_batch"):
+            self.peer.prepare_batch(queries, knob)
         cpu, wall = time.process_time(), time.perf_counter()
         found = self.peer.batch(queries, knob, threads)
         return found, (time.process_time() - cpu, time.perf_counter() - wall)
@@ -142,7 +144,7 @@ class Worker:
             keys = [int(which) for which in self.set.query_class[start:stop]] if own else [filtered] * len(queries)
         if how == "batch":
             found, took = self._batch(queries, knob, threads)
-        elif threads > 1 and hasattr(self.peer, "batch"):
+        elif threads > 1 and self.peer.batch_threads and hasattr(self.peer, "batch"):
             found, took = self._batch(queries, knob, threads)
         elif threads > 1:
             found, took = self._side_by_side(queries, knob, threads)
