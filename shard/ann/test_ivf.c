@@ -177,6 +177,31 @@ static void test_cells_change(void **state)
 	kx_world_free(world);
 }
 
+/* Made ready in haste it finds no less than arranged later; adding a cell meanwhile is as ever. */
+static void test_ready_soon(void **state)
+{
+	struct kx_world *world = kx_world_full(64, 6000, 600, KX_METRIC_COSINE);
+	struct kx_ivf_arranged *arranged = NULL;
+	double in_regions;
+
+	(void)state;
+	in_regions = kx_world_recall(world, kx_world_usual, 60);
+	assert_false(kx_ivf_cells_flat(world->ivf));
+	assert_int_equal(kx_ivf_cells_ready_soon(world->ivf), KX_OK);
+	assert_true(kx_ivf_cells_flat(world->ivf));
+	assert_true(kx_world_recall(world, kx_world_exact, 3) >= 1.0);
+	assert_true(kx_world_recall(world, kx_world_usual, 60) > in_regions - 0.03);
+	assert_int_equal(kx_ivf_cell_add(world->ivf, 5000, kx_world_row(world, 0), false), KX_OK);
+	assert_int_equal(kx_ivf_cells_ready(world->ivf), KX_OK);
+	assert_true(kx_ivf_cells_flat(world->ivf));
+	assert_int_equal(kx_ivf_arrange(world->ivf, &arranged), KX_OK);
+	kx_ivf_arrange_apply(world->ivf, arranged);
+	assert_false(kx_ivf_cells_flat(world->ivf));
+	assert_true(kx_world_recall(world, kx_world_exact, 3) >= 1.0);
+	assert_true(kx_world_recall(world, kx_world_usual, 60) > in_regions - 0.03);
+	kx_world_free(world);
+}
+
 /* Assignment in bulk is that of one by one, and that is brute force. */
 static void test_assign(void **state)
 {
@@ -504,6 +529,7 @@ int main(void)
 		cmocka_unit_test(test_out_of_memory),
 		cmocka_unit_test(test_cold_cells),
 		cmocka_unit_test(test_cells_change),
+		cmocka_unit_test(test_ready_soon),
 		cmocka_unit_test(test_searches_at_once),
 	};
 
