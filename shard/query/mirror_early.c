@@ -131,21 +131,6 @@ static kx_status read_excluded(struct kx_mirror *early, struct kx_store *store, 
 	return status == KX_EBUSY ? KX_OK : status;
 }
 
-/* By the snapshot, for what needs all videos. */
-static void search_kept(struct kx_mirror *mirror, struct kx_mirror_asked *asked)
-{
-	struct kx_mirror *kept =
-		asked->query.query->group == KX_GROUP_DUPLICATES ? NULL : kx_mirror_kept_begin(mirror, false);
-
-	if (!kept)
-		return;
-	kx_mirror_search_here(kept, &asked, 1);
-	kx_mirror_kept_answered(mirror);
-	asked->status = kx_mirror_kept_end(mirror, asked->status);
-	if (asked->status == KX_EBUSY)
-		kx_similar_answer_done(asked->answer);
-}
-
 /* Those that are left over, with KX_EBUSY, need everything. */
 static void search(struct kx_mirror *early, struct kx_store *store, struct kx_mirror_asked **asked, size_t n)
 {
@@ -170,20 +155,42 @@ static void search(struct kx_mirror *early, struct kx_store *store, struct kx_mi
 	}
 }
 
+/* Those that need all videos, by the snapshot. */
+static void search_kept(struct kx_mirror *mirror, struct kx_mirror_asked *const *asked, size_t n)
+{
+	struct kx_mirror *kept = kx_mirror_kept_begin(mirror, false);
+
+	if (!kept)
+		return;
+	kx_mirror_search_here(kept, asked, n);
+	kx_mirror_kept_answered(mirror);
+	if (!kx_mirror_kept_end(mirror, KX_OK))
+		return;
+	for (size_t i = 0; i < n; i++) {
+		kx_similar_answer_done(asked[i]->answer);
+		asked[i]->status = KX_EBUSY;
+		asked[i]->error = (struct kx_error){0};
+	}
+}
+
 void kx_mirror_search_early(struct kx_mirror *mirror, struct kx_mirror_asked *const *asked, size_t n)
 {
 	KX_CLEANUP(kx_cleanup_free) struct kx_mirror_asked **open = malloc((n + 1) * sizeof(struct kx_mirror_asked *));
-	size_t count = 0;
+	size_t count = 0, all = n;
 
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n; i++)
 		asked[i]->status = KX_EBUSY;
-		if (needs_all(asked[i]->query.query))
-			search_kept(mirror, asked[i]);
-		else if (open && mirror->early)
+	if (!open)
+		return;
+	for (size_t i = 0; i < n; i++)
+		if (!needs_all(asked[i]->query.query))
 			open[count++] = asked[i];
-	}
+		else if (asked[i]->query.query->group != KX_GROUP_DUPLICATES)
+			open[--all] = asked[i];
 	pthread_mutex_lock(&mirror->early_lock);
-	if (count)
+	if (count && mirror->early)
 		search(mirror->early, mirror->store, open, count);
 	pthread_mutex_unlock(&mirror->early_lock);
+	if (all < n)
+		search_kept(mirror, open + all, n - all);
 }

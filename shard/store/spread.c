@@ -147,8 +147,8 @@ static bool is(const char *key, size_t len, const char *text)
 /* What is said anew, means nothing in another store, or nothing any more. */
 static bool is_left_out(const char *key, size_t len)
 {
-	return is(key, len, format_key) || is(key, len, kx_store_totals_key) || starts(key, len, part_prefix) ||
-	       starts(key, len, local_prefix);
+	return is(key, len, format_key) || is(key, len, kx_store_totals_key) || is(key, len, kx_store_snapshot_key) ||
+	       starts(key, len, kx_store_changed_prefix) || starts(key, len, part_prefix) || starts(key, len, local_prefix);
 }
 
 static kx_status route_meta(const struct spreading *run, size_t source, const char *key, size_t len, uint32_t *ret,

@@ -135,6 +135,13 @@ static void fill(struct stores *stores)
 	put_offsets(stores);
 }
 
+/* As a store is that has run for a while: it names a snapshot, and then what changed. */
+static void name_snapshots(struct stores *stores)
+{
+	for (uint32_t i = 0; i < stores->count; i++)
+		ok(kx_store_set_snapshot(stores->at[i], "a file of its own", 17, NULL), NULL);
+}
+
 static struct kx_spread spread_of(const struct stores *from, uint32_t parts)
 {
 	return (struct kx_spread){.from = from->at,
@@ -183,12 +190,14 @@ static void check_spread(uint32_t from_count, uint32_t parts)
 	open_stores(&from, from_count);
 	open_stores(&to, parts);
 	open_stores(&wanted, parts);
+	name_snapshots(&from);
 	fill(&from);
 	fill(&wanted);
 	struct kx_spread spread = spread_of(&from, parts);
 	ok(kx_spread_stores(&spread, to.at, each, &all, &error), &error);
 	assert_alike(&to, &wanted);
 	for (uint32_t i = 0; i < parts; i++) {
+		assert_false(kx_store_has_snapshot(to.at[i]));
 		sum.videos += each[i].videos;
 		assert_int_equal(each[i].videos, kx_kit_count(to.at[i], KX_STORE_VIDEOS));
 		assert_int_equal(each[i].pending, kx_kit_count(to.at[i], KX_STORE_PENDING));
