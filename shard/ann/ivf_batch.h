@@ -48,7 +48,8 @@ struct kx_ivf_finding {
 	uint32_t number; /* of the query */
 	const struct kx_ivf_cell *cell;
 	struct kx_ivf_slack slack;
-	uint32_t count, some; /* found; of these so many are dealt with first */
+	uint32_t count, some; /* found; of these so many are dealt with first, */
+	uint32_t first;       /* and so many of them whatever else is found */
 	uint32_t *slots;
 	float *bounds;
 };
