@@ -166,10 +166,11 @@ struct kx_ivf_answer {
 	struct kx_ivf_work work;
 };
 /* Each of n queries as kx_ivf_search() answers it, to the same recall, what they share being read once for many of them: centroids,
- * and the cells that several want. k, recall, exclude and filter are each query's own. It pays from some 24 queries on, and the more
- * the more cells they share. One by one go those with a filter or of recall 1, and all where the metric is the inner product, a cell
- * is cold, or there are more than 16,000 cells; what they find is as right. Hits may differ from a single search's where both look as
- * hard as is asked for. The scratch grows to some 20 MiB. Once it failed (as a search does), what is in ret means nothing. */
+ * and cells where at least four queries want each in the mean (by what searches with this scratch wanted before). k, recall, exclude
+ * and filter are each query's own; hits may differ from a single search's where both look as hard as is asked for. Queries with a
+ * filter or of recall 1 are searched one by one, and all are where they are few or there are more than 16,000 cells; cells are not
+ * shared by inner product, nor where one is cold. The scratch grows to some 20 MiB. Once it failed (as a search does), what is in ret
+ * means nothing. */
 kx_status kx_ivf_search_many(const struct kx_ivf *ivf, const struct kx_ivf_query *queries, size_t n,
 			     struct kx_ivf_scratch *scratch, struct kx_ivf_answer *ret, struct kx_error *error)
 	KX_MUST_CHECK;

@@ -1,5 +1,6 @@
-/* Many queries at once, in rounds: in each a query names the cells that come next for it and that are worth it by what was found so
- * far, twice as many as in the round before; then each cell that anybody named is looked into for all of them. */
+/* Many queries at once, together in rounds where they share cells: in each round a query names the cells that come next for it and that are worth
+ * it by what was found so far; then each cell that anybody named is looked into for all that did. Where they share few, only centroids
+ * are gone through for many at once. */
 #include "shard/ann/ivf_batch.h"
 
 #include <stdlib.h>
@@ -214,16 +215,17 @@ static kx_status ask_alone(const struct asked *asked, size_t i)
 }
 
 /* For an index at a time. */
-static void choose_kept(struct kx_ivf_batch *batch, const struct kx_ivf *ivf)
+static void choose_wave(struct kx_ivf_batch *batch, const struct kx_ivf *ivf)
 {
-	const uint32_t groups = ivf->centroids.lanes.groups;
+	const uint32_t groups = ivf->centroids.lanes.groups ? ivf->centroids.lanes.groups : 1;
 
 	if (batch->ivf_id != ivf->id) {
 		batch->want_kept = KEPT_FIRST;
 		batch->cells = 0.0f;
 	}
 	batch->ivf_id = ivf->id;
-	batch->kept = batch->want_kept < groups ? batch->want_kept : groups;
+	batch->kept = batch->want_kept && batch->want_kept < groups ? batch->want_kept : groups;
+	batch->wave = KEYS_MOST / batch->kept < WAVE ? (uint32_t)(KEYS_MOST / batch->kept) : WAVE;
 }
 
 static kx_status batch_of(const struct asked *asked, struct kx_ivf_batch **ret)
@@ -329,9 +331,8 @@ static kx_status ask_wave(struct kx_ivf_batch *batch, const struct asked *asked,
 	bool shared;
 	size_t most;
 
-	choose_kept(batch, asked->ivf);
-	most = KEYS_MOST / batch->kept < WAVE ? KEYS_MOST / batch->kept : WAVE;
-	most = left < most ? left : most;
+	choose_wave(batch, asked->ivf);
+	most = left < batch->wave ? left : batch->wave;
 	shared = is_shared(batch, most);
 	most = shared || most < KX_IVF_NEAR ? most : KX_IVF_NEAR;
 	if (reserve(batch, asked->ivf, most))

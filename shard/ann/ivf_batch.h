@@ -48,7 +48,8 @@ struct kx_ivf_finding {
 	uint32_t number; /* of the query */
 	const struct kx_ivf_cell *cell;
 	struct kx_ivf_slack slack;
-	uint32_t count, some; /* found; of these so many are dealt with first */
+	uint32_t count, some; /* found; of these so many are dealt with first, */
+	uint32_t first;       /* and so many of them whatever else is found */
 	uint32_t *slots;
 	float *bounds;
 };
@@ -77,7 +78,8 @@ struct kx_ivf_batch {
 	uint64_t ivf_id;              /* of the index that it was used with last; there */
 	uint32_t want_kept;           /* so many groups of centroids of each query should be known, */
 	float cells;                  /* and so many cells a query looks into */
-	uint32_t kept;                /* how many it does, at most */
+	uint32_t kept;                /* how many it does, at most, */
+	uint32_t wave;                /* and of how many queries at a time */
 	float *keys, *least;          /* [count][kept][16], [count][kept] */
 	uint32_t *groups;             /* [count][kept] */
 	float *near_keys, *near_least; /* of all groups, of some queries, */

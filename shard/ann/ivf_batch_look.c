@@ -257,23 +257,20 @@ void kx_ivf_look_end(struct kx_ivf_batch *batch)
 /* Until there are k, all pass. */
 static void take_foremost(struct kx_ivf_batch *batch, struct kx_ivf_finding *finding)
 {
-	uint32_t first = finding->one->best.k - finding->one->best.count;
-
-	first = first < finding->some ? first : finding->some;
 	for (uint32_t i = 0; i < finding->some; i++)
 		finding->bounds[i] = bound_by_all(batch, finding, i);
-	kx_ivf_select_best(finding->slots, finding->bounds, finding->some, first);
-	for (uint32_t i = 0; i < first; i++)
+	kx_ivf_select_best(finding->slots, finding->bounds, finding->some, finding->first);
+	for (uint32_t i = 0; i < finding->first; i++)
 		wait_for(batch, finding, finding->cell->place.rows[finding->slots[i]], INFINITY);
 }
 
 /* Of those whose bounds are known the others that pass, and of the rest what may. */
-static void take_others(struct kx_ivf_batch *batch, struct kx_ivf_finding *finding, uint32_t first)
+static void take_others(struct kx_ivf_batch *batch, struct kx_ivf_finding *finding)
 {
 	const float floor = kx_ivf_least(&finding->one->best) - finding->slack.product;
 	uint32_t to = finding->some;
 
-	for (uint32_t i = first; i < finding->some; i++)
+	for (uint32_t i = finding->first; i < finding->some; i++)
 		if (finding->bounds[i] >= kx_ivf_least(&finding->one->best))
 			wait_for(batch, finding, finding->cell->place.rows[finding->slots[i]], finding->bounds[i]);
 	for (uint32_t i = finding->some; i < finding->count; i++) {
@@ -288,18 +285,11 @@ static void take_others(struct kx_ivf_batch *batch, struct kx_ivf_finding *findi
 /* The findings of a look, each for a query that has too few. */
 static void take_firsts(struct kx_ivf_batch *batch, struct kx_ivf_look *look)
 {
-	uint32_t firsts[KX_IVF_TOGETHER];
-
-	for (uint32_t i = 0; i < look->count; i++) {
-		const struct kx_ivf_best *best = &look->findings[i].one->best;
-		uint32_t first = best->k - best->count;
-
-		firsts[i] = first < look->findings[i].some ? first : look->findings[i].some;
+	for (uint32_t i = 0; i < look->count; i++)
 		take_foremost(batch, &look->findings[i]);
-	}
 	compare_all(batch);
 	for (uint32_t i = 0; i < look->count; i++)
-		take_others(batch, &look->findings[i], firsts[i]);
+		take_others(batch, &look->findings[i]);
 	take_all(batch, look);
 	compare_all(batch);
 }
@@ -319,12 +309,12 @@ kx_status kx_ivf_look_first(struct kx_ivf_batch *batch, const struct kx_ivf_pair
 			const struct kx_ivf_cell *cell = &batch->ivf->cells[pairs[i].slot];
 			const struct kx_ivf_cell *next = i + 1 < count ? &batch->ivf->cells[pairs[i + 1].slot] : NULL;
 			struct kx_ivf_finding *finding = add_finding(batch, look, cell, &pairs[i].wish, true);
-			uint32_t first = finding->one->best.k - finding->one->best.count;
+			const uint32_t wanted = finding->one->best.k - finding->one->best.count;
 
 			scan_by_table(batch, finding, next);
 			finding->one->work->codes += cell->count;
-			first = first < finding->count ? first : finding->count;
-			finding->some = kx_ivf_foremost(finding->slots, finding->bounds, finding->count, first);
+			finding->first = wanted < finding->count ? wanted : finding->count;
+			finding->some = kx_ivf_foremost(finding->slots, finding->bounds, finding->count, finding->first);
 			fetch_tails(batch, finding, 0, finding->some);
 		}
 		take_firsts(batch, look);

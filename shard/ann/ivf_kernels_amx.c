@@ -3,23 +3,27 @@
 #include "shard/ann/ivf_kernels_avx512.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define TILES __attribute__((target("amx-tile,amx-int8,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c,bmi2,popcnt")))
+#define TILES \
+	__attribute__((target("amx-tile,amx-int8,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c,bmi2,popcnt")))
 
 #define ROW 64u             /* bytes of a tile's row */
 #define TILE (16u * ROW)
 #define PAIR (2u * KX_IVF_SOME) /* queries that two tiles hold */
 #define CODES_BYTES 64u     /* that four nibbles of each of 32 codes lie in */
+#define HAS_TILES (3u << 24) /* of feature leaf 7: tiles, and products of 8 bits; compilers do not all know their names */
 #define REQUEST_PERMISSION 0x1023 /* ARCH_REQ_XCOMP_PERM */
 #define TILE_DATA 18              /* XFEATURE_XTILEDATA */
 
 bool kx_ivf_amx_allowed(void)
 {
-	__builtin_cpu_init();
-	return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") &&
+	uint32_t a, b, c, d = 0;
+
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & HAS_TILES) == HAS_TILES &&
 	       !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
 }
 
