@@ -13,6 +13,7 @@
 #include "common/base/macros.h"
 #include "common/base/testkit.h"
 #include "common/base/thread.h"
+#include "common/learn/learn.h"
 #include "shard/ann/ivf_batch.h"
 #include "shard/ann/testkit.h"
 
@@ -331,5 +332,6 @@ int main(void)
 		cmocka_unit_test(test_side_by_side),
 	};
 
+	kx_learn_init();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
