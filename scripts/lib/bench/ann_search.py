@@ -9,7 +9,6 @@ from . import ann_contenders, ann_curves, ann_data, ann_peers, report
 
 CHUNK = 2000
 ENOUGH = 0.9992  # no harder knob is tried once recall is beyond
-CALL_SHARE = 0.05
 RECALLS = (0.95, 0.96, 0.98, 0.99)
 RESULTS = ann_data.FOLDER / "results"
 
@@ -58,10 +57,6 @@ class Sweep:
         """Of CPU time, without what calling from Python costs a query (ours is called from C)."""
         call = self.contender.call_us * 1e-6 if self.how == "one" else 0.0
         return [(recall, 1.0 / (1.0 / rate - call)) for recall, rate in self.curve()]
-
-    def needs_batches(self):
-        """Whether calling from Python is more than 5 % of a query at some point."""
-        return self.how == "one" and any(rate * self.contender.call_us * 1e-6 > CALL_SHARE for _, rate in self.curve())
 
 
 def in_turns(sweeps, rounds):
@@ -112,11 +107,12 @@ def _print_points(sweeps):
 
 
 def _print_at(sweeps):
+    """Returns our rates in memory, by how we were asked."""
     rows, ours = [], {}
     for sweep in sweeps:
         rates = [ann_curves.at(sweep.net(), recall) for recall in RECALLS]
-        if sweep.contender.key == "ivf" and sweep.how == "one":
-            ours = dict(zip(RECALLS, rates))
+        if sweep.contender.key == "ivf":
+            ours[sweep.how] = dict(zip(RECALLS, rates))
         most = max(point["recall"] for point in sweep.points)
         rows.append([_name(sweep), *[f"{rate:,.0f}" if rate else "-" for rate in rates], f"{most:.4f}"])
     print()
@@ -126,16 +122,18 @@ def _print_at(sweeps):
 
 
 def _verdicts(sweeps, ours):
-    """Against the best peer that is asked one query at a time, as ours is, and against the best in batches."""
+    """Against the best peer that is asked as ours is, and ours one at a time against the best in batches."""
     for recall in RECALLS:
-        for how, words in (("one", "one at a time"), ("batch", "batches")):
+        for mine, theirs, words in (("one", "one", "one at a time"), ("one", "batch", "batches"),
+                                    (ann_contenders.A_CALL[-1], "batch", "batches, ours too")):
             others = [(ann_curves.at(sweep.net(), recall), sweep.contender.label) for sweep in sweeps
-                      if sweep.contender.key not in ann_contenders.OURS and sweep.how == how]
+                      if sweep.contender.key not in ann_contenders.OURS and sweep.how == theirs]
             others = [other for other in others if other[0]]
-            if ours.get(recall) and others:
+            rate = ours.get(mine, {}).get(recall)
+            if rate and others:
                 best, name = max(others)
-                report.verdict(f"recall {recall}, over the best peer, {words} ({name})", f"{ours[recall] / best:.2f}", ">= 1.0",
-                               ours[recall] >= best)
+                report.verdict(f"recall {recall}, over the best peer, {words} ({name})", f"{rate / best:.2f}", ">= 1.0",
+                               rate >= best)
 
 
 def _several_threads(contenders, vectors, rounds, threads):
@@ -180,15 +178,12 @@ def _opened(args, contenders, vectors):
 
 
 def _measured(sweeps, vectors, rounds):
-    """After a first round it is known whose calls cost so much that batches are to be measured as well."""
-    if not sweeps:
-        return []
-    in_turns(sweeps, 1)
-    sweeps = [sweep for sweep in sweeps if sweep.points]
+    """One query at a time, and in batches whoever has a call for them: it saves Python's calls, and may share work."""
     sweeps += [Sweep(sweep.contender, vectors, "batch", 1) for sweep in sweeps
-               if sweep.needs_batches() and sweep.contender.key in ann_peers.PEERS and hasattr(ann_peers.PEERS[sweep.contender.key], "batch")]
-    in_turns(sweeps, max(1, rounds - 1))
-    return sweeps
+               if sweep.how == "one" and hasattr(ann_peers.PEERS.get(sweep.contender.key), "batch")]
+    if sweeps:
+        in_turns(sweeps, rounds)
+    return [sweep for sweep in sweeps if sweep.points]
 
 
 def _keep(sweeps, vectors):
@@ -223,8 +218,8 @@ def _memory(sweeps, rows, figures):
 def _draw(folder, sweeps, vectors):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"ann-{vectors.name}.svg"
-    title = f"{vectors.name}: {len(vectors.base):,} x {vectors.base.shape[1]}, one thread, CPU time"
-    path.write_text(ann_curves.svg(title, {_name(sweep): sweep.net() for sweep in sweeps}))
+    title = f"{vectors.name}: {len(vectors.base):,} x {vectors.base.shape[1]}, one thread, one query at a time, CPU time"
+    path.write_text(ann_curves.svg(title, {_name(sweep): sweep.net() for sweep in sweeps if sweep.how == "one"}))
     print(f"  -> {path}")
 
 
