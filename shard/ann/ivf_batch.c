@@ -1,6 +1,6 @@
-/* Many queries at once, together in rounds where they share cells: in each round a query names the cells that come next for it and that are worth
- * it by what was found so far; then each cell that anybody named is looked into for all that did. Where they share few, only centroids
- * are gone through for many at once. */
+/* Many queries at once, together in rounds where they share cells: in each round a query names the cells that come next for it
+ * and that are worth it by what was found so far; then each cell that anybody named is looked into for all that did. Where they
+ * share few, only centroids are gone through for many at once. */
 #include "shard/ann/ivf_batch.h"
 
 #include <stdlib.h>

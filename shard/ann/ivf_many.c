@@ -1,4 +1,5 @@
-/* The nearest cell of each of many vectors: 16 centroids are brought near once and held against all of the vectors, so that a batch of inserts reads the centroids once and not once a vector. */
+/* The nearest cell of each of many vectors: 16 centroids are brought near once and held against all of the vectors, so that a
+ * batch of inserts reads the centroids once and not once a vector. */
 #include <stdlib.h>
 
 #include "shard/ann/ivf_impl.h"
