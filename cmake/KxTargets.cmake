@@ -20,7 +20,8 @@ function(kx_test name label)
   target_compile_definitions(${name} PRIVATE KX_SOURCE_DIR="${CMAKE_SOURCE_DIR}" ${arg_DEFINES})
   target_link_libraries(${name} PRIVATE kx_flags ${arg_LINK} PkgConfig::cmocka Threads::Threads)
   add_test(NAME ${label}.${name} COMMAND ${name})
-  set_tests_properties(${label}.${name} PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT})
+  # What may take long is begun first, where two run at a time.
+  set_tests_properties(${label}.${name} PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT} COST ${arg_TIMEOUT})
   if(KX_SANITIZE)
     # OpenVINO's thread pool looks for its plug-ins in a way that sanitizers end a program for, unless told of them.
     set_tests_properties(${label}.${name} PROPERTIES ENVIRONMENT

@@ -166,7 +166,7 @@ struct kx_ivf_answer {
 	struct kx_ivf_work work;
 };
 /* Each of n queries as kx_ivf_search() answers it, to the same recall, what they share being read once for many of them: centroids,
- * and cells where at least four queries want each in the mean (by what searches with this scratch wanted before). k, recall, exclude
+ * and cells where a query wants an eighth of them or more (by what searches with this scratch wanted before). k, recall, exclude
  * and filter are each query's own; hits may differ from a single search's where both look as hard as is asked for. Queries with a
  * filter or of recall 1 are searched one by one, and all are where they are few or there are more than 16,000 cells; cells are not
  * shared by inner product, nor where one is cold. The scratch grows to some 20 MiB. Once it failed (as a search does), what is in ret

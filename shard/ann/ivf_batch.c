@@ -13,7 +13,7 @@
 #define APART_LEAST 8u    /* queries for which centroids are worth being gone through at once, */
 #define APART_GROUPS 16u  /* or one for so many groups of those, since a single query looks at the near ones only; */
 #define TOGETHER_LEAST 24u /* for which cells may be, */
-#define SHARED 4.0f       /* and are if so many want each in the mean */
+#define PART_LEAST 8u      /* and are if each query wants one in so many: then it is the scan that it waits for, and others share it */
 #define KEPT_FIRST 128u    /* groups of centroids near a query that are known, until more of them turn out to be wanted */
 #define ALONE_PART 8u     /* of the queries of a wave, which tells that more groups should be known */
 #define GROUPS_MOST 1024u /* of an index: where there are more, looking only into near regions is less work than all for many */
@@ -193,7 +193,7 @@ static bool is_shared(const struct kx_ivf_batch *batch, size_t count)
 	const struct kx_ivf *ivf = batch->ivf;
 
 	return count >= TOGETHER_LEAST && ivf->recipe.metric == KX_METRIC_COSINE && !ivf->cold_count && ivf->entry_count &&
-	       (float)count * batch->cells >= SHARED * (float)ivf->cell_count;
+	       batch->cells * PART_LEAST >= (float)ivf->cell_count;
 }
 
 /* What is asked of many. */
