@@ -278,7 +278,7 @@ static kx_status assign_to_many(const struct points *points, const struct kx_ivf
 	for (uint32_t cell = 0; !status && cell < cells; cell++)
 		status = kx_ivf_cell_add(ivf, cell, centroids + (size_t)cell * points->dim, false);
 	if (!status)
-		status = kx_ivf_cells_ready(ivf);
+		status = kx_ivf_cells_ready_soon(ivf); /* all centroids are gone through: regions of them would be of no use */
 	return status ? status : kx_ivf_nearest_each(ivf, points->values, points->n, ret_of, ret_distances);
 }
 

@@ -828,33 +828,14 @@ static void rotten_cells_are_made_again(void **state)
 {
 	struct kx_kit_index *kit = *state;
 	uint32_t space = open_space(kit, "a");
-	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *batch = NULL;
-	struct kx_kv_iter *iter;
 	struct kx_index_report report;
 	struct kx_error error = {0};
-	uint32_t rotten = 0;
+	uint32_t rotten;
 
 	put_many(kit, space, 0, 400);
 	drain(kit);
 	put_many(kit, space, 400, 410); /* in changes */
-	assert_int_equal(kx_kv_batch_new(kit->kv, &batch), KX_OK);
-	assert_int_equal(kx_kv_iter_new(kit->kv, KX_KIT_FIRST + 1, NULL, 0, &iter), KX_OK);
-	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter), rotten++) {
-		size_t key_len, len;
-		const void *key = kx_kv_iter_key(iter, &key_len);
-		const void *value = kx_kv_iter_value(iter, &len);
-		uint8_t *copy = malloc(len);
-
-		assert_non_null(copy);
-		memcpy(copy, value, len);
-		copy[len / 2] ^= 0x10;
-		if (rotten % 3 == 0)
-			kx_kv_batch_put(batch, KX_KIT_FIRST + 1, key, key_len, copy, len);
-		free(copy);
-	}
-	kx_kv_iter_free(iter);
-	assert_int_equal(kx_kv_write(kit->kv, batch, true, NULL), KX_OK);
-	kx_kv_batch_free(KX_STEAL(batch));
+	rotten = kx_kit_rot_cells(kit);
 	check(kx_index_verify(kit->index, &report, &error), &error);
 	assert_true(report.faults > 0);
 	kx_kit_index_close(kit);

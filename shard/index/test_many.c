@@ -260,30 +260,10 @@ static void rotten_cells_are_made_again(void **state)
 {
 	struct kx_kit_index *kit = *state;
 	struct batch *batch = batch_new();
-	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *rot = NULL;
-	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
 	struct kx_index_stats stats;
 	uint64_t random = SEED + 3;
-	uint32_t cells = 0;
 
-	assert_int_equal(kx_kv_batch_new(kit->kv, &rot), KX_OK);
-	assert_int_equal(kx_kv_iter_new(kit->kv, KX_KIT_FIRST + 1, NULL, 0, &iter), KX_OK);
-	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter), cells++) {
-		size_t key_len, len;
-		const void *key = kx_kv_iter_key(iter, &key_len);
-		const void *value = kx_kv_iter_value(iter, &len);
-		uint8_t *copy = malloc(len);
-
-		assert_non_null(copy);
-		memcpy(copy, value, len);
-		copy[len / 2] ^= 0x10;
-		if (cells % 3 == 0)
-			kx_kv_batch_put(rot, KX_KIT_FIRST + 1, key, key_len, copy, len);
-		free(copy);
-	}
-	kx_kv_iter_free(KX_STEAL(iter));
-	assert_int_equal(kx_kv_write(kit->kv, rot, true, NULL), KX_OK);
-	kx_kv_batch_free(KX_STEAL(rot));
+	(void)kx_kit_rot_cells(kit);
 	kx_kit_index_close(kit);
 	open_index(kit);
 	make_queries(batch, 200, 1.0, &random);

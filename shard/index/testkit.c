@@ -92,6 +92,33 @@ uint32_t kx_kit_number(const struct kx_index_hit *hit)
 	return (uint32_t)strtoul(text + 1, NULL, 10);
 }
 
+uint32_t kx_kit_rot_cells(struct kx_kit_index *kit)
+{
+	KX_CLEANUP(kx_kv_batch_cleanup) struct kx_kv_batch *rot = NULL;
+	KX_CLEANUP(kx_kv_iter_cleanup) struct kx_kv_iter *iter = NULL;
+	uint32_t cells = 0;
+
+	if (kx_kv_batch_new(kit->kv, &rot) || kx_kv_iter_new(kit->kv, KX_KIT_FIRST + 1, NULL, 0, &iter))
+		abort();
+	for (; kx_kv_iter_valid(iter); kx_kv_iter_next(iter), cells++) {
+		size_t key_len, len;
+		const void *key = kx_kv_iter_key(iter, &key_len);
+		const void *value = kx_kv_iter_value(iter, &len);
+		uint8_t *copy = malloc(len);
+
+		if (!copy)
+			abort();
+		memcpy(copy, value, len);
+		copy[len / 2] ^= 0x10;
+		if (cells % 3 == 0)
+			kx_kv_batch_put(rot, KX_KIT_FIRST + 1, key, key_len, copy, len);
+		free(copy);
+	}
+	if (kx_kv_write(kit->kv, rot, true, NULL))
+		abort();
+	return cells;
+}
+
 void kx_kit_verify(struct kx_kit_index *kit)
 {
 	struct kx_index_report report;

@@ -28,6 +28,8 @@ void kx_kit_vector(uint64_t *random, uint32_t dim, uint32_t centers, float *ret)
 kx_status kx_kit_put(struct kx_kit_index *kit, uint32_t space, uint32_t number, const float *vector, uint32_t dim,
 		     struct kx_error *error) KX_MUST_CHECK; /* key: "v<number>"; vector NULL: takes it away */
 uint32_t kx_kit_number(const struct kx_index_hit *hit);
+/* Flips a bit in every third record of a cell; how many records there are. The store's checksums are right: it wrote the rot. */
+uint32_t kx_kit_rot_cells(struct kx_kit_index *kit);
 /* Ends the program with the first fault, when there is one. */
 void kx_kit_verify(struct kx_kit_index *kit);
 

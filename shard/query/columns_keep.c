@@ -51,32 +51,41 @@ static void keep_texts(const struct keeping *keeping)
 	}
 }
 
-static void keep_labels(const struct keeping *keeping)
+static uint32_t labels_of(const struct kx_column_row *row)
 {
-	const uint32_t count = keeping->order->count;
+	return row->label_count;
+}
+
+static uint32_t classes_of(const struct kx_column_row *row)
+{
+	return row->class_count;
+}
+
+/* Where each row's part of a list begins, and where the last one's ends. */
+static void keep_starts(const struct keeping *keeping, enum kx_kept_kind kind, uint32_t (*count_of)(const struct kx_column_row *row))
+{
 	uint64_t at = 0;
 
-	kx_snapshot_begin(keeping->writer, KX_KEPT_LABEL_AT, 0);
-	for (uint32_t i = 0; i < count; at += row_at(keeping, i++)->label_count)
+	kx_snapshot_begin(keeping->writer, kind, 0);
+	for (uint32_t i = 0; i < keeping->order->count; at += count_of(row_at(keeping, i++)))
 		add_u64(keeping, at);
 	add_u64(keeping, at);
+}
+
+static void keep_labels(const struct keeping *keeping)
+{
+	keep_starts(keeping, KX_KEPT_LABEL_AT, labels_of);
 	kx_snapshot_begin(keeping->writer, KX_KEPT_LABELS, 0);
-	for (uint32_t i = 0; i < count; i++)
+	for (uint32_t i = 0; i < keeping->order->count; i++)
 		for (uint32_t j = 0; j < row_at(keeping, i)->label_count; j++)
 			add_u32(keeping, keeping->word_now[row_at(keeping, i)->labels[j]]);
 }
 
 static void keep_classes(const struct keeping *keeping)
 {
-	const uint32_t count = keeping->order->count;
-	uint64_t at = 0;
-
-	kx_snapshot_begin(keeping->writer, KX_KEPT_CLASS_AT, 0);
-	for (uint32_t i = 0; i < count; at += row_at(keeping, i++)->class_count)
-		add_u64(keeping, at);
-	add_u64(keeping, at);
+	keep_starts(keeping, KX_KEPT_CLASS_AT, classes_of);
 	kx_snapshot_begin(keeping->writer, KX_KEPT_CLASSES, 0);
-	for (uint32_t i = 0; i < count; i++)
+	for (uint32_t i = 0; i < keeping->order->count; i++)
 		for (uint32_t j = 0; j < row_at(keeping, i)->class_count; j++) {
 			struct kx_class_score score;
 
